@@ -1,0 +1,139 @@
+"""Boxes and crops: from the image's frame to a crop's frame and exactly back.
+
+Conventions, used everywhere:
+
+* An **image box** is ``x, y, w, h`` in pixels; ``x, y`` is the upper left corner. Coordinates are continuous:
+  pixel ``i`` covers the interval ``[i, i + 1)``, so an image spans ``[0, width] × [0, height]``.
+* A **crop** is a square window of the image. In its own frame the window is ``[0, 1] × [0, 1]``, and boxes are
+  corners ``x0, y0, x1, y1``. Windows may reach beyond the image; what lies outside is padded.
+* Windows are not rounded to pixels, so image → crop → image is exact up to floating-point error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fartrack.errors import FartrackError
+
+FloatArray = NDArray[np.float64]
+Image = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+
+# The colour outside the image: ImageNet's mean, which the network sees as zero. BGR order.
+PADDING_BGR = (104, 116, 124)
+
+# A window is never narrower than this many pixels, however small the target: below it a crop holds too few
+# real pixels to show any surroundings to search in.
+SMALLEST_WINDOW = 16.0
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square window of an image: its upper left corner ``x, y`` and its ``side``, all in image pixels."""
+
+    x: float
+    y: float
+    side: float
+
+    @classmethod
+    def around(cls, box: ArrayLike, factor: float) -> Crop:
+        """The window centred on an image box, its side ``factor · sqrt(w · h)``.
+
+        Targets so small that the side would fall under ``SMALLEST_WINDOW`` pixels get that side.
+        """
+        x, y, w, h = np.asarray(box, np.float64).tolist()
+        side = max(factor * float(np.sqrt(w * h)), SMALLEST_WINDOW)
+        return cls(x + w / 2 - side / 2, y + h / 2 - side / 2, side)
+
+    def to_crop(self, boxes: ArrayLike) -> FloatArray:
+        """Image boxes ``(..., 4)`` as x, y, w, h → corners ``(..., 4)`` as x0, y0, x1, y1 in this crop's frame."""
+        boxes = np.asarray(boxes, np.float64)
+        low = boxes[..., :2]
+        corners = np.concatenate([low, low + boxes[..., 2:]], axis=-1)
+        origin = np.array([self.x, self.y, self.x, self.y])
+        return cast(FloatArray, (corners - origin) / self.side)
+
+    def to_image(self, corners: ArrayLike) -> FloatArray:
+        """The exact inverse of :meth:`to_crop`: corners in the crop's frame → image boxes x, y, w, h."""
+        corners = np.asarray(corners, np.float64) * self.side
+        low = corners[..., :2] + np.array([self.x, self.y])
+        return np.concatenate([low, corners[..., 2:] - corners[..., :2]], axis=-1)
+
+    def extract(self, image: Image, size: int) -> Image:
+        """Cut this window out of an image ``(H, W, 3)`` as ``(size, size, 3)`` of the same colour order.
+
+        Pixels outside the image are padded with ``PADDING_BGR``. Interpolation is linear; where the window is
+        shrunk by two or more, it is first averaged over whole blocks of pixels, so that nothing aliases.
+        """
+        scale = self.side / size
+        x, y = self.x, self.y
+        block = int(scale)
+        if block >= 2:
+            height, width = image.shape[:2]
+            left, top = max(int(np.floor(x)), 0), max(int(np.floor(y)), 0)
+            columns = (min(int(np.ceil(x + self.side)), width) - left) // block
+            rows = (min(int(np.ceil(y + self.side)), height) - top) // block
+            if columns > 0 and rows > 0:
+                part = image[top : top + rows * block, left : left + columns * block]
+                image = cast(Image, cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA))
+                x, y, scale = (x - left) / block, (y - top) / block, scale / block
+        # The centre of output pixel i lies at x + (i + 0.5)·scale; OpenCV counts from pixel centres.
+        offset_x, offset_y = x + 0.5 * scale - 0.5, y + 0.5 * scale - 0.5
+        matrix = np.array([[scale, 0.0, offset_x], [0.0, scale, offset_y]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        crop = cv2.warpAffine(
+            image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=PADDING_BGR
+        )
+        return cast(Image, crop)
+
+
+def check_box(box: object, width: int, height: int) -> Box:
+    """A box that a user gave for an image of ``width`` × ``height`` pixels, as four floats x, y, w, h.
+
+    Raises:
+        FartrackError: not four finite numbers, no area, or no overlap with the image.
+    """
+    wish = "give x,y,w,h in pixels, such as 100,120,40,60"
+    try:
+        values = np.asarray(box, np.float64)
+    except (TypeError, ValueError):
+        raise FartrackError(f"The box {box!r} is not four numbers; {wish}.") from None
+    if values.shape != (4,):
+        raise FartrackError(f"The box {box!r} is not four numbers; {wish}.")
+    x, y, w, h = (float(v) for v in values)
+    named = f"The box {x:g},{y:g},{w:g},{h:g}"
+    if not np.isfinite(values).all():
+        raise FartrackError(f"{named} holds a number that is not finite; {wish}.")
+    if w <= 0 or h <= 0:
+        raise FartrackError(f"{named} has no area; width and height must be above 0.")
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        raise FartrackError(f"{named} lies outside the {width}×{height} frame; {wish} inside it.")
+    return x, y, w, h
+
+
+def clip_box(box: ArrayLike, width: int, height: int) -> Box:
+    """The part of an image box that lies in a ``width`` × ``height`` image.
+
+    Never empty: of a box that has left the image, a sliver of one pixel (or less, if the box is smaller)
+    remains at the nearest border.
+    """
+    x, y, w, h = np.asarray(box, np.float64).tolist()
+    keep_w, keep_h = min(1.0, w, width), min(1.0, h, height)
+    x0, y0 = min(max(x, 0.0), width - keep_w), min(max(y, 0.0), height - keep_h)
+    x1, y1 = min(max(x + w, x0 + keep_w), width), min(max(y + h, y0 + keep_h), height)
+    return x0, y0, x1 - x0, y1 - y0
+
+
+def iou(first: ArrayLike, second: ArrayLike) -> FloatArray:
+    """Intersection over union of image boxes ``(..., 4)`` x, y, w, h, elementwise; 0 where the union is empty."""
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    low = np.maximum(a[..., :2], b[..., :2])
+    high = np.minimum(a[..., :2] + a[..., 2:], b[..., :2] + b[..., 2:])
+    overlap = np.clip(high - low, 0, None).prod(-1)
+    union = a[..., 2:].clip(0).prod(-1) + b[..., 2:].clip(0).prod(-1) - overlap
+    return cast(FloatArray, np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0))

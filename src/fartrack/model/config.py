@@ -1,0 +1,140 @@
+"""What a network looks like: one frozen dataclass that training, export and tracking share (no PyTorch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar, cast, get_args
+
+from fartrack.errors import FartrackError
+
+T = TypeVar("T")
+
+Attention = Literal["cached", "joint"]
+
+DEPTHS = {"pico": 6, "nano": 10, "tiny": 15}
+"""The published variants and the number of encoder layers of each."""
+
+
+def check_numbers(config: Any, **ranges: tuple[float, float]) -> None:
+    """Check that the named fields of a dataclass are numbers (whole ones, if annotated ``int``) within a range.
+
+    Raises:
+        FartrackError: naming the field, its value and what it must be.
+    """
+    annotations = {field.name: str(field.type) for field in fields(config)}
+    for name, (low, high) in ranges.items():
+        value, whole = getattr(config, name), annotations[name] == "int"
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            raise FartrackError(f"{name} is {value!r}; it must be {'a whole number' if whole else 'a number'}.")
+        if not low <= value <= high:
+            raise FartrackError(f"{name} is {value}; it must lie between {low:g} and {high:g}.")
+
+
+def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
+    """Check that a field of a dataclass has one of the given values.
+
+    Raises:
+        FartrackError: naming the field, its value and the choices.
+    """
+    if getattr(config, name) not in choices:
+        raise FartrackError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(choices)}.")
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build a configuration dataclass from a mapping, such as a parsed TOML or JSON table.
+
+    Raises:
+        FartrackError: an unknown field (named, with those that exist), or a value that the class refuses.
+    """
+    known = [field.name for field in fields(cast(Any, cls))]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise FartrackError(f"{unknown[0]!r} is no field of {cls.__name__}; those are {', '.join(known)}.")
+    return cls(**values)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a network and of its inputs.
+
+    Attributes:
+        depth: encoder layers, 1 to 15; every depth from 5 upwards is meant as an exit of one network.
+        attention: ``joint``, every token attends to every other (the paper); or ``cached``, a template attends
+            to itself only, so that its keys and values are computed once and reused for its whole life.
+        width: channels of a token.
+        heads: attention heads; must divide ``width``.
+        mlp_ratio: hidden width of the MLP over ``width``.
+        patch: side of a patch, in pixels.
+        template_size: side of a template crop, in pixels.
+        search_size: side of the search crop, in pixels.
+        template_factor: side of a template's window over sqrt(w · h) of its target.
+        search_factor: side of the search window over sqrt(w · h) of the last box.
+        templates: the most templates used at once.
+        identities: how many identity embeddings templates have: template 0 has the first, and those beyond the
+            last share it. 2 keeps the cache of a template valid while newer ones come (first / later);
+            as many as ``templates`` is the paper's choice and needs ``joint`` attention.
+        trajectory: number of past boxes given as tokens, 0 to 7.
+        drop_path: probability, in training, that a layer's residual branch is dropped, rising linearly with depth
+            up to this value.
+    """
+
+    depth: int = 6
+    attention: Attention = "cached"
+    width: int = 192
+    heads: int = 3
+    mlp_ratio: float = 4.0
+    patch: int = 16
+    template_size: int = 112
+    search_size: int = 224
+    template_factor: float = 2.0
+    search_factor: float = 4.0
+    templates: int = 5
+    identities: int = 2
+    trajectory: int = 3
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every field once; errors name the field."""
+        check_choice(self, "attention", get_args(Attention))
+        check_numbers(
+            self,
+            depth=(1, 15),
+            width=(1, 4096),
+            heads=(1, 64),
+            mlp_ratio=(0.25, 16),
+            patch=(1, 64),
+            template_size=(16, 1024),
+            search_size=(16, 1024),
+            template_factor=(1, 16),
+            search_factor=(1, 16),
+            templates=(1, 16),
+            identities=(1, self.templates),
+            trajectory=(0, 7),
+            drop_path=(0, 0.9),
+        )
+        if self.width % self.heads:
+            raise FartrackError(f"heads is {self.heads}; it must divide width, which is {self.width}.")
+        for name in ("template_size", "search_size"):
+            if getattr(self, name) % self.patch:
+                raise FartrackError(f"{name} is {getattr(self, name)}; it must be a multiple of patch, {self.patch}.")
+        if self.attention == "cached" and self.identities > 2:
+            raise FartrackError(
+                f"identities is {self.identities}; cached attention allows 2 at most, since a template's keys and "
+                "values must not depend on how many newer templates there are."
+            )
+
+    @property
+    def head_width(self) -> int:
+        """Channels of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def template_tokens(self) -> int:
+        """Tokens of one template crop."""
+        return int((self.template_size // self.patch) ** 2)
+
+    @property
+    def search_tokens(self) -> int:
+        """Tokens of the search crop."""
+        return int((self.search_size // self.patch) ** 2)

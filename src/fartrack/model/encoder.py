@@ -1,0 +1,200 @@
+"""The whole network in one file, top-down: FARTrack, its blocks, attention.
+
+Shape suffixes of tensors:
+
+    B  search crops in a batch          T  templates of one set
+    P  template sets in a batch (B is a multiple of P: several search crops may share one set)
+    N  query tokens: search, trajectory, command, in this order
+    M  template tokens of one set       L  layers
+    D  width                            H  heads            E  width of a head
+    V  bins of the vocabulary           S  side of a crop, in pixels
+
+Crops are uint8 RGB ``(…, S, S, 3)``; normalisation with ImageNet's mean and deviation happens here and nowhere
+else. Coordinates are those of the search crop's own frame (see :mod:`fartrack.geometry`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fartrack.model.config import ModelConfig
+from fartrack.vocabulary import BINS, COMMANDS, ENTRIES
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass
+class Output:
+    """What one pass gives.
+
+    Attributes:
+        logits_B4V: the distribution of each coordinate x0, y0, x1, y1 over the bins.
+        search_BND: the search tokens after the final norm, for the training-only dense head.
+        attention_BM: if asked for, the attention that each template token receives from the search tokens plus
+            that from the command tokens, averaged over layers and heads (the score of sparsification).
+    """
+
+    logits_B4V: Tensor
+    search_BND: Tensor
+    attention_BM: Tensor | None = None
+
+
+class FARTrack(nn.Module):
+    """The tracker's network: templates, a search crop and past boxes in; the four coordinates' distributions out.
+
+    Templates first become a *memory* (:meth:`memorise`), one row a template token: with ``cached`` attention the
+    keys and values of every layer, ``(P, 2L, H, M, E)``; with ``joint`` attention the embedded tokens,
+    ``(P, 1, 1, M, D)``. Rows may be dropped (pruning), or memories be joined along M, at will.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Start from random weights (truncated normal, deviation 0.02)."""
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.patch = nn.Linear(3 * config.patch**2, width)
+        self.pos_z = nn.Parameter(torch.zeros(config.template_tokens, width))
+        self.pos_x = nn.Parameter(torch.zeros(config.search_tokens, width))
+        self.pos_t = nn.Parameter(torch.zeros(4 * config.trajectory + 4, width))
+        self.id_z = nn.Parameter(torch.zeros(config.identities, width))
+        self.id_x = nn.Parameter(torch.zeros(1, width))
+        self.vocab = nn.Parameter(torch.zeros(ENTRIES, width))
+        self.bias = nn.Parameter(torch.zeros(BINS))
+        drops = torch.linspace(0, config.drop_path, config.depth).tolist()
+        self.blocks = nn.ModuleList(Block(config, drop) for drop in drops)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.aux = nn.Linear(width, 5)  # dense helper of training, see losses.dense_loss; never exported
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD), persistent=False)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.trunc_normal_(parameter, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def patchify(self, crops: Tensor) -> Tensor:
+        """Crops ``(B, S, S, 3)`` uint8 RGB → embedded patches ``(B, tokens, D)``, row by row."""
+        B, S, _, _ = crops.shape
+        p, n = self.config.patch, S // self.config.patch
+        x = (crops.to(self.mean.dtype) - self.mean) / self.std
+        x = x.reshape(B, n, p, n, p, 3).transpose(2, 3).reshape(B, n * n, p * p * 3)
+        return self.patch(x)
+
+    def memorise(self, templates: Tensor, identities: Tensor) -> Tensor:
+        """Template crops ``(P, T, S, S, 3)`` uint8 RGB and their identities ``(P, T)`` → memory, M = T · tokens."""
+        P, T = templates.shape[:2]
+        z = self.patchify(templates.flatten(0, 1)) + self.pos_z + self.id_z[identities.flatten()][:, None]
+        if self.config.attention == "joint":
+            return z.reshape(P, 1, 1, -1, self.config.width)
+        rows = []
+        for block in self.blocks:
+            z, k_BHNE, v_BHNE = block(z)
+            rows += [k_BHNE, v_BHNE]
+        memory = torch.stack(rows, dim=1)  # (P·T, 2L, H, tokens, E)
+        memory = memory.reshape(P, T, *memory.shape[1:]).permute(0, 2, 3, 1, 4, 5)
+        return memory.reshape(P, memory.shape[1], self.config.heads, -1, self.config.head_width)
+
+    def forward(
+        self,
+        search: Tensor,
+        trajectory: Tensor,
+        memory: Tensor,
+        depth: int | None = None,
+        with_attention: bool = False,
+    ) -> Output:
+        """One search crop a row against a template memory.
+
+        Args:
+            search: ``(B, S, S, 3)`` uint8 RGB.
+            trajectory: ``(B, 4 · trajectory)`` tokens of the past boxes in the search crop's frame, oldest first,
+                each x0, y0, x1, y1; ``NO_TRAJECTORY`` where there is none.
+            memory: of :meth:`memorise`; ``B = P · K`` if K consecutive search crops share each set of templates.
+            depth: exit after this many layers instead of the last.
+            with_attention: also return the template tokens' scores (slower: the attention matrix is formed).
+        """
+        B = search.shape[0]
+        commands = torch.arange(COMMANDS.start, COMMANDS.stop, device=search.device).expand(B, 4)
+        tokens = self.vocab[torch.cat([trajectory, commands], dim=1)] + self.pos_t
+        x = torch.cat([self.patchify(search) + self.pos_x + self.id_x, tokens], dim=1)
+        if memory.shape[0] != B:
+            memory = memory.repeat_interleave(B // memory.shape[0], dim=0)
+        joint = self.config.attention == "joint"
+        M = memory.shape[-2]
+        if joint:
+            x = torch.cat([memory[:, 0, 0], x], dim=1)
+        scores = []
+        for layer, block in enumerate(self.blocks[:depth]):
+            cache = None if joint else (memory[:, 2 * layer], memory[:, 2 * layer + 1])
+            if with_attention:
+                scores.append(self.template_attention(block, x, cache, M))
+            x, _, _ = block(x, cache)
+        if joint:
+            x = x[:, M:]
+        x = self.norm(x)
+        logits_B4V = x[:, -4:] @ self.vocab[:BINS].T + self.bias
+        attention = torch.stack(scores).mean(0) if with_attention else None
+        return Output(logits_B4V, x[:, : self.config.search_tokens], attention)
+
+    def template_attention(
+        self, block: nn.Module, x: Tensor, cache: tuple[Tensor, Tensor] | None, M: int
+    ) -> Tensor:
+        """Attention of one layer to the M template tokens ``(B, M)``: mean over heads, and over the search tokens
+        plus over the command tokens."""
+        assert isinstance(block, Block)
+        q, k, _ = block.project(block.norm1(x))
+        if cache is not None:
+            k = torch.cat([cache[0], k], dim=2)
+        q = torch.cat([q[:, :, -self.pos_t.shape[0] - self.config.search_tokens : -self.pos_t.shape[0]], q[:, :, -4:]], 2)
+        weights = torch.softmax(q @ k.transpose(-1, -2) * self.config.head_width**-0.5, dim=-1)[..., :M].mean(1)
+        return weights[:, :-4].mean(1) + weights[:, -4:].mean(1)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer layer; its keys and values may be preceded by cached ones."""
+
+    def __init__(self, config: ModelConfig, drop_path: float) -> None:
+        """One layer of ``config``'s width; its residual branches are dropped with probability ``drop_path``."""
+        super().__init__()
+        width, hidden = config.width, int(config.width * config.mlp_ratio)
+        self.heads = config.heads
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def project(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each ``(B, H, N, E)``."""
+        B, N, D = x_BND.shape
+        qkv = self.qkv(x_BND).reshape(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        return qkv[0], qkv[1], qkv[2]
+
+    def forward(
+        self, x_BND: Tensor, cache: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens ``(B, N, D)`` and the keys and values ``(B, H, M, E)`` of what they also attend to → the new tokens,
+        and their own keys and values."""
+        B, N, D = x_BND.shape
+        q, k, v = self.project(self.norm1(x_BND))
+        all_k, all_v = k, v
+        if cache is not None:
+            all_k, all_v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
+        y = F.scaled_dot_product_attention(q, all_k, all_v).transpose(1, 2).reshape(B, N, D)
+        x_BND = x_BND + self.drop(self.proj(y))
+        x_BND = x_BND + self.drop(self.fc2(F.gelu(self.fc1(self.norm2(x_BND)))))
+        return x_BND, k, v
+
+    def drop(self, branch: Tensor) -> Tensor:
+        """Stochastic depth: in training, zero a sample's branch with probability ``drop_path`` and rescale the rest."""
+        if not self.training or self.drop_path == 0:
+            return branch
+        keep = 1 - self.drop_path
+        return branch * branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep) / keep

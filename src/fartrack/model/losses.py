@@ -1,0 +1,82 @@
+"""The terms of the training loss. Boxes are corners x0, y0, x1, y1 in the search crop's frame throughout."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fartrack.vocabulary import BIN_CENTRES, BINS, HIGH, LOW
+
+
+def expected_coordinates(logits: Tensor) -> Tensor:
+    """Logits ``(..., V)`` → the expectation ``(...)`` of the coordinate over all bins; differentiable."""
+    centres = torch.as_tensor(BIN_CENTRES, dtype=torch.float32, device=logits.device)
+    return torch.softmax(logits.float(), dim=-1) @ centres
+
+
+def coordinate_loss(logits: Tensor, coordinates: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy of the bins, averaged over all coordinates.
+
+    Args:
+        logits: ``(B, 4, V)``.
+        coordinates: ``(B, 4)``; clipped to the vocabulary's range.
+        smoothing: the target is a Gaussian around the coordinate of this deviation in bins; 0 is the plain
+            one-hot target of the paper.
+    """
+    position = (coordinates.clamp(LOW, HIGH) - LOW) / (HIGH - LOW) * BINS  # in bins, bin i covers [i, i + 1)
+    if smoothing == 0:
+        return F.cross_entropy(logits.float().flatten(0, -2), position.long().clamp(max=BINS - 1).flatten())
+    centre = torch.arange(BINS, device=logits.device) + 0.5
+    target = torch.softmax(-0.5 * ((centre - position[..., None]) / smoothing) ** 2, dim=-1)
+    return -(target * torch.log_softmax(logits.float(), dim=-1)).sum(-1).mean()
+
+
+def siou(first: Tensor, second: Tensor, theta: float = 4.0) -> Tensor:
+    """SIoU of boxes ``(..., 4)``, elementwise: 1 for equal boxes, lower the worse they fit.
+
+    IoU less half of the distance cost (weighed by the angle between the centres) and half of the shape cost;
+    Gevorgyan, "SIoU Loss: More Powerful Learning for Bounding Box Regression", 2022. The loss is ``1 − SIoU``.
+    """
+    eps = 1e-7
+    size1, size2 = (first[..., 2:] - first[..., :2]).clamp(min=eps), (second[..., 2:] - second[..., :2]).clamp(min=eps)
+    low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)
+    iou = overlap / (size1.prod(-1) + size2.prod(-1) - overlap + eps)
+
+    hull = torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])
+    between = (second[..., :2] + second[..., 2:] - first[..., :2] - first[..., 2:]) / 2
+    sine = between[..., 1].abs() / (between.square().sum(-1) + eps).sqrt()
+    # 1 − 2 sin²(arcsin(s) − π/4) = sin(2 arcsin(s)): 1 on the diagonal, 0 along an axis.
+    angle = 2 * sine * (1 - sine.square()).clamp(min=eps).sqrt()
+    rho = (between / hull.clamp(min=eps)).square()
+    distance = (1 - torch.exp(-(2 - angle[..., None]) * rho)).sum(-1)
+
+    omega = (size1 - size2).abs() / torch.maximum(size1, size2)
+    shape = (1 - torch.exp(-omega)).pow(theta).sum(-1)
+    return iou - (distance + shape) / 2
+
+
+def dense_loss(outputs: Tensor, boxes: Tensor, grid: int) -> Tensor:
+    """The training-only helper: every search token says whether it lies in the box and how far its sides are.
+
+    A box a picture is a thin signal for four command tokens; this one teaches all search tokens at once.
+
+    Args:
+        outputs: ``(B, grid², 5)``: the logit "my centre lies in the box", then the distances to the left, top,
+            right and bottom side as ``softplus(x − 1)`` in units of the crop.
+        boxes: ``(B, 4)``.
+        grid: search tokens a side.
+
+    Returns:
+        2 · binary cross-entropy + the mean absolute error of the distances over the tokens in the box.
+    """
+    outputs = outputs.float()
+    steps = (torch.arange(grid, device=outputs.device) + 0.5) / grid
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    centre = torch.stack([x, y], dim=-1).reshape(1, -1, 2)
+    sides = torch.cat([centre - boxes[:, None, :2], boxes[:, None, 2:] - centre], dim=-1)
+    inside = (sides > 0).all(-1)
+    hit = F.binary_cross_entropy_with_logits(outputs[..., 0], inside.float())
+    error = (F.softplus(outputs[..., 1:] - 1) - sides).abs().mean(-1)
+    return 2 * hit + (error * inside).sum() / inside.sum().clamp(min=1)

@@ -1,0 +1,107 @@
+"""Start weights: an ImageNet ViT-Tiny (timm's key names) or an earlier FARTrack network, laid into a new one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fartrack.errors import FartrackError
+from fartrack.model.encoder import FARTrack
+
+_OTHER_NAMES = (
+    (r"^patch_embed\.proj", "patch"),
+    (r"^(blocks\.\d+)\.attn\.", r"\1."),
+    (r"^(blocks\.\d+)\.mlp\.", r"\1."),
+    (r"^vocab\.weight$", "vocab"),
+)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, as float32.
+
+    Raises:
+        FartrackError: the file is missing or is no safetensors file.
+    """
+    if not path.is_file():
+        raise FartrackError(f"There is no weights file {path}; check the path.")
+    try:
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError):
+        raise FartrackError(f"{path} is no readable safetensors file; give one, or fetch it anew.") from None
+
+
+def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
+    """Lay start weights into a network, in place.
+
+    * Keys may be ours, those of an older network of ours (its patch embedding a convolution), or timm's.
+    * One position embedding (of an ImageNet ViT) serves the search as it is and the templates resized.
+    * A network deeper than the weights keeps its further layers, which start as the identity (the outputs of
+      their two residual branches are zero); a shallower one takes the first layers.
+    * More template identities, or a longer trajectory, than the weights have: the last identity is repeated, and
+      the positions of the newest boxes are kept.
+
+    Returns:
+        The names of the network's parameters that the weights did not give (they stay as they were).
+
+    Raises:
+        FartrackError: no tensor fits, so that the weights are of something else; or one has another shape.
+    """
+    config = network.config
+    found: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        for pattern, ours in _OTHER_NAMES:
+            name = re.sub(pattern, ours, name)
+        found[name] = tensor
+    if "patch.weight" in found and found["patch.weight"].ndim == 4:  # convolution (D, 3, p, p) → (D, p·p·3)
+        found["patch.weight"] = found["patch.weight"].permute(0, 2, 3, 1).flatten(1)
+    if "pos_embed" in found:
+        grid = found.pop("pos_embed")[0, 1:]  # the first is the class token's
+        found["pos_x"] = _resize_grid(grid, config.search_tokens)
+        found["pos_z"] = _resize_grid(grid, config.template_tokens)
+    for name in {"pos_x", "pos_z", "pos_t", "id_x", "id_z"} & set(found):
+        found[name] = found[name].reshape(-1, config.width)
+    for name, count in (("pos_x", config.search_tokens), ("pos_z", config.template_tokens)):
+        if name in found:
+            found[name] = _resize_grid(found[name], count)
+    if "id_z" in found:
+        found["id_z"] = found["id_z"][[min(i, len(found["id_z"]) - 1) for i in range(config.identities)]]
+    if "pos_t" in found:
+        own, given = network.pos_t.detach(), found["pos_t"]
+        kept = min(len(own), len(given))
+        found["pos_t"] = torch.cat([own[: len(own) - kept], given[-kept:]])
+
+    own_state = network.state_dict()
+    taken = {name: tensor for name, tensor in found.items() if name in own_state}
+    if not any(name.startswith("blocks.0.") for name in taken):
+        raise FartrackError("The start weights hold no ViT-Tiny or FARTrack layers; give a file that does.")
+    for name, tensor in taken.items():
+        if tensor.shape != own_state[name].shape:
+            raise FartrackError(
+                f"The start weights' {name} has shape {tuple(tensor.shape)}, the network's {tuple(own_state[name].shape)}; "
+                "give weights of the same width."
+            )
+    network.load_state_dict(taken, strict=False)
+    given_layers = {int(name.split(".")[1]) for name in taken if name.startswith("blocks.")}
+    for index, block in enumerate(network.blocks):
+        if index not in given_layers:
+            for branch in (block.proj, block.fc2):
+                torch.nn.init.zeros_(branch.weight)  # type: ignore[arg-type]
+                torch.nn.init.zeros_(branch.bias)  # type: ignore[arg-type]
+    return sorted(set(own_state) - set(taken))
+
+
+def _resize_grid(grid_ND: Tensor, count: int) -> Tensor:
+    """Position embeddings of a square grid → those of a grid with ``count`` cells (bicubic)."""
+    if len(grid_ND) == count:
+        return grid_ND
+    old, new = round(len(grid_ND) ** 0.5), round(count**0.5)
+    square = grid_ND.T.reshape(1, -1, old, old)
+    resized = F.interpolate(square, (new, new), mode="bicubic", align_corners=False, antialias=True)
+    return resized.reshape(grid_ND.shape[1], -1).T

@@ -1,0 +1,111 @@
+"""What happens to the pixels of a crop: colour, blur, low resolution, and objects laid over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+
+from fartrack.geometry import FloatArray, Image
+from fartrack.train.data.store import Mask
+
+
+@dataclass(frozen=True)
+class Tone:
+    """A change of colour: ``gain`` and ``shift`` of each channel ``(3,)``, and whether all colour is taken out."""
+
+    gain: FloatArray
+    shift: FloatArray
+    grey: bool = False
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, strength: float, grey: float = 0.0) -> Tone:
+        """A random change; ``strength`` 1 is strong (contrast ± 25 %, brightness ± 20 of 255), 0 is none."""
+        gain = np.exp(strength * (rng.normal(0, 0.25) + rng.normal(0, 0.08, 3)))
+        return cls(gain, np.full(3, strength * rng.normal(0, 20)), bool(rng.random() < grey))
+
+    def apply(self, crop: Image) -> Image:
+        """The crop in these colours; contrast turns around middle grey."""
+        levels = np.arange(256)[:, None]
+        table = np.clip((levels - 128) * self.gain + 128 + self.shift, 0, 255).astype(np.uint8)
+        crop = cast(Image, cv2.LUT(crop, table[None]))
+        if self.grey:
+            crop = cast(Image, cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR))
+        return crop
+
+
+def degrade(rng: np.random.Generator, crop: Image, probability: float) -> Image:
+    """With ``probability``, one of: Gaussian blur, motion blur, low resolution, noise."""
+    if rng.random() >= probability:
+        return crop
+    size = crop.shape[0]
+    match rng.integers(4):
+        case 0:
+            result = cv2.GaussianBlur(crop, (0, 0), rng.uniform(0.6, 2.0) * size / 224)
+        case 1:
+            length, angle = rng.integers(3, 12), rng.uniform(0, np.pi)
+            kernel = np.zeros((length, length), np.float32)
+            middle, reach = (length - 1) / 2, (length - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
+            ends = [tuple(np.round(middle + sign * reach).astype(int).tolist()) for sign in (-1, 1)]
+            cv2.line(kernel, ends[0], ends[1], 1.0)
+            result = cv2.filter2D(crop, -1, kernel / kernel.sum())
+        case 2:
+            small = max(int(size * rng.uniform(0.15, 0.6)), 8)
+            result = cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA)
+            result = cv2.resize(result, (size, size), interpolation=cv2.INTER_LINEAR)
+        case _:
+            noise = rng.normal(0, rng.uniform(2, 10), crop.shape)
+            result = np.clip(crop + noise, 0, 255).astype(np.uint8)
+    return cast(Image, result)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A masked object cut out of its picture: pixels ``(h, w, 3)`` BGR and mask ``(h, w)``, both to its edges."""
+
+    pixels: Image
+    mask: Mask
+
+    def paste(self, crop: Image, centre: FloatArray, size: float, angle: float, stretch: float, mirror: bool) -> FloatArray:
+        """Lay the object over a crop, in place.
+
+        Args:
+            crop: ``(S, S, 3)`` BGR.
+            centre: where the object's centre comes to lie, x, y in the crop's pixels.
+            size: sqrt(w · h) of the object as laid, before it is turned, in the crop's pixels.
+            angle: turn in radians.
+            stretch: factor on its aspect ratio.
+            mirror: left and right exchanged.
+
+        Returns:
+            The extent of the object as laid, corners x0, y0, x1, y1 in the crop's pixels (unclipped).
+        """
+        height, width = self.mask.shape
+        pixels, alpha = self.pixels, self.mask.astype(np.float32)
+        scale = size / np.sqrt(width * height)
+        if scale < 0.5:  # shrink over whole areas first, so that nothing aliases
+            small = (max(round(width * scale * 1.5), 2), max(round(height * scale * 1.5), 2))
+            pixels = cast(Image, cv2.resize(pixels, small, interpolation=cv2.INTER_AREA))
+            alpha = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)
+        fit = np.array([width * scale / pixels.shape[1], height * scale / pixels.shape[0]])
+        fit *= np.sqrt([stretch, 1 / stretch])
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        linear = turn * (fit * [-1 if mirror else 1, 1])
+        middle = np.array([pixels.shape[1], pixels.shape[0]]) / 2
+        offset = centre - linear @ middle
+
+        rows, columns = np.nonzero(alpha > 0.5)
+        if len(rows) == 0:
+            return np.array([*centre, *centre])
+        hull = cv2.convexHull(np.stack([columns, rows], 1).astype(np.int32))[:, 0]
+        corners = (hull[:, None] + np.array([[0, 0], [1, 0], [0, 1], [1, 1]])).reshape(-1, 2) @ linear.T + offset
+
+        # OpenCV counts from pixel centres: the half pixels of both frames move into the offset.
+        matrix = np.column_stack([linear, offset + linear @ [0.5, 0.5] - 0.5])
+        shape = crop.shape[1::-1]
+        weight = cv2.warpAffine(alpha, matrix, shape, flags=cv2.INTER_LINEAR)[..., None]
+        laid = cv2.warpAffine(pixels, matrix, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        np.copyto(crop, (laid * weight + crop * (1 - weight) + 0.5).astype(np.uint8))
+        return np.concatenate([corners.min(0), corners.max(0)])

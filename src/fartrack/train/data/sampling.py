@@ -1,0 +1,362 @@
+"""Training samples: sets of templates, the search crops that share them, and the boxes to be found there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fartrack.errors import FartrackError
+from fartrack.geometry import Crop, FloatArray, Image
+from fartrack.model.config import ModelConfig, check_numbers
+from fartrack.train.data.augment import Cutout, Tone, degrade
+from fartrack.train.data.store import Store
+from fartrack.vocabulary import BINS, NO_TRAJECTORY, encode
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How samples are drawn. Lengths are in units of the target's sqrt(w · h), shares need not sum to one.
+
+    Attributes:
+        clips: share of sample sets out of one sequence.
+        stills: share out of one labelled still.
+        regions: share whose target is a random region of any picture, without a label.
+        paste: of labelled stills with a mask, the share that is cut out and laid over other pictures.
+        searches: search crops that share one set of templates.
+        reach: most frames between two frames of one sample set.
+        near, far: deviations (Laplace) of the search window's centre from the target: slow and fast motion.
+        far_share: share of fast motion.
+        paper_share: share with the paper's jitter: centre uniform over ``paper_centre`` sizes, scale deviation
+            ``paper_scale``.
+        scale: deviation of the logarithm of the search window's scale.
+        drop_trajectory, wrong_trajectory: shares of samples whose past boxes are withheld, or at random.
+        doubtful_template: share of the later templates that lie clearly off the target.
+        distractor, occluder: shares of search crops with another object beside, or in front of, the target.
+        degrade: share of crops that are blurred, noisy or of low resolution.
+        grey: share of sample sets without colour.
+    """
+
+    clips: float = 0.45
+    stills: float = 0.43
+    regions: float = 0.12
+    paste: float = 0.5
+    searches: int = 3
+    reach: int = 100
+    near: float = 0.12
+    far: float = 0.55
+    far_share: float = 0.35
+    paper_share: float = 0.1
+    paper_centre: float = 3.5
+    paper_scale: float = 0.5
+    scale: float = 0.18
+    drop_trajectory: float = 0.15
+    wrong_trajectory: float = 0.05
+    doubtful_template: float = 0.1
+    distractor: float = 0.25
+    occluder: float = 0.15
+    degrade: float = 0.25
+    grey: float = 0.08
+
+    def __post_init__(self) -> None:
+        """Check every field once; errors name the field."""
+        shares = (
+            "clips stills regions paste far_share paper_share drop_trajectory wrong_trajectory "
+            "doubtful_template distractor occluder degrade grey"
+        )
+        check_numbers(self, **{name: (0, 1) for name in shares.split()})
+        check_numbers(self, searches=(1, 64), reach=(1, 10_000), near=(0, 4), far=(0, 4), scale=(0, 2))
+        check_numbers(self, paper_centre=(0, 8), paper_scale=(0, 2))
+        if self.clips + self.stills + self.regions == 0:
+            raise FartrackError("clips, stills and regions are all 0; one of them must be above 0.")
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """One set of T templates and K search crops.
+
+    Attributes:
+        templates: ``(T, template_size, template_size, 3)`` uint8 RGB; template 0 is the first frame's.
+        search: ``(K, search_size, search_size, 3)`` uint8 RGB.
+        trajectory: ``(K, 4 · trajectory)`` tokens, oldest box first.
+        boxes: ``(K, 4)`` float32: the target's corners in the search crop's frame.
+    """
+
+    templates: Image
+    search: Image
+    trajectory: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture with the target's image box, and its boxes in earlier frames, oldest first, where known."""
+
+    image: Image
+    box: FloatArray
+    history: FloatArray | None = None
+
+
+class Sampler:
+    """Draws sample sets from a store. Every draw depends on the given random generator alone."""
+
+    def __init__(self, store: Store, model: ModelConfig, config: SamplingConfig) -> None:
+        """Index the store by what samples are drawn from.
+
+        Raises:
+            FartrackError: the store lacks what a share above 0 asks for.
+        """
+        self.store, self.model, self.config = store, model, config
+        still = store.sequence[store.owner] < 0
+        self.still_targets = np.flatnonzero(still)
+        self.masked_targets = np.flatnonzero(store.masks[:, 0] >= 0)
+        owners = store.owner[~still]
+        count = store.sequence.max(initial=-1) + 1
+        self.clips = [targets for s in range(count) if len(targets := np.flatnonzero(~still)[store.sequence[owners] == s]) > 1]
+        self.clip_weight = np.sqrt([len(targets) for targets in self.clips])
+        shares = {
+            "clips": (config.clips, len(self.clips)),
+            "stills": (config.stills, len(self.still_targets)),
+            "regions": (config.regions, len(store.size)),
+        }
+        for name, (share, available) in shares.items():
+            if share > 0 and available == 0:
+                raise FartrackError(f"The prepared data hold nothing for {name}; set its share to 0 or add data.")
+        weights = np.array([share for share, _ in shares.values()])
+        self.kinds = (list(shares), weights / weights.sum())
+
+    def draw(self, rng: np.random.Generator, templates: int) -> SampleSet:
+        """One sample set with this many templates."""
+        names, weights = self.kinds
+        match names[int(rng.choice(len(names), p=weights))]:
+            case "clips":
+                views = self._clip(rng, templates)
+            case "stills":
+                target = int(rng.choice(self.still_targets))
+                if self.store.masks[target, 0] >= 0 and rng.random() < self.config.paste:
+                    return self._finish(rng, *self._pasted(rng, target, templates))
+                view = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
+                views = [view] * (templates + self.config.searches)
+            case _:
+                views = [self._region(rng)] * (templates + self.config.searches)
+        z = [self._template(rng, view, later=i > 0) for i, view in enumerate(views[:templates])]
+        x = [self._search(rng, view) for view in views[templates:]]
+        return self._finish(rng, z, x)
+
+    def _clip(self, rng: np.random.Generator, templates: int) -> list[View]:
+        """Views of one sequence: the first template's frame, later ones, and the frames to search."""
+        targets = self.clips[int(rng.choice(len(self.clips), p=self.clip_weight / self.clip_weight.sum()))]
+        first = int(rng.integers(len(targets)))
+        low, high = max(first - self.config.reach, 0), min(first + self.config.reach, len(targets) - 1)
+        picks = [first, *rng.integers(low, high + 1, templates - 1 + self.config.searches).tolist()]
+        views = []
+        for pick in picks:
+            step = 1 if pick >= first else -1  # time runs away from the first template
+            steps = np.clip(pick - step * np.arange(self.model.trajectory, 0, -1), 0, len(targets) - 1)
+            target = int(targets[pick])
+            image = self.store.image(int(self.store.owner[target]))
+            views.append(View(image, self.store.boxes[target], self.store.boxes[targets[steps]]))
+        return views
+
+    def _region(self, rng: np.random.Generator) -> View:
+        """A random region of a random picture as the target."""
+        image = self.store.image(int(rng.integers(len(self.store.size))))
+        height, width = image.shape[:2]
+        size = np.exp(rng.uniform(np.log(0.12), np.log(0.5))) * np.sqrt(width * height)
+        stretch = np.exp(rng.normal(0, 0.35))
+        w, h = min(size * stretch, 0.9 * width), min(size / stretch, 0.9 * height)
+        return View(image, np.array([rng.uniform(0, width - w), rng.uniform(0, height - h), w, h]))
+
+    def _template(self, rng: np.random.Generator, view: View, later: bool) -> Image:
+        """A template crop; the first's box is as a careful user draws it, a later one's as a tracker finds it."""
+        shift, scale = self._template_jitter(rng, later)
+        x, y, w, h = view.box
+        size = np.sqrt(w * h)
+        centre = np.array([x + w / 2, y + h / 2]) + shift * size
+        box = [*(centre - np.array([w, h]) * scale / 2), w * scale, h * scale]
+        crop = Crop.around(box, self.model.template_factor).extract(view.image, self.model.template_size)
+        return degrade(rng, crop, self.config.degrade)
+
+    def _template_jitter(self, rng: np.random.Generator, later: bool) -> tuple[FloatArray, float]:
+        """How far a template's window is off: centre in target sizes ``(2,)``, and scale."""
+        if later and rng.random() < self.config.doubtful_template:
+            turn, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.5)
+            return radius * np.array([np.cos(turn), np.sin(turn)]), float(np.exp(rng.normal(0, 0.3)))
+        spread = 0.05 if later else 0.02
+        return rng.laplace(0, spread, 2), float(np.exp(rng.normal(0, 1.5 * spread)))
+
+    def _search_jitter(self, rng: np.random.Generator) -> tuple[FloatArray, float]:
+        """How the target lies in its search window: offset of its centre in target sizes ``(2,)``, and the window's scale."""
+        config = self.config
+        if rng.random() < config.paper_share:
+            offset = rng.uniform(-0.5, 0.5, 2) * config.paper_centre
+            scale = np.exp(rng.normal(0, config.paper_scale))
+        else:
+            offset = rng.laplace(0, config.far if rng.random() < config.far_share else config.near, 2)
+            scale = np.exp(rng.normal(0, config.scale))
+        scale = float(np.clip(scale, 0.35, 3.0))
+        reach = self.model.search_factor / 2 * scale  # the target's centre stays in the window
+        return np.clip(offset, -0.95 * reach, 0.95 * reach), scale
+
+    def _last_box(self, rng: np.random.Generator, box: FloatArray) -> FloatArray:
+        """Where a tracker may have believed an image box's target to be one frame before."""
+        offset, scale = self._search_jitter(rng)
+        size = np.sqrt(box[2] * box[3])
+        centre = box[:2] + box[2:] / 2 - offset * size
+        sides = box[2:] * scale * np.exp(rng.normal(0, 0.08) * np.array([1, -1]))
+        return np.concatenate([centre - sides / 2, sides])
+
+    def _search(self, rng: np.random.Generator, view: View) -> tuple[Image, FloatArray, NDArray[np.int64]]:
+        """A search crop, the target's corners in it, and the trajectory's tokens."""
+        if view.history is not None and len(view.history) and rng.random() < 0.5:
+            history = view.history.copy()
+            size = np.sqrt(history[-1, 2] * history[-1, 3])
+            history[:, :2] += rng.laplace(0, 0.06 * size, 2)
+            history[:, 2:] *= np.exp(rng.normal(0, 0.06, 2))
+            reach = 0.48 * self.model.search_factor * size
+            if np.abs(history[-1, :2] + history[-1, 2:] / 2 - view.box[:2] - view.box[2:] / 2).max() > reach:
+                history = self._past(rng, self._last_box(rng, view.box), view.box)  # the frames between are missing
+        else:
+            history = self._past(rng, self._last_box(rng, view.box), view.box)
+        last = history[-1] if len(history) else self._last_box(rng, view.box)
+        window = Crop.around(last, self.model.search_factor)
+        crop = window.extract(view.image, self.model.search_size)
+        box = window.to_crop(view.box)
+        crop = self._clutter(rng, crop, box)
+        return degrade(rng, crop, self.config.degrade), box, self._tokens(rng, window.to_crop(history))
+
+    def _past(self, rng: np.random.Generator, last: FloatArray, box: FloatArray) -> FloatArray:
+        """Invented past boxes ``(trajectory, 4)`` that end with ``last``: still, in steady motion, or erratic."""
+        count = self.model.trajectory
+        age = np.arange(count - 1, -1, -1)[:, None]
+        size = np.sqrt(last[2] * last[3])
+        kind = rng.random()
+        velocity = np.zeros(2)
+        if kind < 0.45:
+            velocity = (box[:2] + box[2:] / 2 - last[:2] - last[2:] / 2) * rng.uniform(0.3, 1.2)
+        elif kind < 0.75:
+            velocity = rng.laplace(0, 0.15 * size, 2)
+        past = np.repeat(last[None], count, axis=0)
+        past[:, :2] -= age * velocity
+        noise = rng.normal(0, 0.02 * size, (count, 4)) * (age > 0)
+        return cast(FloatArray, past + noise)
+
+    def _tokens(self, rng: np.random.Generator, corners: FloatArray) -> NDArray[np.int64]:
+        """Corners ``(trajectory, 4)`` in the crop's frame → tokens; at times withheld, or at random."""
+        chance = rng.random()
+        if chance < self.config.drop_trajectory:
+            return np.full(corners.size, NO_TRAJECTORY)
+        if chance < self.config.drop_trajectory + self.config.wrong_trajectory:
+            corners = corners + np.tile(rng.laplace(0, 0.25, 2), 2)
+        return encode(corners).reshape(-1)
+
+    def _cutout(self, target: int) -> Cutout:
+        """A target that has a mask, cut out of its picture."""
+        found = self.store.cutout(target)
+        assert found is not None
+        x, y, mask = found
+        image = self.store.image(int(self.store.owner[target]))
+        return Cutout(image[y : y + mask.shape[0], x : x + mask.shape[1]], mask)
+
+    def _clutter(self, rng: np.random.Generator, crop: Image, box: FloatArray, own: Cutout | None = None) -> Image:
+        """At times, lay a distractor beside the target (corners ``box``) or an occluder over part of it."""
+        if len(self.masked_targets) == 0:
+            return crop
+        S = self.model.search_size
+        size = float(np.sqrt(np.prod(box[2:] - box[:2]))) * S
+        centre = (box[:2] + box[2:]) / 2 * S
+        half = float((box[2:] - box[:2]).max()) / 2 * S
+        for share, radius in ((self.config.distractor, 1.0), (self.config.occluder, 0.0)):
+            if rng.random() >= share:
+                continue
+            beside = radius > 0
+            cutout = self._cutout(int(rng.choice(self.masked_targets)))
+            if own is not None and beside and rng.random() < 0.4:  # a look-alike in other colours
+                cutout = Cutout(np.ascontiguousarray(_recolour(rng, own.pixels)), own.mask)
+            other = size * np.exp(rng.normal(0, 0.25)) * (1.0 if beside else 0.6)
+            distance = half + other * rng.uniform(0.4, 1.5) if beside else half * rng.uniform(0.4, 1.1)
+            turn = rng.uniform(0, 2 * np.pi)
+            place = centre + distance * np.array([np.cos(turn), np.sin(turn)])
+            crop = crop.copy()
+            cutout.paste(crop, place, max(other, 4.0), rng.normal(0, 0.3), 1.0, bool(rng.random() < 0.5))
+        return crop
+
+    def _pasted(
+        self, rng: np.random.Generator, target: int, templates: int
+    ) -> tuple[list[Image], list[tuple[Image, FloatArray, NDArray[np.int64]]]]:
+        """Template and search crops of one masked target laid over other pictures."""
+        own = self._cutout(target)
+        natural = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
+        angle = rng.normal(0, 0.1)
+        z: list[Image] = []
+        for i in range(templates):
+            if rng.random() < 0.4:
+                z.append(self._template(rng, natural, later=i > 0))
+                continue
+            S = self.model.template_size
+            shift, scale = self._template_jitter(rng, later=i > 0)
+            size = S / self.model.template_factor / scale
+            crop = self._background(rng, S)
+            own.paste(crop, S / 2 - shift * size, size, angle + rng.normal(0, 0.1), float(np.exp(rng.normal(0, 0.06))), False)
+            z.append(degrade(rng, crop, self.config.degrade))
+        x = []
+        S = self.model.search_size
+        for _ in range(self.config.searches):
+            offset, scale = self._search_jitter(rng)
+            size = S / self.model.search_factor / scale
+            crop = self._background(rng, S)
+            stretch = float(np.exp(rng.normal(0, 0.12)))
+            box = own.paste(crop, S / 2 + offset * size, size, angle + rng.normal(0, 0.15), stretch, False) / S
+            crop = self._clutter(rng, crop, box, own)
+            sides = (box[2:] - box[:2]) * scale
+            last = np.concatenate([0.5 - sides / 2, sides])
+            as_image = np.concatenate([box[:2], box[2:] - box[:2]])
+            past = self._past(rng, last, as_image)
+            corners = np.concatenate([past[:, :2], past[:, :2] + past[:, 2:]], axis=1)
+            x.append((degrade(rng, crop, self.config.degrade), box, self._tokens(rng, corners)))
+        return z, x
+
+    def _background(self, rng: np.random.Generator, size: int) -> Image:
+        """A random window of a random picture."""
+        image = self.store.image(int(rng.integers(len(self.store.size))))
+        height, width = image.shape[:2]
+        side = float(np.exp(rng.uniform(np.log(0.3), 0))) * min(height, width)
+        window = Crop(rng.uniform(0, width - side), rng.uniform(0, height - side), side)
+        return window.extract(image, size)
+
+    def _finish(
+        self, rng: np.random.Generator, z: list[Image], x: list[tuple[Image, FloatArray, NDArray[np.int64]]]
+    ) -> SampleSet:
+        """Colours and mirroring, which the crops of a set have in common but for small differences; BGR → RGB."""
+        common = Tone.draw(rng, 1.0, self.config.grey)
+        crops = [Tone.draw(rng, 0.4).apply(common.apply(crop)) for crop in [*z, *(crop for crop, _, _ in x)]]
+        boxes = np.stack([box for _, box, _ in x])
+        tokens = np.stack([token for _, _, token in x])
+        if rng.random() < 0.5:
+            crops = [crop[:, ::-1] for crop in crops]
+            boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
+            tokens = mirror_tokens(tokens)
+        rgb = [crop[..., ::-1] for crop in crops]
+        return SampleSet(np.stack(rgb[: len(z)]), np.stack(rgb[len(z) :]), tokens, boxes.astype(np.float32))
+
+
+def _recolour(rng: np.random.Generator, pixels: Image) -> Image:
+    """The same pixels with their hue turned by 40° to 320° and another brightness."""
+    hsv = cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV)
+    hsv[..., 0] = (hsv[..., 0].astype(np.int32) + rng.integers(20, 160)) % 180  # OpenCV's hue has 180 steps
+    brightness = np.clip(hsv[..., 2] * rng.uniform(0.5, 1.5), 0, 255)
+    hsv[..., 2] = brightness.astype(np.uint8)
+    return cast(Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR))
+
+
+def mirror_tokens(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Trajectory tokens ``(K, 4 · trajectory)`` of the crop with left and right exchanged (x → 1 − x)."""
+    boxes = tokens.reshape(len(tokens), -1, 4)
+    # The vocabulary's range is symmetric about the crop's middle, so x → 1 − x is bin → BINS − 1 − bin.
+    mirrored = boxes[..., [2, 1, 0, 3]].copy()
+    x = mirrored[..., [0, 2]]
+    mirrored[..., [0, 2]] = np.where(x == NO_TRAJECTORY, x, BINS - 1 - x)
+    return mirrored.reshape(tokens.shape)

@@ -1,0 +1,172 @@
+"""The prepared data: every picture decoded once into one memory-mapped file.
+
+A store is a folder of three files. ``pixels.bin`` and ``masks.bin`` are plain bytes; ``index.safetensors`` says
+where each picture and mask lies. Training reads crops straight out of the mapped file, so decoding never slows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fartrack.errors import FartrackError
+from fartrack.geometry import Box, Image
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A labelled object: its image box x, y, w, h in pixels and, where known, its mask over the whole picture."""
+
+    box: Box
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A BGR picture ``(H, W, 3)`` with its labelled objects; one frame of a video, if ``sequence`` names one.
+
+    Frames of a sequence follow each other in order and hold one target, or none where it is absent.
+    """
+
+    image: Image
+    targets: tuple[Target, ...]
+    sequence: str | None = None
+
+
+@dataclass
+class Store:
+    """A prepared store, opened for reading; see :meth:`open`.
+
+    Attributes:
+        boxes: ``(targets, 4)`` image boxes x, y, w, h.
+        owner: ``(targets,)`` the picture of each target.
+        first: ``(pictures + 1,)``; picture ``i`` holds the targets ``first[i]`` to ``first[i + 1] - 1``.
+        sequence: ``(pictures,)`` the number of the picture's sequence, -1 for a still.
+    """
+
+    pixels: NDArray[np.uint8]
+    mask_bytes: NDArray[np.uint8]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    sequence: NDArray[np.int64]
+    first: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    masks: NDArray[np.int64]
+    owner: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive each target's picture."""
+        self.owner = np.repeat(np.arange(len(self.size)), np.diff(self.first))
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Map a store that :func:`write_store` made.
+
+        Raises:
+            FartrackError: the folder holds no (whole) store.
+        """
+        try:
+            index = load_file(folder / "index.safetensors")
+            files = {name: (folder / f"{name}.bin") for name in ("pixels", "masks")}
+            maps = {
+                name: np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+                for name, path in files.items()
+            }
+        except (OSError, ValueError, SafetensorError):
+            raise FartrackError(f"{folder} holds no prepared data; make it with `fartrack train prepare`.") from None
+        store = cls(pixels=maps["pixels"], mask_bytes=maps["masks"], **index)
+        if len(store.size) and len(store.pixels) < store.offset[-1] + store.size[-1].prod() * 3:
+            raise FartrackError(f"{folder}/pixels.bin is cut short; make it anew with `fartrack train prepare`.")
+        return store
+
+    def image(self, picture: int) -> Image:
+        """The pixels of a picture, ``(H, W, 3)`` BGR, still on disk until they are touched."""
+        height, width = self.size[picture]
+        start = self.offset[picture]
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+    def cutout(self, target: int) -> tuple[int, int, Mask] | None:
+        """A target's mask as the left and top of its bounding rectangle and the mask within; None without one."""
+        start, x, y, width, height = self.masks[target]
+        if start < 0:
+            return None
+        bits = np.unpackbits(self.mask_bytes[start : start + (width * height + 7) // 8], count=width * height)
+        return int(x), int(y), bits.reshape(height, width).astype(bool)
+
+
+class StoreWriter:
+    """Writes a store picture by picture; the folder is a store only once the writer is closed without an error."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start a new store in ``folder``, which is made; what stood there is replaced at the end."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        (folder / "index.safetensors").unlink(missing_ok=True)
+        self._pixels = (folder / "pixels.bin").open("wb")
+        self._masks = (folder / "masks.bin").open("wb")
+        self._sequences: dict[str, int] = {}
+        self._rows: dict[str, list[object]] = {name: [] for name in ("offset", "size", "sequence", "boxes", "masks")}
+        self._first = [0]
+
+    def add(self, picture: Picture) -> None:
+        """Append a picture and its targets."""
+        height, width = picture.image.shape[:2]
+        self._rows["offset"].append(self._pixels.tell())
+        self._rows["size"].append((height, width))
+        number = -1
+        if picture.sequence is not None:
+            number = self._sequences.setdefault(picture.sequence, len(self._sequences))
+        self._rows["sequence"].append(number)
+        self._pixels.write(np.ascontiguousarray(picture.image).data)
+        for target in picture.targets:
+            self._rows["boxes"].append(target.box)
+            self._rows["masks"].append(self._add_mask(target.mask))
+        self._first.append(len(self._rows["boxes"]))
+
+    def _add_mask(self, mask: Mask | None) -> tuple[int, int, int, int, int]:
+        if mask is None or not mask.any():
+            return -1, 0, 0, 0, 0
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        y, x = rows[0], columns[0]
+        part = mask[y : rows[-1] + 1, x : columns[-1] + 1]
+        start = self._masks.tell()
+        self._masks.write(np.packbits(part).tobytes())
+        return start, int(x), int(y), part.shape[1], part.shape[0]
+
+    def __enter__(self) -> StoreWriter:
+        """Use as a context manager."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the files; without an error, write the index that makes the folder a store."""
+        self._pixels.close()
+        self._masks.close()
+        if kind is not None:
+            return
+        index = {
+            "offset": np.array(self._rows["offset"], np.int64),
+            "size": np.array(self._rows["size"], np.int64).reshape(-1, 2),
+            "sequence": np.array(self._rows["sequence"], np.int64),
+            "first": np.array(self._first, np.int64),
+            "boxes": np.array(self._rows["boxes"], np.float64).reshape(-1, 4),
+            "masks": np.array(self._rows["masks"], np.int64).reshape(-1, 5),
+        }
+        part = self.folder / "index.part"
+        save_file(index, part)
+        part.rename(self.folder / "index.safetensors")
+
+
+def write_store(folder: Path, pictures: Iterable[Picture]) -> None:
+    """Decode ``pictures`` into a new store in ``folder``."""
+    with StoreWriter(folder) as writer:
+        for picture in pictures:
+            writer.add(picture)

@@ -1,0 +1,119 @@
+"""A recipe: everything that decides what a training run does, as typed and validated values read from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fartrack.errors import FartrackError
+from fartrack.model.config import ModelConfig, check_numbers, from_dict
+from fartrack.train.data.sampling import SamplingConfig
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The weight of each term of the loss; 0 switches it off.
+
+    Attributes:
+        cross_entropy: of the coordinate tokens.
+        siou: 1 − SIoU of the expected box.
+        l1: mean absolute error of the expected coordinates.
+        dense: the training-only helper on the search tokens.
+        smoothing: deviation, in bins, of the coordinate tokens' targets; 0 is one-hot (the paper).
+    """
+
+    cross_entropy: float = 1.0
+    siou: float = 2.0
+    l1: float = 5.0
+    dense: float = 1.0
+    smoothing: float = 2.5
+
+    def __post_init__(self) -> None:
+        """Check every field once; errors name the field."""
+        check_numbers(self, **{name: (0, 1000) for name in ("cross_entropy", "siou", "l1", "dense", "smoothing")})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        steps: optimiser steps in all.
+        sets: sample sets a step; the batch is ``sets · sampling.searches`` search crops.
+        templates: numbers of templates, one of which is drawn for every step.
+        learning_rate: of the layers that start weights give.
+        new_learning_rate: of what has no ImageNet start: vocabulary, positions, identities, dense head.
+        weight_decay: of AdamW; not on biases, norms and embeddings.
+        warmup: steps of linear warm-up.
+        decay: steps at the end over which the rates fall to zero along a cosine; between warm-up and decay they
+            are constant, so that a run can be made longer at any time before the decay begins.
+        clip: largest gradient norm.
+        ema: decay of the moving average of the weights, which is what is shipped.
+        seed: of everything random.
+        precision: ``bf16`` (autocast) or ``fp32``.
+    """
+
+    steps: int = 3000
+    sets: int = 12
+    templates: tuple[int, ...] = (1, 2, 3, 5)
+    learning_rate: float = 3e-4
+    new_learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: int = 200
+    decay: int = 1500
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    precision: str = "bf16"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        """Check every field once; errors name the field."""
+        check_numbers(self, steps=(1, 10**9), sets=(1, 65_536), warmup=(0, self.steps), decay=(0, self.steps))
+        check_numbers(self, learning_rate=(0, 1), new_learning_rate=(0, 1), weight_decay=(0, 1))
+        check_numbers(self, clip=(1e-6, 1e6), ema=(0, 0.999999), seed=(0, 2**63))
+        if self.precision not in ("bf16", "fp32"):
+            raise FartrackError(f"precision is {self.precision!r}; it must be bf16 or fp32.")
+        most = self.model.templates
+        if not self.templates or not all(isinstance(n, int) and 1 <= n <= most for n in self.templates):
+            raise FartrackError(f"templates is {self.templates}; it must list whole numbers from 1 to {most}.")
+
+    @property
+    def batch(self) -> int:
+        """Search crops a step."""
+        return self.sets * self.sampling.searches
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """A recipe from nested mappings, such as a parsed TOML file; what is missing keeps its default.
+
+        Raises:
+            FartrackError: an unknown or unfitting field, named.
+        """
+        values = dict(values)
+        for name, kind in (("model", ModelConfig), ("sampling", SamplingConfig), ("loss", LossConfig)):
+            if name in values:
+                values[name] = from_dict(kind, values[name])
+        if "templates" in values:
+            values["templates"] = tuple(values["templates"])
+        return from_dict(cls, values)
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """A recipe from a TOML file.
+
+        Raises:
+            FartrackError: the file is missing or no TOML, or a field is unknown or does not fit.
+        """
+        try:
+            values = tomllib.loads(path.read_text())
+        except (OSError, UnicodeDecodeError):
+            raise FartrackError(f"There is no readable recipe {path}; check the path.") from None
+        except tomllib.TOMLDecodeError as error:
+            raise FartrackError(f"The recipe {path} is no valid TOML: {error}.") from None
+        return cls.from_dict(values)

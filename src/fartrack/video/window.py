@@ -1,0 +1,168 @@
+"""The two windows, in Tk of the standard library: draw the first box, and watch the tracking live."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from fartrack.errors import FartrackError
+from fartrack.video.sources import Image
+
+if TYPE_CHECKING:
+    import tkinter
+
+    Event = tkinter.Event[tkinter.Misc]
+
+SCREEN_SHARE = 0.85
+"""The part of the screen's width and height that a picture may fill."""
+
+SMALLEST = 2.0
+"""Least width and height of a drawn box, in image pixels: a click alone is no box."""
+
+
+class _Window:
+    """A Tk window with one picture, scaled down, never up, to fit the screen."""
+
+    def __init__(self, title: str, image: Image, *, otherwise: str) -> None:
+        """Open it in the size of `image`; `otherwise` tells what to do where there is no window."""
+        try:
+            import tkinter
+
+            self.root = tkinter.Tk()
+        except ImportError as error:
+            raise FartrackError(f"This Python has no tkinter for a window; {otherwise}.") from error
+        except tkinter.TclError as error:
+            raise FartrackError(f"There is no display for a window; {otherwise}.") from error
+        self.tk = tkinter
+        self.root.title(title)
+        self.root.resizable(False, False)
+        height, width = image.shape[:2]
+        room = min(self.root.winfo_screenwidth() / width, self.root.winfo_screenheight() / height)
+        self.scale = min(1.0, SCREEN_SHARE * room)
+        self.size = (max(round(width * self.scale), 1), max(round(height * self.scale), 1))
+        self.canvas = tkinter.Canvas(self.root, width=self.size[0], height=self.size[1], highlightthickness=0)
+        self.canvas.pack()
+        self._item = self.canvas.create_image(0, 0, anchor="nw")
+        self.put(image)
+        self.root.focus_force()
+
+    def put(self, image: Image) -> None:
+        """Show `image` (uint8 BGR), scaled to the window."""
+        if image.shape[1::-1] != self.size:
+            image = np.asarray(cv2.resize(image, self.size, interpolation=cv2.INTER_AREA), np.uint8)
+        data = b"P6 %d %d 255\n" % self.size + image[:, :, ::-1].tobytes()
+        # kept, because Tk itself holds no reference to it
+        self._photo = self.tk.PhotoImage(master=self.root, data=data, format="PPM")
+        self.canvas.itemconfigure(self._item, image=self._photo)
+
+
+def select_box(image: Image, title: str = "FARTrack") -> tuple[float, float, float, float]:
+    """Let the user draw a box on `image` (uint8 BGR) and return it as x, y, w, h in image pixels.
+
+    Dragging draws, dragging again draws anew, Enter or the button accepts, Esc or closing the window
+    cancels. Raises `FartrackError` if it was cancelled, or if there is no display or no tkinter.
+    """
+    window = _BoxWindow(title, image)
+    window.root.mainloop()
+    if not window.accepted:
+        raise FartrackError("No box was drawn; draw one and press Enter, or pass it as --box x,y,w,h.")
+    return window.box
+
+
+class _BoxWindow(_Window):
+    def __init__(self, title: str, image: Image) -> None:
+        super().__init__(title, image, otherwise="pass the box as --box x,y,w,h")
+        self.accepted = False
+        self._limits = (float(image.shape[1]), float(image.shape[0]))
+        self._from = self._to = (0.0, 0.0)  # two corners in image pixels
+        self._lines = [
+            self.canvas.create_rectangle(0, 0, 0, 0, outline=colour, width=width, state="hidden")
+            for colour, width in (("#181818", 4), ("#3ccd58", 2))
+        ]
+        bar = self.tk.Frame(self.root, padx=8, pady=6)
+        bar.pack(fill="x")
+        self._hint = self.tk.Label(bar, text="Drag a box around the object.")
+        self._hint.pack(side="left")
+        self._button = self.tk.Button(bar, text="Track (Enter)", command=self._accept, state="disabled")
+        self._button.pack(side="right")
+        self.tk.Button(bar, text="Cancel (Esc)", command=self.root.destroy).pack(side="right")
+        self.canvas.configure(cursor="crosshair")
+        self.canvas.bind("<ButtonPress-1>", self._press)
+        self.canvas.bind("<B1-Motion>", self._drag)
+        for key in ("<Return>", "<KP_Enter>"):
+            self.root.bind(key, lambda event: self._accept())
+        self.root.bind("<Escape>", lambda event: self.root.destroy())
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(self._from, self._to, strict=True))
+        return x0, y0, x1 - x0, y1 - y0
+
+    def _point(self, event: Event) -> tuple[float, float]:
+        x, y = (
+            min(max(at / self.scale, 0.0), limit)
+            for at, limit in zip((event.x, event.y), self._limits, strict=True)
+        )
+        return x, y
+
+    def _press(self, event: Event) -> None:
+        self._from = self._point(event)
+        self._drag(event)
+
+    def _drag(self, event: Event) -> None:
+        self._to = self._point(event)
+        x, y, w, h = (round(v) for v in self.box)
+        self._hint.configure(text=f"x {x}, y {y}, w {w}, h {h}")
+        self._button.configure(state="normal" if self._good else "disabled")
+        corners = [v * self.scale for v in (*self._from, *self._to)]
+        for line in self._lines:
+            self.canvas.coords(line, *corners)
+            self.canvas.itemconfigure(line, state="normal")
+
+    @property
+    def _good(self) -> bool:
+        return min(self.box[2:]) >= SMALLEST
+
+    def _accept(self) -> None:
+        if self._good:
+            self.accepted = True
+            self.root.destroy()
+
+
+class LiveView:
+    """A window that shows pictures as they come; q, Esc or closing it ends the show."""
+
+    def __init__(self, title: str = "FARTrack") -> None:
+        """Take the title; the window opens with the first picture and in its size."""
+        self._title = title
+        self._window: _Window | None = None
+        self._ended = False
+
+    def show(self, image: Image) -> bool:
+        """Show `image` (uint8 BGR) and return whether to go on: False once the user has ended the show.
+
+        Raises `FartrackError`, with the first picture, if there is no display or no tkinter.
+        """
+        if self._ended:
+            return False
+        if self._window is None:
+            self._window = _Window(self._title, image, otherwise="track without showing the frames")
+            for key in ("q", "Q", "<Escape>"):
+                self._window.root.bind(key, lambda event: self._end())
+            self._window.root.protocol("WM_DELETE_WINDOW", self._end)
+        else:
+            self._window.put(image)
+        self._window.root.update()
+        return not self._ended
+
+    def _end(self) -> None:
+        self._ended = True
+
+    def close(self) -> None:
+        """Close the window; may be called again."""
+        self._ended = True
+        if self._window is not None:
+            self._window.root.destroy()
+            self._window = None

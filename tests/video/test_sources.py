@@ -6,7 +6,6 @@ import socket
 import struct
 import threading
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
@@ -33,13 +32,17 @@ def mark(frame: Frame):
     return round((float(frame.image[4:-4, 4 : frame.image.shape[1] // 2 - 4].mean()) - 16) / 8)
 
 
-def write_video(path, n=N, *, times=None, codec="libx264", size=(96, 64), audio=0.0, options=None, draw=marked):
+def write_video(
+    path, n=N, *, times=None, codec="libx264", size=(96, 64), audio=0.0, options=None, draw=marked
+):
     """A video of `n` marked frames at 25 a second, or at `times` (seconds), and `audio` seconds of sound."""
     base = Fraction(1, 1000) if times is not None else Fraction(1, 25)
     with av.open(str(path), "w", options=options or {}) as container:
         video = container.add_stream(codec, rate=25, options={"g": "8"})
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
         video.codec_context.time_base = base
+        if codec == "mpeg4":
+            video.bit_rate = 8_000_000
         if audio:
             sound = container.add_stream("aac", rate=16000, layout="mono")
         for i in range(n):
@@ -107,7 +110,6 @@ def uneven(n=N):
         ("a.mp4", {"codec": "mpeg4"}),
         ("sound.mp4", {"audio": 3.0}),
         ("sound.mkv", {"audio": 3.0}),
-        ("sound.avi", {"audio": 3.0, "codec": "mpeg4"}),
         ("a: b?.mp4", {}),
     ],
 )
@@ -177,7 +179,9 @@ def test_odd_sizes(tmp_path, size):
         stream = container.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, "bgr0"
         image = marked(3, *size)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="bgr0")))
+        container.mux(
+            stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="bgr0"))
+        )
         container.mux(stream.encode(None))
     (frame,) = read(path)
     assert np.array_equal(frame.image, image)
@@ -212,6 +216,14 @@ def test_rotation(tmp_path, matrix, corner, shape):
         columns = slice(0, 16) if corner[1] == 0 else slice(-16, None)
         assert frame.image[rows, columns, 2].min() > 150  # red there
         assert frame.image[..., 2].mean() < 40  # and nowhere else
+
+
+def test_a_title_that_is_not_utf8(tmp_path):
+    path = write_video(tmp_path / "a.mkv")
+    data = path.read_bytes()
+    assert data.count(b"Lavf") >= 1
+    path.write_bytes(data.replace(b"Lavf", b"L\xe4vf").replace(b"Lavc", b"L\xe4vc"))
+    assert [mark(f) for f in read(path)] == list(range(N))
 
 
 def test_iterates_once_and_closes(tmp_path):
@@ -301,7 +313,7 @@ def test_zeros_from_the_middle_on(tmp_path, name, options):
     path.write_bytes(data[:half] + bytes(len(data) - half))
     frames, _ = read_damaged(path)
     assert N // 2 < len(frames) < N * 3 // 2
-    assert [mark(f) for f in frames] == [i // 2 for i in range(len(frames))]
+    assert [mark(f) for f in frames[:-1]] == [i // 2 for i in range(len(frames) - 1)]  # the last one is torn
 
 
 def test_start_behind_the_damage_tells_of_the_damage(tmp_path):
@@ -376,7 +388,9 @@ def test_kinds_of_pictures_become_bgr(tmp_path):
     grey, alpha, deep, large = (f.image for f in read(folder))
     assert np.array_equal(grey, np.full((8, 10, 3), 100, np.uint8))
     assert np.array_equal(alpha, colour) and np.array_equal(deep, colour)
-    assert large.shape == (17, 31, 3) and {i.dtype for i in (grey, alpha, deep, large)} == {np.dtype(np.uint8)}
+    assert large.shape == (17, 31, 3) and {i.dtype for i in (grey, alpha, deep, large)} == {
+        np.dtype(np.uint8)
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", None])

@@ -186,10 +186,10 @@ def train(
             for name, tensor in network.state_dict().items():
                 average[name].lerp_(tensor, 1 - decay)
 
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            values = {name: float(value.detach()) for name, value in terms.items()}
+            sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
             done, last = step + 1, step + 1 == recipe.steps
-            progress.update(task, completed=done, description=f"loss {float(terms["loss"].detach()):.3f}")
+            progress.update(task, completed=done, description=f"loss {values['loss']:.3f}")
             if done % save_every == 0 or last:
                 save(done)
             if done % 20 == 0 or last:
@@ -200,7 +200,7 @@ def train(
                 row["samples_per_second"] = round(count * recipe.batch / seconds, 2)
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-                sums.clear()
+                sums = {}
     network.load_state_dict(average)
     network.eval()
     return network

@@ -29,6 +29,9 @@ MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 CLOCK = 90_000
 """Ticks a second of the written video's time: whole numbers for all usual frame rates."""
 
+BT601, LIMITED = 6, 1
+"""FFmpeg's numbers of the colours that are written, told in the file so that players need not guess."""
+
 COLOURS = np.array([(58, 58, 235), (20, 176, 250), (88, 205, 60)], float)
 """BGR of the scores 0 (red), 0.5 (amber) and 1 (green)."""
 
@@ -117,15 +120,15 @@ class FileSink(Sink):
     def __init__(self, path: str | Path) -> None:
         """Create the temporary file; `FartrackError` if `path` is a folder or cannot be written."""
         self.path = Path(path)
-        if self.path.is_dir():
-            raise FartrackError(f"The output {self.path} is a folder; give the name of a file.")
-        if not self.path.parent.is_dir():
-            raise FartrackError(
-                f"There is no folder {self.path.parent} for {self.path.name}; create it first."
-            )
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._closed = False
         with self._storing():
+            if self.path.is_dir():
+                raise FartrackError(f"The output {self.path} is a folder; give the name of a file.")
+            if not self.path.parent.is_dir():
+                raise FartrackError(
+                    f"There is no folder {self.path.parent} for {self.path.name}; create it first."
+                )
             self._part.touch()
 
     def write(self, frame: Frame, track: Track) -> None:
@@ -195,7 +198,9 @@ class VideoSink(FileSink):
         self._container = av.open(str(self._part), "w", format=MUXERS[suffix], options=options)
         rate = Fraction(fps or NOMINAL_FPS).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate, {"crf": "20", "preset": "veryfast"})
-        self._stream.codec_context.time_base = Fraction(1, CLOCK)
+        context = self._stream.codec_context
+        context.time_base = Fraction(1, CLOCK)
+        context.colorspace, context.color_range = BT601, LIMITED
         self._size = (0, 0)
         self._begin, self._last = 0.0, -1  # seconds, ticks
 
@@ -211,7 +216,9 @@ class VideoSink(FileSink):
             width, height = self._size
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         self._last = max(round((frame.time - self._begin) * CLOCK), self._last + 1)
-        picture = av.VideoFrame.from_ndarray(image, format="bgr24")
+        # OpenCV rounds where FFmpeg's default conversion truncates to a greenish tint
+        yuv = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
+        picture = av.VideoFrame.from_ndarray(yuv, format="yuv420p")
         picture.pts, picture.time_base = self._last, Fraction(1, CLOCK)
         self._container.mux(self._stream.encode(picture))
 

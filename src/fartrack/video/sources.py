@@ -70,7 +70,9 @@ class FrameSource:
             self.first = next(frames)
         except StopIteration as end:
             if not end.value:
-                raise FartrackError(f"{name} holds no picture that can be decoded; check the file.") from None
+                raise FartrackError(
+                    f"{name} holds no picture that can be decoded; check or convert it."
+                ) from None
             raise FartrackError(
                 f"{name} has {end.value} frames, so it cannot start at frame {start}; "
                 f"give a start from 0 to {end.value - 1}."
@@ -221,10 +223,11 @@ def _read_webcam(camera: cv2.VideoCapture, name: str, start: int) -> Frames:
 def _open_video(url: str, name: str, start: int, path: Path | None) -> FrameSource:
     try:
         if path:
-            container = av.open(url)
+            container = av.open(url, metadata_errors="replace")
         else:
             options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
-            container = av.open(url, options=options, timeout=(OPEN_TIMEOUT, READ_TIMEOUT))
+            timeout = (OPEN_TIMEOUT, READ_TIMEOUT)
+            container = av.open(url, options=options, timeout=timeout, metadata_errors="replace")
     except av.InvalidDataError as error:
         raise FartrackError(
             f"{name} is not a video, or it is cut off before its index; convert, download or copy it again."

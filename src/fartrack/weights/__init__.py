@@ -1,1 +1,56 @@
+"""The models that ship, and model packages in general.
 
+A package is a folder: ``model.json`` (what it is), ``weights.safetensors`` (the only copy of the weights, half
+precision) and ONNX graphs whose initialisers point into that file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fartrack.errors import FartrackError
+from fartrack.model.config import ModelConfig, from_dict
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model on disk: its folder and the shape of its network."""
+
+    folder: Path
+    config: ModelConfig
+
+
+def shipped() -> list[str]:
+    """The names of the models that come with the library."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
+
+
+def open_package(model: str | Path) -> Package:
+    """A shipped model by its name, or one of your own by its folder.
+
+    Raises:
+        FartrackError: an unknown name, a folder or file that is no model, or one of a newer format.
+    """
+    folder = SHIPPED / str(model)
+    if str(model) not in shipped():
+        folder = Path(model)
+        if not folder.exists():
+            raise FartrackError(
+                f"There is no model {str(model)!r}; use {' or '.join(shipped())}, or the folder of an exported model."
+            )
+    try:
+        record = json.loads((folder / "model.json").read_text())
+        version = int(record["format"])
+        config = record["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FartrackError(
+            f"{folder} is no FARTrack model; give the folder that `fartrack export` made, or one of {', '.join(shipped())}."
+        ) from None
+    if version > FORMAT:
+        raise FartrackError(f"The model {folder} is of format {version}, newer than this version reads; upgrade fartrack.")
+    return Package(folder, from_dict(ModelConfig, config))

@@ -1,0 +1,56 @@
+"""PyTorch (extra ``train``): the reference that the exported graphs are held against."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fartrack.engines import Floats
+from fartrack.geometry import Image
+from fartrack.model.encoder import FARTrack
+from fartrack.model.start import load_weights
+from fartrack.weights import Package
+
+
+class TorchEngine:
+    """Runs a network in eager PyTorch."""
+
+    def __init__(self, network: FARTrack) -> None:
+        """Run this network, as it is, on the device it lies on."""
+        self.network = network.eval()
+        self.config = network.config
+
+    @classmethod
+    def load(cls, package: Package, threads: int | None = None) -> TorchEngine:
+        """The network of a package. ``threads``, if given, holds for all of PyTorch in this process.
+
+        Raises:
+            FartrackError: the weights are missing or damaged.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        network = FARTrack(package.config)
+        network.load_state_dict(load_weights(package.folder / "weights.safetensors"))
+        return cls(network)
+
+    @torch.inference_mode()
+    def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
+        """See :class:`fartrack.engines.Engine`."""
+        memory = self.network.memorise(torch.from_numpy(crops)[:, None], torch.from_numpy(identities)[:, None])
+        return cast(Floats, memory.numpy())
+
+    @torch.inference_mode()
+    def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
+        """See :class:`fartrack.engines.Engine`."""
+        inputs = (torch.from_numpy(array) for array in (crops, trajectory, memory))
+        return cast(Floats, self.network(*inputs).logits_B4V.numpy())
+
+    @torch.inference_mode()
+    def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
+        """See :class:`fartrack.engines.Engine`."""
+        inputs = (torch.from_numpy(array) for array in (crops, trajectory, memory))
+        output = self.network(*inputs, with_attention=True)
+        return cast(Floats, output.logits_B4V.numpy()), cast(Floats, output.attention_BM.numpy())

@@ -1,0 +1,206 @@
+"""Export: a trained network → a model package that runs without PyTorch (see :mod:`fartrack.weights`).
+
+The package holds the weights once, in half precision, as a safetensors file. Each ONNX graph refers into that file
+by offset (ONNX external data) and widens what it reads to single precision when it is loaded, so any number of
+graphs costs one copy of the weights, and PyTorch starts from the very same file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fartrack.errors import FartrackError
+from fartrack.model.encoder import FARTrack
+from fartrack.weights import FORMAT
+
+WEIGHTS = "weights.safetensors"
+OPSET = 20
+
+
+class Graph(NamedTuple):
+    """An exported graph, declared once: its module, example inputs by name, dynamic axes and outputs."""
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    dynamic: dict[str, dict[int, str]]
+    outputs: list[str]
+
+
+class _Memorise(nn.Module):
+    """Templates, each on its own, to rows."""
+
+    def __init__(self, network: FARTrack) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, templates: Tensor, identities: Tensor) -> Tensor:
+        return self.network.memorise(templates[:, None], identities[:, None])
+
+
+class _Search(nn.Module):
+    """A search crop against rows, with or without the template tokens' scores."""
+
+    def __init__(self, network: FARTrack, scored: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.scored = scored
+
+    def forward(self, search: Tensor, trajectory: Tensor, memory: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        output = self.network(search, trajectory, memory, with_attention=self.scored)
+        if output.attention_BM is None:
+            return output.logits_B4V
+        return output.logits_B4V, output.attention_BM
+
+
+def graphs(network: FARTrack) -> dict[str, Graph]:
+    """The graphs of a package by name. Batches are dynamic, and so is the number of template tokens."""
+    config = network.config
+    B, T = 2, 3  # a batch of 1 would freeze the axis
+    z, x = config.template_size, config.search_size
+    templates = torch.zeros(T, z, z, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        memory = network.memorise(templates[:, None], torch.zeros(T, 1, dtype=torch.long))
+    search = {
+        "search": torch.zeros(B, x, x, 3, dtype=torch.uint8),
+        "trajectory": torch.zeros(B, 4 * config.trajectory, dtype=torch.long),
+        "memory": torch.cat([memory[:B], memory[1:]], dim=-2),
+    }
+    axes: dict[str, dict[int, str]] = {"search": {0: "B"}, "trajectory": {0: "B"}, "memory": {0: "B", 3: "M"}}
+    return {
+        "template": Graph(
+            _Memorise(network),
+            {"templates": templates, "identities": torch.zeros(T, dtype=torch.long)},
+            {"templates": {0: "T"}, "identities": {0: "T"}},
+            ["rows"],
+        ),
+        "search": Graph(_Search(network, scored=False), search, axes, ["logits"]),
+        "search_scored": Graph(_Search(network, scored=True), search, axes, ["logits", "attention"]),
+    }
+
+
+def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write a model package; an existing one is replaced only once the new one is whole.
+
+    The network's weights are rounded to half precision in place, so that it computes what the package computes.
+
+    Args:
+        network: the network, of any depth and either attention.
+        folder: where the package goes; its parent must exist.
+        about: what ``model.json`` says beside the format and the configuration, such as how it was trained.
+
+    Raises:
+        FartrackError: the parent folder is absent, or the folder holds something else than a package.
+    """
+    if not folder.parent.is_dir():
+        raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
+        raise FartrackError(f"{folder} holds something that is no model; name another folder.")
+    network = network.eval().cpu()
+    for tensor in network.state_dict().values():
+        tensor.copy_(tensor.half())
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
+        part = Path(scratch) / "package"
+        part.mkdir()
+        save_file({name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}, part / WEIGHTS)
+        for name, graph in graphs(network).items():
+            model = _to_onnx(graph)
+            _share_weights(model, network, part / WEIGHTS)
+            onnx.save(model, part / f"{name}.onnx")
+        record = {"format": FORMAT, "config": asdict(network.config), **(about or {})}
+        (part / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+        for path in folder.glob("*") if folder.exists() else ():
+            if path.suffix == ".md":  # the model card stays
+                shutil.copy(path, part / path.name)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+
+
+def _to_onnx(graph: Graph) -> onnx.ModelProto:
+    """Trace a graph's module; initialisers keep their parameters' names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph.module,
+            kwargs=graph.inputs,
+            output_names=graph.outputs,
+            dynamic_shapes={
+                name: {axis: torch.export.Dim(dim) for axis, dim in graph.dynamic[name].items()} for name in graph.inputs
+            },
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, model.graph):
+        item.doc_string = ""
+        del item.metadata_props[:]  # the tracer's notes: source lines and paths of the exporting machine
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    return model
+
+
+def _share_weights(model: onnx.ModelProto, network: FARTrack, weights: Path) -> None:
+    """Let a graph's large initialisers point into the safetensors file, cast to single precision on loading."""
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        places = json.loads(file.read(length))
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    nodes = []
+    for initializer in list(model.graph.initializer):
+        if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < 64:
+            continue
+        values = numpy_helper.to_array(initializer)
+        source, turned = _find(values, initializer.name, state)
+        if source is None:
+            continue
+        start, end = places[source]["data_offsets"]
+        shared = f"{initializer.name}.half"
+        tensor = TensorProto(
+            name=shared,
+            data_type=TensorProto.FLOAT16,
+            dims=state[source].shape,
+            data_location=TensorProto.EXTERNAL,
+        )
+        for key, value in (("location", WEIGHTS), ("offset", str(8 + length + start)), ("length", str(end - start))):
+            tensor.external_data.add(key=key, value=value)
+        name = initializer.name
+        model.graph.initializer.remove(initializer)
+        model.graph.initializer.append(tensor)
+        wide = f"{name}.wide" if turned else name
+        nodes.append(helper.make_node("Cast", [shared], [wide], to=TensorProto.FLOAT))
+        if turned:
+            nodes.append(helper.make_node("Transpose", [wide], [name], perm=[1, 0]))
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+
+
+def _find(values: np.ndarray, name: str, state: Mapping[str, np.ndarray]) -> tuple[str | None, bool]:
+    """The parameter that an initialiser is, and whether it is its transpose."""
+    for source, tensor in state.items():
+        if name.endswith(source) and values.shape == tensor.shape and np.array_equal(values, tensor):
+            return source, False
+    for source, tensor in state.items():
+        if values.shape == tensor.shape and np.array_equal(values, tensor):
+            return source, False
+        if values.ndim == 2 and values.shape == tensor.shape[::-1] and np.array_equal(values, tensor.T):
+            return source, True
+    return None, False

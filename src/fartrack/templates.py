@@ -1,0 +1,90 @@
+"""The template memory: what the target has looked like, bounded however long the video is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fartrack.geometry import Image
+
+
+@dataclass(frozen=True)
+class Template:
+    """One look of the target.
+
+    Attributes:
+        frame: number of the frame it was taken from.
+        crop: ``(template_size, template_size, 3)`` uint8 RGB.
+        identity: which identity embedding its rows were made with.
+        rows: what the network keeps of it, ``(…, M, C)`` float32, one row a token that was kept.
+        keep: indices of the tokens kept, decided once on the frame after this; None while undecided.
+    """
+
+    frame: int
+    crop: Image
+    identity: int
+    rows: NDArray[np.float32]
+    keep: NDArray[np.int64] | None = None
+
+    def prune(self, scores: NDArray[np.float32], retention: float) -> Template:
+        """Keep the share ``retention`` of the tokens with the best scores ``(M,)``, for good; at least one.
+
+        The other rows are removed, so that later frames do not pay for them.
+        """
+        count = max(round(retention * len(scores)), 1)
+        keep = np.sort(np.argsort(-scores, kind="stable")[:count]).astype(np.int64)
+        return replace(self, keep=keep, rows=np.ascontiguousarray(self.rows[..., keep, :]))
+
+
+@dataclass(frozen=True)
+class TemplateMemory:
+    """A history of templates in order of time, thinned so that it never holds more than ``capacity``.
+
+    An immutable value: adding returns a new memory, so that a tracker's state can be kept, copied and replayed.
+
+    Attributes:
+        slots: the most templates that the network is given at once, at least 1.
+        capacity: the most templates held, at least ``slots`` and at least 2.
+        history: the templates held; the first is never given up.
+    """
+
+    slots: int
+    capacity: int
+    history: tuple[Template, ...]
+
+    def add(self, template: Template) -> TemplateMemory:
+        """The memory with a newer template.
+
+        Where it would grow over its capacity, the template that leaves the smallest gap in time is given up,
+        never the first or the newest. The frames that remain stay spread over the whole history, however long.
+        """
+        history = [*self.history, template]
+        if len(history) > self.capacity:
+            frames = [t.frame for t in history]
+            gaps = [frames[i + 1] - frames[i - 1] for i in range(1, len(frames) - 1)]
+            del history[1 + int(np.argmin(gaps))]
+        return replace(self, history=tuple(history))
+
+    def select(self) -> tuple[int, ...]:
+        """The places in ``history`` of up to ``slots`` different templates, in order of time.
+
+        Always the first; with two slots or more the newest; the others are those nearest to a linear spread of
+        frames between these two.
+        """
+        if self.slots == 1:
+            return (0,)
+        frames = np.array([t.frame for t in self.history])
+        wanted = np.linspace(frames[0], frames[-1], self.slots)
+        chosen = {0, len(frames) - 1}
+        for frame in wanted[1:-1]:
+            order = np.argsort(np.abs(frames - frame), kind="stable").tolist()
+            free = [place for place in order if place not in chosen]
+            chosen.update(free[:1])
+        return tuple(sorted(chosen))
+
+    def replace(self, place: int, template: Template) -> TemplateMemory:
+        """The memory with another template at a place of ``history``, such as one that was pruned."""
+        history = (*self.history[:place], template, *self.history[place + 1 :])
+        return replace(self, history=history)

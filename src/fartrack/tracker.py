@@ -1,0 +1,217 @@
+"""The tracking loop: explicit state in, a track out. NumPy only; the network is behind an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fartrack.engines import Engine
+from fartrack.errors import FartrackError
+from fartrack.geometry import Box, Crop, FloatArray, Image, check_box, clip_box
+from fartrack.model.config import check_numbers
+from fartrack.templates import Template, TemplateMemory
+from fartrack.vocabulary import decode, encode
+
+Color = Literal["bgr", "rgb"]
+
+
+@dataclass(frozen=True)
+class Track:
+    """What is known about the target on one frame.
+
+    Attributes:
+        box: ``x, y, w, h`` in pixels of the frame, clipped to it.
+        score: 0 to 1, how sure the network is of the box: the least probability mass behind its four
+            coordinates. 1 on the frame on which the box was given.
+    """
+
+    box: Box
+    score: float
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """What may be chosen at run time.
+
+    Attributes:
+        templates: the most templates used at once; 1 keeps to the first frame's.
+        interval: frames between two templates.
+        template_score: a template is taken only from a frame whose score is at least this.
+        capacity: the most templates remembered, whatever the length of the video.
+        retention: share of each template's tokens that are kept once the frame after it has scored them.
+    """
+
+    templates: int = 5
+    interval: int = 10
+    template_score: float = 0.5
+    capacity: int = 16
+    retention: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check every field once; errors name the field."""
+        check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1))
+        check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a tracker remembers between two frames; an immutable value of bounded size.
+
+    Attributes:
+        frame: number of frames since the first, which is 0.
+        size: width and height of the last frame.
+        trajectory: ``(trajectory, 4)`` the last boxes x, y, w, h, oldest first, in that frame's pixels. Before there
+            are so many, the first box fills the places.
+        memory: the templates.
+    """
+
+    frame: int
+    size: tuple[int, int]
+    trajectory: FloatArray
+    memory: TemplateMemory
+
+
+class Tracker:
+    """Follows one target through frames.
+
+    :meth:`init` and :meth:`update` keep the state here; :meth:`start` and :meth:`step` are the same with the state
+    in your hands.
+
+    Decisions: the search window is centred on the last box with the side ``search_factor · sqrt(w · h)``, never
+    under 16 pixels, and padded with ImageNet's mean colour beyond the image. The reported box is clipped to the
+    frame; the remembered one keeps its full size while its centre is held inside the frame, so that a target
+    leaving at a border is awaited there at its proper size. If the size of the frame changes, the past boxes are
+    scaled along.
+    """
+
+    def __init__(self, engine: Engine, settings: TrackerSettings | None = None, color: Color = "bgr") -> None:
+        """A tracker without a target.
+
+        Args:
+            engine: the network.
+            settings: by default the model's own.
+            color: order of the channels of the frames: ``bgr`` as OpenCV has it, or ``rgb``.
+
+        Raises:
+            FartrackError: another colour order.
+        """
+        if color not in ("bgr", "rgb"):
+            raise FartrackError(f"color is {color!r}; it must be 'bgr' or 'rgb'.")
+        settings = settings or TrackerSettings()
+        if settings.templates > engine.config.templates:
+            settings = replace(settings, templates=engine.config.templates)
+        self.engine, self.settings, self.color = engine, settings, color
+        self.state: State | None = None
+
+    def init(self, frame: Image, box: ArrayLike) -> None:
+        """Take the object in ``box`` (x, y, w, h in pixels) of ``frame`` (uint8 H×W×3) as the target.
+
+        Raises:
+            FartrackError: the frame or the box cannot be used.
+        """
+        self.state = self.start(frame, box)
+
+    def update(self, frame: Image) -> Track:
+        """Find the target in the next frame.
+
+        Raises:
+            FartrackError: the frame cannot be used, or :meth:`init` was not called.
+        """
+        if self.state is None:
+            raise FartrackError("The tracker has no target yet; call init(frame, box) first.")
+        self.state, track = self.step(self.state, frame)
+        return track
+
+    def start(self, frame: Image, box: ArrayLike) -> State:
+        """The state after the first frame; see :meth:`init`."""
+        width, height = check_frame(frame)
+        first = np.array(check_box(box, width, height))
+        template = self._take_template(frame, first, number=0, identity=0)
+        memory = TemplateMemory(self.settings.templates, self.settings.capacity, (template,))
+        # The network's own trajectory may be empty, but the last box is always needed.
+        trajectory = np.repeat(first[None], max(self.engine.config.trajectory, 1), axis=0)
+        return State(0, (width, height), trajectory, memory)
+
+    def step(self, state: State, frame: Image) -> tuple[State, Track]:
+        """The state after the next frame, and the target's track on it; see :meth:`update`."""
+        width, height = size = check_frame(frame)
+        config, settings = self.engine.config, self.settings
+        trajectory = state.trajectory
+        if size != state.size:
+            trajectory = trajectory * np.tile(np.array(size) / np.array(state.size), 2)
+
+        window = Crop.around(trajectory[-1], config.search_factor)
+        crop = self._rgb(window.extract(frame, config.search_size))
+        tokens = encode(window.to_crop(trajectory[len(trajectory) - config.trajectory :])).reshape(1, -1)
+        logits, memory = self._run(state.memory, crop, tokens)
+        corners, mass = decode(logits[0])
+        score = float(mass.min())
+
+        low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
+        x, y, w, h = window.to_image(np.concatenate([low, high])).tolist()
+        w, h = max(w, 1.0), max(h, 1.0)
+        centre_x, centre_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
+        box = np.array([centre_x - w / 2, centre_y - h / 2, w, h])
+
+        number = state.frame + 1
+        due = settings.templates > 1 and number - memory.history[-1].frame >= settings.interval
+        if due and score >= settings.template_score:
+            identity = min(1, config.identities - 1)
+            memory = memory.add(self._take_template(frame, box, number, identity))
+        state = State(number, size, np.concatenate([trajectory[1:], box[None]]), memory)
+        return state, Track(clip_box(box, width, height), score)
+
+    def _run(
+        self, memory: TemplateMemory, crop: Image, tokens: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], TemplateMemory]:
+        """Logits ``(1, 4, V)`` of a search crop, and the memory with what this frame decided about its templates."""
+        chosen = memory.select()
+        for slot, place in enumerate(chosen):
+            template = memory.history[place]
+            identity = min(slot, self.engine.config.identities - 1)
+            if template.identity != identity:  # only where every slot has its own: the template moved to another
+                rows = self._memorise(template.crop, identity)
+                if template.keep is not None:
+                    rows = rows[..., template.keep, :]
+                memory = memory.replace(place, replace(template, identity=identity, rows=rows))
+        rows = np.concatenate([memory.history[place].rows for place in chosen], axis=-2)[None]
+        undecided = [place for place in chosen if memory.history[place].keep is None]
+        if self.settings.retention >= 1 or not undecided:
+            return self.engine.search(crop[None], tokens, rows), memory
+
+        logits, attention = self.engine.search_scored(crop[None], tokens, rows)
+        ends = np.cumsum([memory.history[place].rows.shape[-2] for place in chosen])
+        for place, scores in zip(chosen, np.split(attention[0], ends[:-1]), strict=True):
+            if place in undecided:
+                memory = memory.replace(place, memory.history[place].prune(scores, self.settings.retention))
+        return logits, memory
+
+    def _take_template(self, frame: Image, box: FloatArray, number: int, identity: int) -> Template:
+        """A template of the target in an image box of a frame."""
+        config = self.engine.config
+        crop = self._rgb(Crop.around(box, config.template_factor).extract(frame, config.template_size))
+        return Template(number, crop, identity, self._memorise(crop, identity))
+
+    def _memorise(self, crop: Image, identity: int) -> NDArray[np.float32]:
+        return self.engine.memorise(crop[None], np.array([identity], np.int64))[0]
+
+    def _rgb(self, crop: Image) -> Image:
+        return np.ascontiguousarray(crop[..., ::-1]) if self.color == "bgr" else crop
+
+
+def check_frame(frame: object) -> tuple[int, int]:
+    """Width and height of a frame.
+
+    Raises:
+        FartrackError: it is not a uint8 array of H × W × 3 with pixels in it.
+    """
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise FartrackError(f"The frame is {found}; give a uint8 array of height × width × 3.")
+    height, width = frame.shape[:2]
+    if height == 0 or width == 0:
+        raise FartrackError(f"The frame of {width}×{height} pixels is empty; give one with pixels in it.")
+    return width, height

@@ -1,6 +1,6 @@
 """AO, SR50, SR75 and time a frame of a model over a folder of packed sequences (NAME.mp4 beside NAME.txt).
 
-    python benchmarks/accuracy.py DIR [--model pico] [--engine onnxruntime] [--threads N] [--interval N] ...
+python benchmarks/accuracy.py DIR [--model pico] [--engine onnxruntime] [--threads N] [--interval N] ...
 """
 
 from pathlib import Path
@@ -37,7 +37,16 @@ def main(
     results = [run_sequence(tracker, s) for s in progress(packed_sequences(folder), "tracking", transient=True)]
     console = Console()
     if per_sequence:
-        table = Table("sequence", "frames", "AO", "SR50", "SR75", "mean score", "ms a frame", title=f"{model} on {folder}")
+        table = Table(
+            "sequence",
+            "frames",
+            "AO",
+            "SR50",
+            "SR75",
+            "mean score",
+            "ms a frame",
+            title=f"{model} on {folder}",
+        )
         for r in results:
             values = (r.ious.mean(), (r.ious > 0.5).mean(), (r.ious > 0.75).mean(), r.scores[1:].mean())
             ms = 1000 * r.seconds / max(len(r.boxes) - 1, 1)

@@ -25,7 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fartrack.errors import FartrackError
-from fartrack.model.encoder import FARTrack
+from fartrack.model.encoder import FARTrack, Output
+from fartrack.train.checkpoint import load_checkpoint
+from fartrack.train.recipe import Recipe
 from fartrack.weights import FORMAT
 
 WEIGHTS = "weights.safetensors"
@@ -61,7 +63,7 @@ class _Search(nn.Module):
         self.scored = scored
 
     def forward(self, search: Tensor, trajectory: Tensor, memory: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        output = self.network(search, trajectory, memory, with_attention=self.scored)
+        output: Output = self.network(search, trajectory, memory, with_attention=self.scored)
         if output.attention_BM is None:
             return output.logits_B4V
         return output.logits_B4V, output.attention_BM
@@ -116,7 +118,10 @@ def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = No
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
         part = Path(scratch) / "package"
         part.mkdir()
-        save_file({name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}, part / WEIGHTS)
+        save_file(
+            {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()},
+            part / WEIGHTS,
+        )
         for name, graph in graphs(network).items():
             model = _to_onnx(graph)
             _share_weights(model, network, part / WEIGHTS)
@@ -131,6 +136,20 @@ def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = No
         part.rename(folder)
 
 
+def export_checkpoint(checkpoint: Path, folder: Path) -> None:
+    """Export the averaged weights of a training run's checkpoint, with what is known of the run.
+
+    Raises:
+        FartrackError: no readable checkpoint, or see :func:`export`.
+    """
+    run = load_checkpoint(checkpoint)
+    recipe = Recipe.from_dict(run.recipe)
+    network = FARTrack(recipe.model)
+    network.load_state_dict(run.part("ema"))
+    training = {key: value for key, value in run.recipe.items() if key != "model"}
+    export(network, folder, {"samples": run.step * recipe.batch, "steps": run.step, "training": training})
+
+
 def _to_onnx(graph: Graph) -> onnx.ModelProto:
     """Trace a graph's module; initialisers keep their parameters' names."""
     with warnings.catch_warnings():
@@ -141,7 +160,8 @@ def _to_onnx(graph: Graph) -> onnx.ModelProto:
             kwargs=graph.inputs,
             output_names=graph.outputs,
             dynamic_shapes={
-                name: {axis: torch.export.Dim(dim) for axis, dim in graph.dynamic[name].items()} for name in graph.inputs
+                name: {axis: torch.export.Dim(dim) for axis, dim in graph.dynamic[name].items()}
+                for name in graph.inputs
             },
             opset_version=OPSET,
             dynamo=True,
@@ -150,7 +170,13 @@ def _to_onnx(graph: Graph) -> onnx.ModelProto:
         )
     assert program is not None
     model = program.model_proto
-    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, model.graph):
+    for item in (
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+        model.graph,
+    ):
         item.doc_string = ""
         del item.metadata_props[:]  # the tracer's notes: source lines and paths of the exporting machine
     del model.metadata_props[:]
@@ -180,7 +206,11 @@ def _share_weights(model: onnx.ModelProto, network: FARTrack, weights: Path) -> 
             dims=state[source].shape,
             data_location=TensorProto.EXTERNAL,
         )
-        for key, value in (("location", WEIGHTS), ("offset", str(8 + length + start)), ("length", str(end - start))):
+        for key, value in (
+            ("location", WEIGHTS),
+            ("offset", str(8 + length + start)),
+            ("length", str(end - start)),
+        ):
             tensor.external_data.add(key=key, value=value)
         name = initializer.name
         model.graph.initializer.remove(initializer)

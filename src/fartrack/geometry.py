@@ -32,6 +32,9 @@ PADDING_BGR = (104, 116, 124)
 SMALLEST_WINDOW = 16.0
 
 
+_BOX_WISH = "give x,y,w,h in pixels, such as 100,120,40,60"
+
+
 @dataclass(frozen=True)
 class Crop:
     """A square window of an image: its upper left corner ``x, y`` and its ``side``, all in image pixels."""
@@ -92,27 +95,41 @@ class Crop:
         return cast(Image, crop)
 
 
+def parse_box(text: str) -> tuple[float, ...]:
+    """The numbers of a box written as ``x,y,w,h``, commas or spaces between.
+
+    Raises:
+        FartrackError: it is not four numbers.
+    """
+    try:
+        values = tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        values = ()
+    if len(values) != 4:
+        raise FartrackError(f"The box {text!r} is not four numbers; {_BOX_WISH}.")
+    return values
+
+
 def check_box(box: object, width: int, height: int) -> Box:
     """A box that a user gave for an image of ``width`` × ``height`` pixels, as four floats x, y, w, h.
 
     Raises:
         FartrackError: not four finite numbers, no area, or no overlap with the image.
     """
-    wish = "give x,y,w,h in pixels, such as 100,120,40,60"
     try:
         values = np.asarray(box, np.float64)
     except (TypeError, ValueError):
-        raise FartrackError(f"The box {box!r} is not four numbers; {wish}.") from None
+        raise FartrackError(f"The box {box!r} is not four numbers; {_BOX_WISH}.") from None
     if values.shape != (4,):
-        raise FartrackError(f"The box {box!r} is not four numbers; {wish}.")
+        raise FartrackError(f"The box {box!r} is not four numbers; {_BOX_WISH}.")
     x, y, w, h = (float(v) for v in values)
     named = f"The box {x:g},{y:g},{w:g},{h:g}"
     if not np.isfinite(values).all():
-        raise FartrackError(f"{named} holds a number that is not finite; {wish}.")
+        raise FartrackError(f"{named} holds a number that is not finite; {_BOX_WISH}.")
     if w <= 0 or h <= 0:
         raise FartrackError(f"{named} has no area; width and height must be above 0.")
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        raise FartrackError(f"{named} lies outside the {width}×{height} frame; {wish} inside it.")
+        raise FartrackError(f"{named} lies outside the {width}×{height} frame; {_BOX_WISH} inside it.")
     return x, y, w, h
 
 

@@ -106,13 +106,17 @@ class Tracker:
         self.engine, self.settings, self.color = engine, settings, color
         self.state: State | None = None
 
-    def init(self, frame: Image, box: ArrayLike) -> None:
+    def init(self, frame: Image, box: ArrayLike) -> Track:
         """Take the object in ``box`` (x, y, w, h in pixels) of ``frame`` (uint8 H×W×3) as the target.
+
+        Returns:
+            The track of this frame: the box, clipped to the frame, with score 1.
 
         Raises:
             FartrackError: the frame or the box cannot be used.
         """
         self.state = self.start(frame, box)
+        return Track(clip_box(self.state.trajectory[-1], *self.state.size), 1.0)
 
     def update(self, frame: Image) -> Track:
         """Find the target in the next frame.
@@ -196,7 +200,8 @@ class Tracker:
         return Template(number, crop, identity, self._memorise(crop, identity))
 
     def _memorise(self, crop: Image, identity: int) -> NDArray[np.float32]:
-        return self.engine.memorise(crop[None], np.array([identity], np.int64))[0]
+        rows = self.engine.memorise(crop[None], np.array([identity], np.int64))
+        return rows.reshape(rows.shape[1:])
 
     def _rgb(self, crop: Image) -> Image:
         return np.ascontiguousarray(crop[..., ::-1]) if self.color == "bgr" else crop

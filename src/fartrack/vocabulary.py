@@ -8,8 +8,6 @@ and one entry that says "no trajectory here".
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,7 +20,7 @@ COMMANDS = range(BINS, BINS + 4)
 NO_TRAJECTORY = BINS + 4
 ENTRIES = BINS + 5
 
-BIN_CENTRES: FloatArray = LOW + (np.arange(BINS) + 0.5) * BIN_WIDTH
+BIN_CENTRES: FloatArray = LOW + (np.arange(BINS, dtype=np.float64) + 0.5) * BIN_WIDTH
 
 # Half the width, in bins, of the window around the most likely bin over which a coordinate is averaged.
 DECODING_REACH = 12
@@ -36,7 +34,7 @@ def encode(coordinates: ArrayLike) -> NDArray[np.int64]:
 
 def centres(tokens: ArrayLike) -> FloatArray:
     """Tokens in ``[0, BINS)``, any shape → the coordinates of their bins' centres."""
-    return cast(FloatArray, BIN_CENTRES[np.asarray(tokens, np.int64)])
+    return BIN_CENTRES[np.asarray(tokens, np.int64)]
 
 
 def decode(logits: ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -32,9 +32,7 @@ def mark(frame: Frame):
     return round((float(frame.image[4:-4, 4 : frame.image.shape[1] // 2 - 4].mean()) - 16) / 8)
 
 
-def write_video(
-    path, n=N, *, times=None, codec="libx264", size=(96, 64), audio=0.0, options=None, draw=marked
-):
+def write_video(path, n=N, *, times=None, codec="libx264", size=(96, 64), audio=0.0, options=None, draw=marked):
     """A video of `n` marked frames at 25 a second, or at `times` (seconds), and `audio` seconds of sound."""
     base = Fraction(1, 1000) if times is not None else Fraction(1, 25)
     with av.open(str(path), "w", options=options or {}) as container:
@@ -179,9 +177,7 @@ def test_odd_sizes(tmp_path, size):
         stream = container.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, "bgr0"
         image = marked(3, *size)
-        container.mux(
-            stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="bgr0"))
-        )
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="bgr0")))
         container.mux(stream.encode(None))
     (frame,) = read(path)
     assert np.array_equal(frame.image, image)
@@ -388,9 +384,7 @@ def test_kinds_of_pictures_become_bgr(tmp_path):
     grey, alpha, deep, large = (f.image for f in read(folder))
     assert np.array_equal(grey, np.full((8, 10, 3), 100, np.uint8))
     assert np.array_equal(alpha, colour) and np.array_equal(deep, colour)
-    assert large.shape == (17, 31, 3) and {i.dtype for i in (grey, alpha, deep, large)} == {
-        np.dtype(np.uint8)
-    }
+    assert large.shape == (17, 31, 3) and {i.dtype for i in (grey, alpha, deep, large)} == {np.dtype(np.uint8)}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", None])

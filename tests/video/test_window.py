@@ -120,9 +120,7 @@ def test_without_a_display():
         pytest.skip("a display is always there on this system")
     lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     first, second = lines.splitlines()
-    assert first.endswith("; pass the box as --box x,y,w,h.") and second.endswith(
-        "without showing the frames."
-    )
+    assert first.endswith("; pass the box as --box x,y,w,h.") and second.endswith("without showing the frames.")
 
 
 def test_without_tkinter(monkeypatch):

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fartrack.geometry import Box, Image
+
 CLIP_FPS = 25
 """Frames a second at which the clip is meant to be shown."""
 CLIP_SIZE = (640, 360)
@@ -22,8 +24,6 @@ CLIP_SIZE = (640, 360)
 CLIP_LENGTH = 180
 """Frames in the clip."""
 
-Image = NDArray[np.uint8]
-Box = tuple[float, float, float, float]
 Matrix = NDArray[np.float64]
 Keys = Sequence[tuple[float, float, float, float, float]]
 

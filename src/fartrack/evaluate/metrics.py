@@ -73,8 +73,12 @@ def score_sequences(ious: Sequence[FloatArray]) -> Scores:
     kept = [values for values in ious if len(values)]
     if not kept:
         raise FartrackError("No sequence has a frame to score; check the ground truth.")
-    means = [bootstrap([measure(v) for v in kept]) for measure in (np.mean, lambda v: (v > 0.5).mean(), lambda v: (v > 0.75).mean())]
-    return Scores(*means, sequences=len(kept))
+    return Scores(
+        ao=bootstrap([values.mean() for values in kept]),
+        sr50=bootstrap([(values > 0.5).mean() for values in kept]),
+        sr75=bootstrap([(values > 0.75).mean() for values in kept]),
+        sequences=len(kept),
+    )
 
 
 def bootstrap(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> Interval:

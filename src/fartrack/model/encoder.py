@@ -16,6 +16,7 @@ else. Coordinates are those of the search crop's own frame (see :mod:`fartrack.g
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,9 @@ class FARTrack(nn.Module):
     ``(P, 1, 1, M, D)``. Rows may be dropped (pruning), or memories be joined along M, at will.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         """Start from random weights (truncated normal, deviation 0.02)."""
         super().__init__()
@@ -84,7 +88,7 @@ class FARTrack(nn.Module):
         p, n = self.config.patch, S // self.config.patch
         x = (crops.to(self.mean.dtype) - self.mean) / self.std
         x = x.reshape(B, n, p, n, p, 3).transpose(2, 3).reshape(B, n * n, p * p * 3)
-        return self.patch(x)
+        return cast(Tensor, self.patch(x))
 
     def memorise(self, templates: Tensor, identities: Tensor) -> Tensor:
         """Template crops ``(P, T, S, S, 3)`` uint8 RGB and their identities ``(P, T)`` → memory, M = T · tokens."""
@@ -129,10 +133,10 @@ class FARTrack(nn.Module):
         if joint:
             x = torch.cat([memory[:, 0, 0], x], dim=1)
         scores = []
-        for layer, block in enumerate(self.blocks[:depth]):
+        for layer, block in enumerate(cast(list[Block], self.blocks[:depth])):
             cache = None if joint else (memory[:, 2 * layer], memory[:, 2 * layer + 1])
             if with_attention:
-                scores.append(self.template_attention(block, x, cache, M))
+                scores.append(block.template_attention(x, cache, M, self.config.search_tokens))
             x, _, _ = block(x, cache)
         if joint:
             x = x[:, M:]
@@ -140,19 +144,6 @@ class FARTrack(nn.Module):
         logits_B4V = x[:, -4:] @ self.vocab[:BINS].T + self.bias
         attention = torch.stack(scores).mean(0) if with_attention else None
         return Output(logits_B4V, x[:, : self.config.search_tokens], attention)
-
-    def template_attention(
-        self, block: nn.Module, x: Tensor, cache: tuple[Tensor, Tensor] | None, M: int
-    ) -> Tensor:
-        """Attention of one layer to the M template tokens ``(B, M)``: mean over heads, and over the search tokens
-        plus over the command tokens."""
-        assert isinstance(block, Block)
-        q, k, _ = block.project(block.norm1(x))
-        if cache is not None:
-            k = torch.cat([cache[0], k], dim=2)
-        q = torch.cat([q[:, :, -self.pos_t.shape[0] - self.config.search_tokens : -self.pos_t.shape[0]], q[:, :, -4:]], 2)
-        weights = torch.softmax(q @ k.transpose(-1, -2) * self.config.head_width**-0.5, dim=-1)[..., :M].mean(1)
-        return weights[:, :-4].mean(1) + weights[:, -4:].mean(1)
 
 
 class Block(nn.Module):
@@ -177,9 +168,7 @@ class Block(nn.Module):
         qkv = self.qkv(x_BND).reshape(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         return qkv[0], qkv[1], qkv[2]
 
-    def forward(
-        self, x_BND: Tensor, cache: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x_BND: Tensor, cache: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens ``(B, N, D)`` and the keys and values ``(B, H, M, E)`` of what they also attend to → the new tokens,
         and their own keys and values."""
         B, N, D = x_BND.shape
@@ -191,6 +180,17 @@ class Block(nn.Module):
         x_BND = x_BND + self.drop(self.proj(y))
         x_BND = x_BND + self.drop(self.fc2(F.gelu(self.fc1(self.norm2(x_BND)))))
         return x_BND, k, v
+
+    def template_attention(self, x_BND: Tensor, cache: tuple[Tensor, Tensor] | None, M: int, search: int) -> Tensor:
+        """Attention to the M template tokens ``(B, M)``, averaged over heads: the mean over the ``search`` tokens,
+        which follow on the templates (or come first, if these are cached), plus the mean over the last four tokens."""
+        q, k, _ = self.project(self.norm1(x_BND))
+        first = M
+        if cache is not None:
+            k, first = torch.cat([cache[0], k], dim=2), 0
+        q = torch.cat([q[:, :, first : first + search], q[:, :, -4:]], dim=2)
+        weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)[..., :M].mean(1)
+        return weights[:, :-4].mean(1) + weights[:, -4:].mean(1)
 
     def drop(self, branch: Tensor) -> Tensor:
         """Stochastic depth: in training, zero a sample's branch with probability ``drop_path`` and rescale the rest."""

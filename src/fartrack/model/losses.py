@@ -39,7 +39,10 @@ def siou(first: Tensor, second: Tensor, theta: float = 4.0) -> Tensor:
     Gevorgyan, "SIoU Loss: More Powerful Learning for Bounding Box Regression", 2022. The loss is ``1 − SIoU``.
     """
     eps = 1e-7
-    size1, size2 = (first[..., 2:] - first[..., :2]).clamp(min=eps), (second[..., 2:] - second[..., :2]).clamp(min=eps)
+    size1, size2 = (
+        (first[..., 2:] - first[..., :2]).clamp(min=eps),
+        (second[..., 2:] - second[..., :2]).clamp(min=eps),
+    )
     low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
     overlap = (high - low).clamp(min=0).prod(-1)
     iou = overlap / (size1.prod(-1) + size2.prod(-1) - overlap + eps)

@@ -84,16 +84,16 @@ def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
     for name, tensor in taken.items():
         if tensor.shape != own_state[name].shape:
             raise FartrackError(
-                f"The start weights' {name} has shape {tuple(tensor.shape)}, the network's {tuple(own_state[name].shape)}; "
-                "give weights of the same width."
+                f"The start weights' {name} has shape {tuple(tensor.shape)}, the network's has "
+                f"{tuple(own_state[name].shape)}; give weights of the same width."
             )
     network.load_state_dict(taken, strict=False)
     given_layers = {int(name.split(".")[1]) for name in taken if name.startswith("blocks.")}
     for index, block in enumerate(network.blocks):
         if index not in given_layers:
-            for branch in (block.proj, block.fc2):
-                torch.nn.init.zeros_(branch.weight)  # type: ignore[arg-type]
-                torch.nn.init.zeros_(branch.bias)  # type: ignore[arg-type]
+            for name in ("proj", "fc2"):
+                for parameter in block.get_submodule(name).parameters():
+                    torch.nn.init.zeros_(parameter)
     return sorted(set(own_state) - set(taken))
 
 

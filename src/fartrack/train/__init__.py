@@ -1,1 +1,1 @@
-
+"""Training: recipes, the loop that all phases share, and checkpoints."""

@@ -104,7 +104,10 @@ def make_optimizer(network: FARTrack, recipe: Recipe) -> torch.optim.AdamW:
     for name, parameter in network.named_parameters():
         new = not name.startswith(("blocks.", "patch.", "norm."))
         matrix = parameter.ndim > 1 and not name.startswith(("pos_", "id_", "vocab"))
-        key = (recipe.new_learning_rate if new else recipe.learning_rate, recipe.weight_decay if matrix else 0.0)
+        key = (
+            recipe.new_learning_rate if new else recipe.learning_rate,
+            recipe.weight_decay if matrix else 0.0,
+        )
         groups.setdefault(key, []).append(parameter)
     entries = [{"params": p, "lr": lr, "peak": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
     return torch.optim.AdamW(entries, betas=(0.9, 0.98), fused=True)
@@ -160,12 +163,19 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
 
     def save(step: int) -> None:
-        tensors = {f"model.{k}": v for k, v in network.state_dict().items()} | {f"ema.{k}": v for k, v in average.items()}
+        tensors = {f"model.{k}": v for k, v in network.state_dict().items()} | {
+            f"ema.{k}": v for k, v in average.items()
+        }
         tensors |= optimizer_tensors(network, optimizer) | {"rng": torch.get_rng_state()}
         save_checkpoint(run / CHECKPOINT, Checkpoint(step, asdict(recipe), tensors))
 
     network.train()
-    loader = DataLoader(Batches(store, recipe, first), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+    loader = DataLoader(
+        Batches(store, recipe, first),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     sums: dict[str, float] = {}
     with Progress(*columns) as progress, (run / LOG).open("a") as log:
@@ -177,7 +187,9 @@ def train(
             terms = losses(network, batch, recipe)
             if not torch.isfinite(terms["loss"]):
                 save_checkpoint(run / "failed-batch.safetensors", Checkpoint(step, asdict(recipe), batch))
-                raise FartrackError(f"The loss of step {step} is not finite; its batch is in {run}/failed-batch.safetensors.")
+                raise FartrackError(
+                    f"The loss of step {step} is not finite; its batch is in {run}/failed-batch.safetensors."
+                )
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)

@@ -12,6 +12,8 @@ from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig, check_numbers, from_dict
 from fartrack.train.data.sampling import SamplingConfig
 
+RECIPES = Path(__file__).parent / "recipes"
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -117,3 +119,9 @@ class Recipe:
         except tomllib.TOMLDecodeError as error:
             raise FartrackError(f"The recipe {path} is no valid TOML: {error}.") from None
         return cls.from_dict(values)
+
+
+def recipe_path(recipe: Path) -> Path:
+    """A recipe file by its path or, if there is none, by the name of one that ships (without ``.toml``)."""
+    shipped = RECIPES / f"{recipe}.toml"
+    return shipped if not recipe.exists() and shipped.is_file() else recipe

@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 
 from fartrack.errors import FartrackError
-from fartrack.video.sources import NOMINAL_FPS, Frame, FrameSource, Image
+from fartrack.geometry import Image
+from fartrack.video.sources import NOMINAL_FPS, Frame, FrameSource
 
 if TYPE_CHECKING:
     from fartrack.tracker import Track
@@ -126,9 +127,7 @@ class FileSink(Sink):
             if self.path.is_dir():
                 raise FartrackError(f"The output {self.path} is a folder; give the name of a file.")
             if not self.path.parent.is_dir():
-                raise FartrackError(
-                    f"There is no folder {self.path.parent} for {self.path.name}; create it first."
-                )
+                raise FartrackError(f"There is no folder {self.path.parent} for {self.path.name}; create it first.")
             self._part.touch()
 
     def write(self, frame: Frame, track: Track) -> None:

@@ -17,12 +17,9 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from fartrack.errors import FartrackError
-
-Image = NDArray[np.uint8]
-"""A picture: uint8, height × width × 3, BGR."""
+from fartrack.geometry import Image
 
 NOMINAL_FPS = 25.0
 """Frames a second where the source tells no time, as in a folder of pictures."""
@@ -70,9 +67,7 @@ class FrameSource:
             self.first = next(frames)
         except StopIteration as end:
             if not end.value:
-                raise FartrackError(
-                    f"{name} holds no picture that can be decoded; check or convert it."
-                ) from None
+                raise FartrackError(f"{name} holds no picture that can be decoded; check or convert it.") from None
             raise FartrackError(
                 f"{name} has {end.value} frames, so it cannot start at frame {start}; "
                 f"give a start from 0 to {end.value - 1}."

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from fartrack.errors import FartrackError
-from fartrack.video.sources import Image
+from fartrack.geometry import Image
 
 if TYPE_CHECKING:
     import tkinter
@@ -102,8 +102,7 @@ class _BoxWindow(_Window):
 
     def _point(self, event: Event) -> tuple[float, float]:
         x, y = (
-            min(max(at / self.scale, 0.0), limit)
-            for at, limit in zip((event.x, event.y), self._limits, strict=True)
+            min(max(at / self.scale, 0.0), limit) for at, limit in zip((event.x, event.y), self._limits, strict=True)
         )
         return x, y
 

@@ -49,8 +49,10 @@ def open_package(model: str | Path) -> Package:
         config = record["config"]
     except (OSError, ValueError, KeyError, TypeError):
         raise FartrackError(
-            f"{folder} is no FARTrack model; give the folder that `fartrack export` made, or one of {', '.join(shipped())}."
+            f"{folder} is no FARTrack model; give the folder of an exported one, or one of {', '.join(shipped())}."
         ) from None
     if version > FORMAT:
-        raise FartrackError(f"The model {folder} is of format {version}, newer than this version reads; upgrade fartrack.")
+        raise FartrackError(
+            f"The model {folder} is of format {version}, newer than this version reads; upgrade fartrack."
+        )
     return Package(folder, from_dict(ModelConfig, config))

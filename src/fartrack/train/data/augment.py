@@ -68,7 +68,9 @@ class Cutout:
     pixels: Image
     mask: Mask
 
-    def paste(self, crop: Image, centre: FloatArray, size: float, angle: float, stretch: float, mirror: bool) -> FloatArray:
+    def paste(
+        self, crop: Image, centre: FloatArray, size: float, angle: float, stretch: float, mirror: bool
+    ) -> FloatArray:
         """Lay the object over a crop, in place.
 
         Args:
@@ -88,7 +90,7 @@ class Cutout:
         if scale < 0.5:  # shrink over whole areas first, so that nothing aliases
             small = (max(round(width * scale * 1.5), 2), max(round(height * scale * 1.5), 2))
             pixels = cast(Image, cv2.resize(pixels, small, interpolation=cv2.INTER_AREA))
-            alpha = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)
+            alpha = np.asarray(cv2.resize(alpha, small, interpolation=cv2.INTER_AREA), np.float32)
         fit = np.array([width * scale / pixels.shape[1], height * scale / pixels.shape[0]])
         fit *= np.sqrt([stretch, 1 / stretch])
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -101,7 +101,7 @@ def read_video(video: Path, skipped: Counter[str]) -> Iterator[Picture]:
                     skipped["frame whose target is absent or too small"] += 1
                 x, y, w, h = box.tolist()
                 targets = (Target((x, y, w, h)),) if usable else ()
-                yield Picture(frame.to_ndarray(format="bgr24"), targets, sequence=video.stem)
+                yield Picture(np.asarray(frame.to_ndarray(format="bgr24"), np.uint8), targets, sequence=video.stem)
     except (av.FFmpegError, IndexError) as error:
         raise FartrackError(f"{video} cannot be read as a video ({error}); fetch it anew.") from None
 
@@ -114,7 +114,9 @@ def read_folder(folder: Path, skipped: Counter[str]) -> Iterator[Picture]:
     """
     shards, videos = sorted(folder.glob("*.tar")), sorted(folder.glob("*.mp4"))
     if not shards and not videos:
-        raise FartrackError(f"{folder} holds neither tar shards of stills nor .mp4 videos with .txt boxes; check the path.")
+        raise FartrackError(
+            f"{folder} holds neither tar shards of stills nor .mp4 videos with .txt boxes; check the path."
+        )
     for shard in shards:
         yield from read_stills(shard, skipped)
     for video in videos:

@@ -115,7 +115,9 @@ class Sampler:
         self.masked_targets = np.flatnonzero(store.masks[:, 0] >= 0)
         owners = store.owner[~still]
         count = store.sequence.max(initial=-1) + 1
-        self.clips = [targets for s in range(count) if len(targets := np.flatnonzero(~still)[store.sequence[owners] == s]) > 1]
+        self.clips = [
+            targets for s in range(count) if len(targets := np.flatnonzero(~still)[store.sequence[owners] == s]) > 1
+        ]
         self.clip_weight = np.sqrt([len(targets) for targets in self.clips])
         shares = {
             "clips": (config.clips, len(self.clips)),
@@ -189,7 +191,7 @@ class Sampler:
         return rng.laplace(0, spread, 2), float(np.exp(rng.normal(0, 1.5 * spread)))
 
     def _search_jitter(self, rng: np.random.Generator) -> tuple[FloatArray, float]:
-        """How the target lies in its search window: offset of its centre in target sizes ``(2,)``, and the window's scale."""
+        """How a target lies in its window: offset of its centre in target sizes ``(2,)``, and the window's scale."""
         config = self.config
         if rng.random() < config.paper_share:
             offset = rng.uniform(-0.5, 0.5, 2) * config.paper_centre
@@ -242,7 +244,7 @@ class Sampler:
         past = np.repeat(last[None], count, axis=0)
         past[:, :2] -= age * velocity
         noise = rng.normal(0, 0.02 * size, (count, 4)) * (age > 0)
-        return cast(FloatArray, past + noise)
+        return past + noise
 
     def _tokens(self, rng: np.random.Generator, corners: FloatArray) -> NDArray[np.int64]:
         """Corners ``(trajectory, 4)`` in the crop's frame → tokens; at times withheld, or at random."""
@@ -300,7 +302,14 @@ class Sampler:
             shift, scale = self._template_jitter(rng, later=i > 0)
             size = S / self.model.template_factor / scale
             crop = self._background(rng, S)
-            own.paste(crop, S / 2 - shift * size, size, angle + rng.normal(0, 0.1), float(np.exp(rng.normal(0, 0.06))), False)
+            own.paste(
+                crop,
+                S / 2 - shift * size,
+                size,
+                angle + rng.normal(0, 0.1),
+                float(np.exp(rng.normal(0, 0.06))),
+                False,
+            )
             z.append(degrade(rng, crop, self.config.degrade))
         x = []
         S = self.model.search_size

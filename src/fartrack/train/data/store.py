@@ -146,7 +146,9 @@ class StoreWriter:
         """Use as a context manager."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the files; without an error, write the index that makes the folder a store."""
         self._pixels.close()
         self._masks.close()

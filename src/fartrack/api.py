@@ -1,0 +1,75 @@
+"""The three lines that most programs need: load a tracker, or track a whole video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from numpy.typing import ArrayLike
+
+from fartrack.engines import EngineName, open_engine
+from fartrack.tracker import Color, Track, Tracker, TrackerSettings
+from fartrack.video.sources import Frame, FrameSource, frames_from_source
+from fartrack.weights import open_package
+
+DEFAULT_MODEL = "pico"
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    engine: EngineName = "onnxruntime",
+    threads: int | None = None,
+    settings: TrackerSettings | None = None,
+    color: Color = "bgr",
+) -> Tracker:
+    """A tracker, ready for ``init(frame, box)`` and ``update(frame)``.
+
+    Args:
+        model: a shipped model's name, or the folder of an exported one.
+        engine: ``onnxruntime``, ``openvino`` (extra) or ``torch`` (extra ``train``).
+        threads: of one network call; None leaves it to the runtime.
+        settings: how templates are taken and kept; None is the default.
+        color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.
+
+    Raises:
+        FartrackError: an unknown model (the message names those that exist), engine or colour order, or a damaged
+            model.
+    """
+    return Tracker(open_engine(open_package(model), engine, threads), settings, color)
+
+
+def track_video(
+    source: str | Path | int,
+    box: ArrayLike,
+    *,
+    start: int = 0,
+    tracker: Tracker | None = None,
+) -> Iterator[Track]:
+    """Track the object in ``box`` through a video.
+
+    Args:
+        source: a video file, a folder of pictures, a webcam's number or a stream's URL.
+        box: ``x, y, w, h`` in pixels, drawn on frame ``start``.
+        start: the frame on which the box was drawn, counted from 0.
+        tracker: from :func:`load`, for BGR frames; by default the default model's.
+
+    Yields:
+        One track a frame from frame ``start`` on; the first holds the given box, with score 1.
+
+    Raises:
+        FartrackError: before the first track, a source, box or model that cannot be used; after the last good
+            frame, a source that is cut off or damaged.
+    """
+    with frames_from_source(source, start=start) as frames:
+        for _, track in track_frames(tracker or load(), frames, box):
+            yield track
+
+
+def track_frames(tracker: Tracker, frames: FrameSource, box: ArrayLike) -> Iterator[tuple[Frame, Track]]:
+    """Every frame of an open source with its track; see :func:`track_video`."""
+    for number, frame in enumerate(frames):
+        if number == 0:
+            yield frame, tracker.init(frame.image, box)
+        else:
+            yield frame, tracker.update(frame.image)

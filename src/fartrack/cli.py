@@ -1,0 +1,256 @@
+"""The command ``fartrack``. Whatever a user can mend is one sentence on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fartrack import __version__
+from fartrack.api import DEFAULT_MODEL, load, track_frames
+from fartrack.engines import EngineName
+from fartrack.errors import FartrackError
+from fartrack.geometry import check_box, iou, parse_box
+from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box
+from fartrack.weights import open_package, shipped
+
+if TYPE_CHECKING:
+    from fartrack.train.data.store import Picture
+
+app = typer.Typer(
+    help="Draw a box on one frame; the object is followed through the rest of the video.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+train_app = typer.Typer(help="Prepare data and train networks (needs the extra 'train').", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+console = Console(stderr=True, highlight=False)
+
+Model = Annotated[str, typer.Option(help="a shipped model's name, or the folder of an exported one")]
+Engine = Annotated[str, typer.Option(help="onnxruntime, openvino or torch")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="threads of one network call; the runtime's choice if left out")
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="annotated H.264 video (.mp4, .mov, .mkv)")]
+
+
+@app.command()
+def track(
+    source: Annotated[str, typer.Argument(help="video file, folder of pictures, webcam number, or stream URL")],
+    box: Annotated[str | None, typer.Option(help="x,y,w,h in pixels; without it a window opens to draw it")] = None,
+    start: Annotated[int, typer.Option(help="frame on which the box was drawn, counted from 0")] = 0,
+    output: Output = None,
+    csv: Annotated[Path | None, typer.Option(help="one line a frame: frame,time,x,y,w,h,score")] = None,
+    json: Annotated[Path | None, typer.Option(help="the same as JSON")] = None,
+    txt: Annotated[Path | None, typer.Option(help="x,y,w,h a line, as GOT-10k has it")] = None,
+    show: Annotated[
+        bool, typer.Option(help="show the frames while tracking; on for live sources with a display")
+    ] = False,
+    model: Model = DEFAULT_MODEL,
+    engine: Engine = "onnxruntime",
+    threads: Threads = None,
+) -> None:
+    """Track one object through a video."""
+    given = None if box is None else parse_box(box)
+    tracker = load(model, engine=cast(EngineName, engine), threads=threads)
+    with frames_from_source(source, start=start) as frames:
+        image = frames.first.image
+        if not (output or csv or json or txt or show or frames.live):
+            output = Path(f"{Path(frames.name).stem}-tracked.mp4")
+            if output.exists():
+                raise FartrackError(f"{output} exists already; name the output with -o to replace it.")
+        outputs = (output, csv, json, txt)
+        given = given or select_box(image)
+        check_box(given, image.shape[1], image.shape[0])  # before any output is begun
+        view = LiveView() if show or not any(outputs) else None
+        total = None if frames.frame_count is None else max(frames.frame_count - start, 1)
+        sinks = open_sinks(frames, video=output, csv=csv, json=json, txt=txt)
+        meter = Meter(f"tracking {frames.name}", total)
+        with sinks, meter:
+            try:
+                for frame, found in track_frames(tracker, frames, given):
+                    sinks.write(frame, found)
+                    meter.count()
+                    if view is not None and not view.show(draw_track(frame.image, found)):
+                        break
+            except KeyboardInterrupt:
+                if not frames.live:  # the ordinary end of a live source only
+                    raise
+            except FartrackError:
+                if meter.frames:  # what a damaged source holds is kept
+                    sinks.close()
+                    meter.report(outputs)
+                raise
+            finally:
+                if view is not None:
+                    view.close()
+    meter.report(outputs)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="annotated video")] = Path("fartrack-demo.mp4"),
+    model: Model = DEFAULT_MODEL,
+    engine: Engine = "onnxruntime",
+    threads: Threads = None,
+) -> None:
+    """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
+    from fartrack.demo import CLIP_FPS, CLIP_LENGTH, render_clip
+
+    tracker = load(model, engine=cast(EngineName, engine), threads=threads)
+    ious: list[float] = []
+    busy = 0.0
+    with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
+        for index, (image, truth) in enumerate(render_clip()):
+            clock = time.perf_counter()
+            found = tracker.update(image) if index else tracker.init(image, truth)
+            if index:  # the first box is given: neither its time nor its fit is the tracker's merit
+                busy += time.perf_counter() - clock
+                ious.append(float(iou(found.box, truth)))
+            sink.write(Frame(index, index / CLIP_FPS, image), found)
+            meter.count()
+    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({model}, {engine})")
+    print(f"saved {output}")
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with the library."""
+    for name in shipped():
+        config = open_package(name).config
+        print(f"{name}\t{config.depth} layers, {config.attention} attention")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors of a training run")],
+    folder: Annotated[Path, typer.Argument(help="where the model goes")],
+) -> None:
+    """Turn a training run's averaged weights into a model that tracks without PyTorch."""
+    with needs_train():
+        from fartrack.export import export_checkpoint
+    export_checkpoint(checkpoint, folder)
+    print(f"saved {folder}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+@train_app.command()
+def prepare(
+    sources: Annotated[
+        list[Path], typer.Argument(help="folders of tar shards of stills, or of NAME.mp4 with NAME.txt")
+    ],
+    data: Annotated[Path, typer.Option(help="folder that the prepared data go to")],
+) -> None:
+    """Decode training data once, into memory-mapped arrays."""
+    with needs_train():
+        from fartrack.train.data.readers import read_folder
+        from fartrack.train.data.store import write_store
+    skipped: Counter[str] = Counter()
+    meter = Meter("decoding pictures", None)
+
+    def pictures() -> Iterator[Picture]:
+        for folder in sources:
+            for picture in read_folder(folder, skipped):
+                yield picture
+                meter.count()
+
+    with meter:
+        write_store(data, pictures())
+    print(f"{meter.frames} pictures in {data}")
+    for reason, count in skipped.most_common():
+        print(f"skipped {count}: {reason}")
+
+
+@train_app.command()
+def pretrain(
+    recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships")],
+    data: Annotated[Path, typer.Option(help="folder of prepared data")],
+    run: Annotated[Path, typer.Option(help="folder of this run: checkpoint and log")],
+    weights: Annotated[
+        Path | None, typer.Option("--start", help="start weights (safetensors); random if left out")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="processes that make batches")] = 1,
+) -> None:
+    """Phase 1: frame-level training."""
+    with needs_train():
+        from fartrack.train.loop import train
+        from fartrack.train.recipe import Recipe, recipe_path
+    train(Recipe.read(recipe_path(recipe)), data, run, start=weights, resume=resume, workers=workers)
+    print(f"saved {run}")
+
+
+@contextmanager
+def needs_train() -> Iterator[None]:
+    """Turn a missing library of the ``train`` extra into one sentence."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise FartrackError(
+            f"This needs {error.name}, which is not installed; run pip install 'fartrack[train]'."
+        ) from None
+
+
+class Meter:
+    """Progress with frames per second on stderr, and the closing line."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        """``total`` frames are expected, None if that is unknown."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        speed = TextColumn("{task.fields[fps]:.0f} FPS")
+        self._progress = Progress(*columns, speed, console=console, transient=True)
+        self._task = self._progress.add_task(what, total=total, fps=0.0)
+        self._clock = time.perf_counter()
+        self.frames = 0
+
+    def __enter__(self) -> Meter:
+        """Start the clock and show the bar."""
+        self._clock = time.perf_counter()
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    @property
+    def fps(self) -> float:
+        """Frames per second so far, everything included."""
+        return self.frames / max(time.perf_counter() - self._clock, 1e-9)
+
+    def count(self) -> None:
+        """One frame more is done."""
+        self.frames += 1
+        self._progress.update(self._task, completed=self.frames, fps=self.fps)
+
+    def report(self, paths: Iterable[Path | None]) -> None:
+        """Say how many frames were tracked, how fast, and what was saved."""
+        print(f"tracked {self.frames} frames, {self.fps:.0f} FPS with reading and writing")
+        for path in paths:
+            if path is not None:
+                print(f"saved {path}")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    try:
+        app()
+    except FartrackError as error:
+        console.print(f"fartrack: {error}", soft_wrap=True, markup=False)
+        sys.exit(2)

@@ -17,6 +17,10 @@ from fartrack.vocabulary import decode, encode
 
 Color = Literal["bgr", "rgb"]
 
+GRID = 0.125
+"""Boxes are kept on a grid of this many pixels. Engines and machines differ by about 1e-4 px in one frame; without
+the grid the loop feeds such a difference back until, some 20 frames later, the boxes are pixels apart."""
+
 
 @dataclass(frozen=True)
 class Track:
@@ -158,7 +162,7 @@ class Tracker:
         x, y, w, h = window.to_image(np.concatenate([low, high])).tolist()
         w, h = max(w, 1.0), max(h, 1.0)
         centre_x, centre_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
-        box = np.array([centre_x - w / 2, centre_y - h / 2, w, h])
+        box = np.round(np.array([centre_x - w / 2, centre_y - h / 2, w, h]) / GRID) * GRID
 
         number = state.frame + 1
         due = settings.templates > 1 and number - memory.history[-1].frame >= settings.interval

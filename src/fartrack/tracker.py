@@ -44,6 +44,7 @@ class TrackerSettings:
         templates: the most templates used at once; 1 keeps to the first frame's.
         interval: frames between two templates.
         template_score: a template is taken only from a frame whose score is at least this.
+        hold_score: on a frame whose score is under this, the box stays where it was.
         capacity: the most templates remembered, whatever the length of the video.
         retention: share of each template's tokens that are kept once the frame after it has scored them.
     """
@@ -51,12 +52,13 @@ class TrackerSettings:
     templates: int = 5
     interval: int = 10
     template_score: float = 0.5
+    hold_score: float = 0.1
     capacity: int = 16
     retention: float = 1.0
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
-        check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1))
+        check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
 
 
@@ -87,7 +89,8 @@ class Tracker:
     Decisions: the search window is centred on the last box with the side ``search_factor · sqrt(w · h)``, never
     under 16 pixels, and padded with ImageNet's mean colour beyond the image. The reported box is clipped to the
     frame; the remembered one keeps its full size while its centre is held inside the frame, so that a target
-    leaving at a border is awaited there at its proper size. If the size of the frame changes, the past boxes are
+    leaving at a border is awaited there at its proper size. A frame on which the network sees nothing that it would
+    call the target does not move the box. If the size of the frame changes, the past boxes are
     scaled along.
     """
 
@@ -158,11 +161,13 @@ class Tracker:
         corners, mass = decode(logits[0])
         score = float(mass.min())
 
-        low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
-        x, y, w, h = window.to_image(np.concatenate([low, high])).tolist()
-        w, h = max(w, 1.0), max(h, 1.0)
-        centre_x, centre_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
-        box = np.round(np.array([centre_x - w / 2, centre_y - h / 2, w, h]) / GRID) * GRID
+        box = trajectory[-1]
+        if score >= settings.hold_score:
+            low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
+            x, y, w, h = window.to_image(np.concatenate([low, high])).tolist()
+            w, h = max(w, 1.0), max(h, 1.0)
+            centre_x, centre_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
+            box = np.round(np.array([centre_x - w / 2, centre_y - h / 2, w, h]) / GRID) * GRID
 
         number = state.frame + 1
         due = settings.templates > 1 and number - memory.history[-1].frame >= settings.interval

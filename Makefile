@@ -1,0 +1,36 @@
+# On a fresh machine with Python 3.11 or newer: `make demo` tracks a clip, `make test` checks everything.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint unit package clean
+
+demo: $(VENV)/core
+	$(BIN)/fartrack demo
+
+test: lint unit package
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+unit: $(VENV)/dev
+	$(BIN)/python -m pytest
+
+# The wheel, installed alone in a fresh environment, tracks from there.
+package: $(VENV)/dev
+	PYTHON=$(PYTHON) tests/wheel.sh $(BIN)/python
+
+$(VENV)/core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,29 @@
+"""What tests of several rooms share."""
+
+import pytest
+
+from fartrack.model.config import ModelConfig
+
+TINY = {"depth": 2, "width": 24, "heads": 3, "template_size": 32, "search_size": 64, "templates": 3}
+
+
+@pytest.fixture
+def tiny():
+    """A function that makes the configuration of a tiny network, with the given changes."""
+    return lambda **changes: ModelConfig(**(TINY | changes))
+
+
+@pytest.fixture
+def random_network():
+    """A function that makes a network with every parameter at random, so large that each one shows in the logits."""
+    torch = pytest.importorskip("torch")
+    from fartrack.model.encoder import FARTrack
+
+    def make(config, seed=0):
+        network, generator = FARTrack(config).eval(), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator) + ("norm" in name))
+        return network
+
+    return make

@@ -1,0 +1,253 @@
+"""The network against a plain re-computation from its parameters: loops, one joint attention matrix, own softmax."""
+
+import math
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from fartrack.model.config import DEPTHS, ModelConfig
+from fartrack.model.encoder import FARTrack
+from fartrack.vocabulary import BINS, COMMANDS, NO_TRAJECTORY
+
+B, T = 2, 3
+
+# The plain re-computation is in double precision, so what differs is the rounding of the network's single
+# precision: about 1e-7 of logits near 1, over two or three layers.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(params=["cached", "joint"])
+def attention(request):
+    return request.param
+
+
+@pytest.fixture
+def inputs():
+    """Search crops, trajectory tokens, template crops and identities of B samples."""
+    generator = torch.Generator().manual_seed(1)
+    search = torch.randint(256, (B, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    templates = torch.randint(256, (B, T, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    trajectory = torch.randint(BINS, (B, 12), generator=generator)
+    trajectory[1, :4] = NO_TRAJECTORY
+    return search, trajectory, templates, torch.tensor([[0, 1, 1]]).expand(B, T)
+
+
+def norm(x, state, name):
+    centred = x - x.mean(-1, keepdim=True)
+    whitened = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    return whitened * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def linear(x, state, name):
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def embed(crop, state, patch=16):
+    mean = 255 * torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)
+    std = 255 * torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)
+    pixels = (crop.double() - mean) / std
+    steps = range(0, len(crop), patch)
+    patches = [pixels[y : y + patch, x : x + patch].reshape(-1) for y in steps for x in steps]
+    return linear(torch.stack(patches), state, "patch")
+
+
+def plain(network, search, trajectory, templates, identities, removed=()):
+    """Logits and template scores of one sample, from one sequence [templates | search, trajectory, commands]."""
+    config = network.config
+    state = {name: tensor.detach().double() for name, tensor in network.state_dict().items()}
+    rows = [embed(t, state) + state["pos_z"] + state["id_z"][i] for t, i in zip(templates, identities, strict=True)]
+    M, owner = sum(map(len, rows)), [i for i, row in enumerate(rows) for _ in row]
+    rows.append(embed(search, state) + state["pos_x"] + state["id_x"])
+    tokens = [*trajectory.tolist(), *COMMANDS]
+    rows.append(torch.stack([state["vocab"][token] + state["pos_t"][i] for i, token in enumerate(tokens)]))
+    x = torch.cat(rows)
+
+    allowed = torch.ones(len(x), len(x), dtype=torch.bool)
+    if config.attention == "cached":
+        for i in range(M):
+            for j in range(len(x)):
+                allowed[i, j] = j < M and owner[i] == owner[j]
+        allowed[M:, list(removed)] = False
+    else:
+        allowed[:, list(removed)] = False
+    scores = torch.zeros(M, dtype=torch.float64)
+    for layer in range(config.depth):
+        name, width = f"blocks.{layer}", config.head_width
+        q, k, v = linear(norm(x, state, f"{name}.norm1"), state, f"{name}.qkv").split(config.width, dim=-1)
+        heads = []
+        for head in range(config.heads):
+            part = slice(head * width, (head + 1) * width)
+            weights = torch.exp(q[:, part] @ k[:, part].T / math.sqrt(width)) * allowed
+            weights = weights / weights.sum(-1, keepdim=True)
+            heads.append(weights @ v[:, part])
+            received = weights[M : M + config.search_tokens, :M].mean(0) + weights[-4:, :M].mean(0)
+            scores += received / config.heads / config.depth
+        x = x + linear(torch.cat(heads, dim=-1), state, f"{name}.proj")
+        hidden = linear(norm(x, state, f"{name}.norm2"), state, f"{name}.fc1")
+        hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+        x = x + linear(hidden, state, f"{name}.fc2")
+    logits = norm(x, state, "norm")[-4:] @ state["vocab"][:BINS].T + state["bias"]
+    return logits, scores
+
+
+def plain_batch(network, search, trajectory, templates, identities, removed=()):
+    results = [
+        plain(network, *sample, removed) for sample in zip(search, trajectory, templates, identities, strict=True)
+    ]
+    return tuple(torch.stack(part).float() for part in zip(*results, strict=True))
+
+
+@torch.no_grad()
+def run(network, search, trajectory, templates, identities, **options):
+    return network(search, trajectory, network.memorise(templates, identities), **options)
+
+
+def close(first, second, tolerance=TOLERANCE):
+    torch.testing.assert_close(first, second, rtol=tolerance, atol=tolerance)
+
+
+def test_logits_are_those_of_one_masked_sequence(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention))
+    expected, _ = plain_batch(network, *inputs)
+    assert expected.std() > 0.3  # otherwise the tolerance would prove nothing
+    close(run(network, *inputs).logits_B4V, expected)
+
+
+def test_cached_and_joint_attention_differ(tiny, random_network, inputs):
+    cached, joint = (run(random_network(tiny(attention=a)), *inputs).logits_B4V for a in ("cached", "joint"))
+    assert (cached - joint).abs().max() > 0.01
+
+
+def test_five_identities_as_in_the_paper(tiny, random_network, inputs):
+    network = random_network(tiny(attention="joint", identities=3))
+    search, trajectory, templates, _ = inputs
+    inputs = search, trajectory, templates, torch.arange(T).expand(B, T)
+    close(run(network, *inputs).logits_B4V, plain_batch(network, *inputs)[0])
+
+
+def test_search_crops_may_share_a_set_of_templates(tiny, random_network, attention, inputs):
+    network, K = random_network(tiny(attention=attention)), 3
+    generator = torch.Generator().manual_seed(2)
+    search = torch.randint(256, (B * K, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    trajectory = torch.randint(BINS, (B * K, 12), generator=generator)
+    _, _, templates, identities = inputs
+    shared = run(network, search, trajectory, templates, identities).logits_B4V
+    for i in range(B * K):
+        own = (search[i : i + 1], trajectory[i : i + 1], templates[i // K : i // K + 1], identities[:1])
+        close(shared[i : i + 1], run(network, *own).logits_B4V)
+
+
+def test_dropped_rows_are_masked_tokens(tiny, random_network, attention, inputs):
+    network, removed = random_network(tiny(attention=attention)), [0, 5, 6, 11]
+    search, trajectory, templates, identities = inputs
+    with torch.no_grad():
+        memory = network.memorise(templates, identities)
+        kept = [i for i in range(memory.shape[-2]) if i not in removed]
+        output = network(search, trajectory, memory[..., kept, :], with_attention=True)
+    logits, scores = plain_batch(network, *inputs, removed)
+    close(output.logits_B4V, logits)
+    close(output.attention_BM, scores[:, kept])
+    assert (logits - plain_batch(network, *inputs)[0]).abs().max() > 0.01  # the removed ones mattered
+
+
+def test_memories_join_along_their_rows(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention))
+    search, trajectory, templates, identities = inputs
+    with torch.no_grad():
+        parts = [network.memorise(templates[:, i : i + 1], identities[:, i : i + 1]) for i in range(T)]
+        joined = network(search, trajectory, torch.cat(parts, dim=-2)).logits_B4V
+    close(joined, run(network, *inputs).logits_B4V)
+
+
+def test_attention_of_template_tokens(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention))
+    output = run(network, *inputs, with_attention=True)
+    close(output.logits_B4V, run(network, *inputs).logits_B4V)
+    close(output.attention_BM, plain_batch(network, *inputs)[1])
+    # Search and command tokens give at most all of their attention each.
+    assert output.attention_BM.shape == (B, T * network.config.template_tokens)
+    assert (output.attention_BM > 0).all()
+    assert (output.attention_BM.sum(-1) < 2).all()
+
+
+def test_attention_is_not_formed_unless_asked_for(tiny, random_network, inputs):
+    assert run(random_network(tiny()), *inputs).attention_BM is None
+
+
+def test_an_exit_is_the_network_cut_off_there(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention, depth=3))
+    for depth in (1, 2, 3):
+        cut = FARTrack(tiny(attention=attention, depth=depth)).eval()
+        cut.load_state_dict({k: v for k, v in network.state_dict().items() if k in cut.state_dict()})
+        close(run(network, *inputs, depth=depth).logits_B4V, run(cut, *inputs).logits_B4V)
+    shallow, deep = run(network, *inputs, depth=1), run(network, *inputs)
+    assert (shallow.logits_B4V - deep.logits_B4V).abs().max() > 0.01
+
+
+def test_every_trajectory_token_counts(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention))
+    search, trajectory, templates, identities = inputs
+    before = run(network, *inputs).logits_B4V
+    for position in range(12):
+        changed = trajectory.clone()
+        changed[:, position] = (changed[:, position] + 100) % BINS
+        after = run(network, search, changed, templates, identities).logits_B4V
+        assert ((before - after).abs().amax((1, 2)) > 1e-3).all(), position
+
+
+def test_no_trajectory_is_a_token_of_its_own(tiny, random_network, inputs):
+    network = random_network(tiny())
+    search, trajectory, templates, identities = inputs
+    withheld = run(network, search, torch.full_like(trajectory, NO_TRAJECTORY), templates, identities).logits_B4V
+    assert withheld.isfinite().all()
+    assert (withheld - run(network, *inputs).logits_B4V).abs().max() > 0.01
+
+
+def test_a_network_without_a_trajectory(tiny, random_network, attention, inputs):
+    search, _, templates, identities = inputs
+    inputs = search, torch.zeros(B, 0, dtype=torch.long), templates, identities
+    network = random_network(tiny(attention=attention, trajectory=0))
+    close(run(network, *inputs).logits_B4V, plain_batch(network, *inputs)[0])
+
+
+def test_drop_path_is_for_training_only(tiny, random_network, inputs):
+    network = random_network(tiny(drop_path=0.9))
+    close(run(network, *inputs).logits_B4V, run(random_network(tiny()), *inputs).logits_B4V, 0)
+    network.train()
+    torch.manual_seed(0)
+    drawn = [run(network, *inputs).logits_B4V for _ in range(8)]
+    assert any((other - drawn[0]).abs().max() > 0.01 for other in drawn[1:])
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_expectation(tiny):
+    network = FARTrack(tiny(depth=3, drop_path=0.4)).train()
+    assert [block.drop_path for block in network.blocks] == pytest.approx([0, 0.2, 0.4])
+    torch.manual_seed(0)
+    n, block = 20_000, network.blocks[2]
+    branch = block.drop(torch.ones(n, 2, 3))
+    assert torch.equal(branch, branch[:, :1, :1].expand_as(branch))
+    values = branch[:, 0, 0]
+    assert set(values.unique().tolist()) == {0.0, values.max().item()}
+    # Five deviations of the mean of n draws that are 0 or 1/0.6.
+    assert values.mean().item() == pytest.approx(1, abs=5 * math.sqrt(0.4 / 0.6 / n))
+
+
+def test_gradients_reach_every_parameter(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention)).train()
+    search, trajectory, templates, identities = inputs
+    output = network(search, trajectory, network.memorise(templates, identities))
+    (output.logits_B4V.square().mean() + network.aux(output.search_BND).square().mean()).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize(("variant", "published"), [("pico", 2.81), ("nano", 4.59), ("tiny", 6.82)])
+def test_layers_have_the_published_number_of_parameters(variant, published):
+    """The paper's figures are those of the ViT alone, as profilers of layers count: no embedding table is a layer."""
+    network = FARTrack(ModelConfig(depth=DEPTHS[variant], attention="joint", identities=5))
+    layers = {name: p.numel() for name, p in network.named_parameters() if name.startswith(("patch", "blocks", "norm"))}
+    total = sum(p.numel() for name, p in network.named_parameters() if not name.startswith("aux"))
+    millions = sum(layers.values()) / 1e6
+    assert millions == pytest.approx(published, abs=0.01), f"layers {millions:.3f} M, with all embeddings {total:,}"

@@ -1,0 +1,135 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fartrack.errors import FartrackError
+from fartrack.geometry import PADDING_BGR, SMALLEST_WINDOW, Crop, check_box, clip_box, iou, parse_box
+
+positions = st.floats(-500, 2500)
+sides = st.floats(0.5, 2000)
+boxes = st.tuples(positions, positions, sides, sides)
+
+
+@given(boxes, boxes, st.floats(1, 8))
+def test_image_crop_image_is_exact(around, box, factor):
+    crop = Crop.around(around, factor)
+    np.testing.assert_allclose(crop.to_image(crop.to_crop(box)), box, atol=1e-9 * max(crop.side, 2500))
+
+
+@given(boxes, st.floats(1, 8))
+def test_window_is_centred_and_has_the_area_factor(box, factor):
+    crop = Crop.around(box, factor)
+    _, _, w, h = box
+    assert crop.side == pytest.approx(max(factor * np.sqrt(w * h), SMALLEST_WINDOW))
+    corners = crop.to_crop(box)
+    np.testing.assert_allclose(corners[:2] + corners[2:], [1, 1], atol=1e-6)
+    assert crop.side >= SMALLEST_WINDOW
+
+
+def test_boxes_of_any_leading_shape():
+    crop = Crop(10, 20, 40)
+    stack = np.arange(24, dtype=float).reshape(2, 3, 4)
+    assert crop.to_crop(stack).shape == (2, 3, 4)
+    np.testing.assert_allclose(crop.to_crop(stack)[1, 2], crop.to_crop(stack[1, 2]))
+
+
+@pytest.mark.parametrize(
+    "box", [(40, 30, 20, 30), (61, 48, 7, 5), (3, 100, 300, 200), (-20, -10, 60, 50), (10, 10, 500, 350)]
+)
+@pytest.mark.parametrize("factor", [2.0, 4.0])
+def test_extracted_pixels_lie_where_the_geometry_says(box, factor):
+    """A rectangle painted in the image is found in the crop where to_crop puts it, enlarged or shrunk."""
+    image = np.zeros((400, 600, 3), np.uint8)
+    x, y, w, h = box
+    image[max(y, 0) : y + h, max(x, 0) : x + w] = (255, 255, 255)
+    crop = Crop.around(box, factor)
+    pixels = crop.extract(image, 224)
+    assert pixels.shape == (224, 224, 3)
+    inside = np.clip(crop.to_crop(clip_box(box, 600, 400)), 0, 1) * 224
+    # The padding is dark enough to stay under the threshold.
+    rows, columns = np.nonzero(pixels[..., 0] > 127)
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(found, inside, atol=1.01)
+
+
+def test_outside_the_image_is_padding():
+    image = np.full((50, 60, 3), 255, np.uint8)
+    pixels = Crop(-100, -100, 90).extract(image, 32)
+    assert (pixels == PADDING_BGR).all()
+    far = Crop(1e5, 1e5, 4000).extract(image, 32)
+    assert (far == PADDING_BGR).all()
+
+
+def test_shrinking_averages_instead_of_skipping():
+    """One-pixel stripes shrunk by eight become even grey: nothing aliases."""
+    image = np.zeros((448, 448, 3), np.uint8)
+    image[:, ::2] = 255
+    pixels = Crop(0, 0, 448).extract(image, 56)
+    assert abs(pixels.astype(int) - 128).max() <= 1
+
+
+def test_shrunk_crop_agrees_with_an_area_resize():
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (300, 300, 3), np.uint8), (0, 0), 4)
+    ours = Crop(0, 0, 300).extract(image, 100).astype(int)
+    theirs = cv2.resize(image, (100, 100), interpolation=cv2.INTER_AREA).astype(int)
+    assert abs(ours - theirs).max() <= 3
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1;2;3;4"])
+def test_text_that_is_no_box(text):
+    with pytest.raises(FartrackError, match="not four numbers"):
+        parse_box(text)
+
+
+def test_box_text_takes_commas_and_spaces():
+    assert parse_box("1,2,3,4") == parse_box(" 1 2, 3  4") == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ((1, 2, 3), "not four numbers"),
+        ("text", "not four numbers"),
+        (None, "not four numbers"),
+        ((1, 2, float("nan"), 4), "not finite"),
+        ((1, 2, float("inf"), 4), "not finite"),
+        ((1, 2, 0, 4), "no area"),
+        ((1, 2, 3, -4), "no area"),
+        ((100, 2, 3, 4), "outside the 100×50 frame"),
+        ((-3, 2, 3, 4), "outside the 100×50 frame"),
+        ((1, 50, 3, 4), "outside the 100×50 frame"),
+    ],
+)
+def test_bad_boxes_are_named(box, words):
+    with pytest.raises(FartrackError, match=words):
+        check_box(box, 100, 50)
+
+
+def test_good_boxes_pass():
+    assert check_box(np.array([99.5, 0, 10, 10]), 100, 50) == (99.5, 0, 10, 10)
+
+
+@given(boxes, st.integers(1, 2000), st.integers(1, 2000))
+def test_clipped_box_lies_in_the_image_and_is_never_empty(box, width, height):
+    x, y, w, h = clip_box(box, width, height)
+    assert x >= 0 and y >= 0 and w > 0 and h > 0
+    assert x + w <= width + 1e-6 and y + h <= height + 1e-6
+    if box[0] >= 0 and box[1] >= 0 and box[0] + box[2] <= width and box[1] + box[3] <= height:
+        np.testing.assert_allclose((x, y, w, h), box, atol=1e-9)
+
+
+@given(boxes, boxes)
+def test_iou_is_symmetric_and_bounded(first, second):
+    value = float(iou(first, second))
+    assert 0 <= value <= 1 + 1e-12
+    assert value == pytest.approx(float(iou(second, first)))
+    assert float(iou(first, first)) == pytest.approx(1)
+
+
+def test_iou_by_hand():
+    assert float(iou((0, 0, 2, 2), (1, 1, 2, 2))) == pytest.approx(1 / 7)
+    assert float(iou((0, 0, 1, 1), (1, 0, 1, 1))) == 0
+    assert float(iou((0, 0, 0, 0), (0, 0, 0, 0))) == 0

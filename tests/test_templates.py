@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fartrack.templates import Template, TemplateMemory
+
+
+def template(frame, tokens=4):
+    rows = np.arange(tokens, dtype=np.float32)[:, None] + np.zeros((2, 1, tokens, 3), np.float32)
+    return Template(frame, np.zeros((8, 8, 3), np.uint8), 0, rows)
+
+
+def grown(frames, slots=5, capacity=16):
+    memory = TemplateMemory(slots, capacity, (template(0),))
+    for frame in frames:
+        memory = memory.add(template(frame))
+    return memory
+
+
+@given(st.integers(1, 6), st.integers(6, 20), st.integers(0, 400), st.integers(1, 12))
+def test_memory_is_bounded_and_keeps_first_and_newest(slots, capacity, count, interval):
+    frames = [interval * (i + 1) for i in range(count)]
+    memory = grown(frames, slots, capacity)
+    assert len(memory.history) == min(count + 1, capacity)
+    held = [t.frame for t in memory.history]
+    assert held == sorted(set(held))
+    assert held[0] == 0 and held[-1] == ([0, *frames])[-1]
+    chosen = memory.select()
+    assert len(chosen) == min(slots, len(held))
+    assert chosen[0] == 0 and list(chosen) == sorted(set(chosen))
+    if slots > 1:
+        assert chosen[-1] == len(held) - 1
+
+
+@pytest.mark.parametrize("count", [16, 40, 137, 1000])
+def test_chosen_templates_are_spread_linearly_over_the_history(count):
+    memory = grown(range(1, count))
+    frames = np.array([memory.history[place].frame for place in memory.select()])
+    wanted = np.linspace(0, count - 1, 5)
+    # Thinned to 16 of `count`, gaps stay under twice 2 · count / 16; the nearest template is half a gap away.
+    assert np.abs(frames - wanted).max() <= 2 * count / 16
+
+
+def test_everything_is_spread_exactly_while_it_fits():
+    memory = grown(range(1, 9), slots=5, capacity=16)
+    assert [memory.history[i].frame for i in memory.select()] == [0, 2, 4, 6, 8]
+
+
+def test_gaps_stay_even():
+    memory = grown(range(1, 5000))
+    gaps = np.diff([t.frame for t in memory.history])
+    assert gaps.max() <= 2.5 * 5000 / 15
+
+
+def test_prune_keeps_the_best_rows_and_removes_the_others():
+    pruned = template(0, tokens=8).prune(np.array([5, 1, 7, 2, 6, 0, 3, 4], np.float32), 0.5)
+    assert pruned.keep.tolist() == [0, 2, 4, 7]
+    assert pruned.rows.shape == (2, 1, 4, 3)
+    assert pruned.rows[0, 0, :, 0].tolist() == [0, 2, 4, 7]
+
+
+@given(st.integers(1, 60), st.floats(0.01, 1))
+def test_prune_keeps_the_share_asked_for_and_at_least_one(tokens, retention):
+    pruned = template(0, tokens).prune(np.linspace(0, 1, tokens, dtype=np.float32), retention)
+    assert len(pruned.keep) == max(round(retention * tokens), 1)
+
+
+def test_adding_leaves_the_old_memory_as_it_was():
+    memory = grown([1, 2])
+    memory.add(template(3))
+    assert [t.frame for t in memory.history] == [0, 1, 2]
+
+
+def test_replace_changes_one_place():
+    memory = grown([1, 2]).replace(1, template(1, tokens=2))
+    assert [t.rows.shape[-2] for t in memory.history] == [4, 2, 4]

@@ -27,3 +27,14 @@ def random_network():
         return network
 
     return make
+
+
+@pytest.fixture(scope="session")
+def demo_clip():
+    """The first 60 frames (uint8 BGR) of the demo clip, and their true boxes."""
+    from itertools import islice
+
+    from fartrack.demo import render_clip
+
+    frames, boxes = zip(*islice(render_clip(), 60), strict=True)
+    return frames, boxes

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import numpy as np
 import typer
@@ -20,6 +22,7 @@ from fartrack.api import DEFAULT_MODEL, load, track_frames
 from fartrack.engines import EngineName
 from fartrack.errors import FartrackError
 from fartrack.geometry import check_box, iou, parse_box
+from fartrack.tracker import Track
 from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box
 from fartrack.weights import open_package, shipped
 
@@ -67,35 +70,33 @@ def track(
     with frames_from_source(source, start=start) as frames:
         image = frames.first.image
         if not (output or csv or json or txt or show or frames.live):
-            output = Path(f"{Path(frames.name).stem}-tracked.mp4")
+            path = Path(frames.name)  # which may be . or ..
+            output = Path(f"{path.stem.strip('.') or path.resolve().stem}-tracked.mp4")
             if output.exists():
                 raise FartrackError(f"{output} exists already; name the output with -o to replace it.")
         outputs = (output, csv, json, txt)
-        given = given or select_box(image)
-        check_box(given, image.shape[1], image.shape[0])  # before any output is begun
-        view = LiveView() if show or not any(outputs) else None
+        watched = show or not any(outputs)
         total = None if frames.frame_count is None else max(frames.frame_count - start, 1)
-        sinks = open_sinks(frames, video=output, csv=csv, json=json, txt=txt)
         meter = Meter(f"tracking {frames.name}", total)
-        with sinks, meter:
+        broken: list[FartrackError] = []
+        with open_sinks(frames, video=output, csv=csv, json=json, txt=txt) as sinks, closing(LiveView()) as view:
+            given = given or select_box(image)
+            check_box(given, image.shape[1], image.shape[0])
+            if watched:  # already here, so that without a display nothing is written
+                view.show(image)
             try:
-                for frame, found in track_frames(tracker, frames, given):
-                    sinks.write(frame, found)
-                    meter.count()
-                    if view is not None and not view.show(draw_track(frame.image, found)):
-                        break
+                with meter:
+                    for frame, found in until_broken(track_frames(tracker, frames, given), broken):
+                        sinks.write(frame, found)
+                        meter.count()
+                        if watched and not view.show(draw_track(frame.image, found)):
+                            break
             except KeyboardInterrupt:
                 if not frames.live:  # the ordinary end of a live source only
                     raise
-            except FartrackError:
-                if meter.frames:  # what a damaged source holds is kept
-                    sinks.close()
-                    meter.report(outputs)
-                raise
-            finally:
-                if view is not None:
-                    view.close()
     meter.report(outputs)
+    if broken:
+        raise broken[0]
 
 
 @app.command()
@@ -207,14 +208,32 @@ def needs_train() -> Iterator[None]:
         ) from None
 
 
+def until_broken(tracks: Iterable[tuple[Frame, Track]], broken: list[FartrackError]) -> Iterator[tuple[Frame, Track]]:
+    """The tracks of a source up to where it breaks off, for what a damaged one holds is kept.
+
+    The error that ends it goes to ``broken``; one before the first track is raised.
+    """
+    begun = False
+    try:
+        for pair in tracks:
+            begun = True
+            yield pair
+    except FartrackError as error:
+        if not begun:
+            raise
+        broken.append(error)
+
+
 class Meter:
     """Progress with frames per second on stderr, and the closing line."""
 
     def __init__(self, what: str, total: int | None) -> None:
         """``total`` frames are expected, None if that is unknown."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        description = TextColumn("{task.description}", markup=False)  # brackets in a path are no markup
+        columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         speed = TextColumn("{task.fields[fps]:.0f} FPS")
-        self._progress = Progress(*columns, speed, console=console, transient=True)
+        quiet = not console.is_terminal
+        self._progress = Progress(*columns, speed, console=console, transient=True, disable=quiet)
         self._task = self._progress.add_task(what, total=total, fps=0.0)
         self._clock = time.perf_counter()
         self.frames = 0
@@ -249,8 +268,19 @@ class Meter:
 
 def main() -> None:
     """Entry point of the command."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop tidies up as Ctrl-C does
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except FartrackError as error:
-        console.print(f"fartrack: {error}", soft_wrap=True, markup=False)
-        sys.exit(2)
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}); check it and its permissions.")
+
+
+def fail(sentence: str) -> NoReturn:
+    """Say on stderr, in one line, what the user can mend, and end with exit code 2."""
+    print("fartrack:", " ".join(sentence.splitlines()), file=sys.stderr)
+    sys.exit(2)

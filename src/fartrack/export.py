@@ -106,10 +106,12 @@ def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = No
         about: what ``model.json`` says beside the format and the configuration, such as how it was trained.
 
     Raises:
-        FartrackError: the parent folder is absent, or the folder holds something else than a package.
+        FartrackError: the parent folder is absent, or the folder is a file or holds something else than a package.
     """
     if not folder.parent.is_dir():
         raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
+    if folder.exists() and not folder.is_dir():
+        raise FartrackError(f"{folder} is a file; name a folder.")
     if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
         raise FartrackError(f"{folder} holds something that is no model; name another folder.")
     network = network.eval().cpu()

@@ -32,6 +32,9 @@ PADDING_BGR = (104, 116, 124)
 SMALLEST_WINDOW = 16.0
 
 
+# A given box may reach beyond the image, but not be this many times as wide or as high as it is.
+LARGEST_BOX = 10
+
 _BOX_WISH = "give x,y,w,h in pixels, such as 100,120,40,60"
 
 
@@ -67,10 +70,10 @@ class Crop:
         low = corners[..., :2] + np.array([self.x, self.y])
         return np.concatenate([low, corners[..., 2:] - corners[..., :2]], axis=-1)
 
-    def extract(self, image: Image, size: int) -> Image:
+    def extract(self, image: Image, size: int, padding: tuple[int, int, int] = PADDING_BGR) -> Image:
         """Cut this window out of an image ``(H, W, 3)`` as ``(size, size, 3)`` of the same colour order.
 
-        Pixels outside the image are padded with ``PADDING_BGR``. Interpolation is linear; where the window is
+        Pixels outside the image are padded with the colour ``padding``. Interpolation is linear; where the window is
         shrunk by two or more, it is first averaged over whole blocks of pixels, so that nothing aliases.
         """
         scale = self.side / size
@@ -90,7 +93,7 @@ class Crop:
         matrix = np.array([[scale, 0.0, offset_x], [0.0, scale, offset_y]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         crop = cv2.warpAffine(
-            image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=PADDING_BGR
+            image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=padding
         )
         return cast(Image, crop)
 
@@ -106,7 +109,7 @@ def parse_box(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != 4:
-        raise FartrackError(f"The box {text!r} is not four numbers; {_BOX_WISH}.")
+        raise FartrackError(f"The box {_shown(text)} is not four numbers; {_BOX_WISH}.")
     return values
 
 
@@ -114,14 +117,14 @@ def check_box(box: object, width: int, height: int) -> Box:
     """A box that a user gave for an image of ``width`` × ``height`` pixels, as four floats x, y, w, h.
 
     Raises:
-        FartrackError: not four finite numbers, no area, or no overlap with the image.
+        FartrackError: not four finite numbers, no area, no overlap with the image, or far larger than it.
     """
     try:
         values = np.asarray(box, np.float64)
-    except (TypeError, ValueError):
-        raise FartrackError(f"The box {box!r} is not four numbers; {_BOX_WISH}.") from None
+    except (TypeError, ValueError, OverflowError):
+        values = np.empty(0)
     if values.shape != (4,):
-        raise FartrackError(f"The box {box!r} is not four numbers; {_BOX_WISH}.")
+        raise FartrackError(f"The box {_shown(box)} is not four numbers; {_BOX_WISH}.")
     x, y, w, h = (float(v) for v in values)
     named = f"The box {x:g},{y:g},{w:g},{h:g}"
     if not np.isfinite(values).all():
@@ -130,7 +133,15 @@ def check_box(box: object, width: int, height: int) -> Box:
         raise FartrackError(f"{named} has no area; width and height must be above 0.")
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise FartrackError(f"{named} lies outside the {width}×{height} frame; {_BOX_WISH} inside it.")
+    if w > LARGEST_BOX * width or h > LARGEST_BOX * height:
+        raise FartrackError(f"{named} is far larger than the {width}×{height} frame; {_BOX_WISH} inside it.")
     return x, y, w, h
+
+
+def _shown(value: object) -> str:
+    """What a user gave, short and in one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def clip_box(box: ArrayLike, width: int, height: int) -> Box:

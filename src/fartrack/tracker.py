@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fartrack.engines import Engine
 from fartrack.errors import FartrackError
-from fartrack.geometry import Box, Crop, FloatArray, Image, check_box, clip_box
+from fartrack.geometry import PADDING_BGR, Box, Crop, FloatArray, Image, check_box, clip_box
 from fartrack.model.config import check_numbers
 from fartrack.templates import Template, TemplateMemory
 from fartrack.vocabulary import decode, encode
@@ -155,7 +155,7 @@ class Tracker:
             trajectory = trajectory * np.tile(np.array(size) / np.array(state.size), 2)
 
         window = Crop.around(trajectory[-1], config.search_factor)
-        crop = self._rgb(window.extract(frame, config.search_size))
+        crop = self._cut(frame, window, config.search_size)
         tokens = encode(window.to_crop(trajectory[len(trajectory) - config.trajectory :])).reshape(1, -1)
         logits, memory = self._run(state.memory, crop, tokens)
         corners, mass = decode(logits[0])
@@ -165,7 +165,7 @@ class Tracker:
         if score >= settings.hold_score:
             low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
             x, y, w, h = window.to_image(np.concatenate([low, high])).tolist()
-            w, h = max(w, 1.0), max(h, 1.0)
+            w, h = min(max(w, 1.0), width), min(max(h, 1.0), height)
             centre_x, centre_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
             box = np.round(np.array([centre_x - w / 2, centre_y - h / 2, w, h]) / GRID) * GRID
 
@@ -205,15 +205,18 @@ class Tracker:
     def _take_template(self, frame: Image, box: FloatArray, number: int, identity: int) -> Template:
         """A template of the target in an image box of a frame."""
         config = self.engine.config
-        crop = self._rgb(Crop.around(box, config.template_factor).extract(frame, config.template_size))
+        crop = self._cut(frame, Crop.around(box, config.template_factor), config.template_size)
         return Template(number, crop, identity, self._memorise(crop, identity))
 
     def _memorise(self, crop: Image, identity: int) -> NDArray[np.float32]:
         rows = self.engine.memorise(crop[None], np.array([identity], np.int64))
         return rows.reshape(rows.shape[1:])
 
-    def _rgb(self, crop: Image) -> Image:
-        return np.ascontiguousarray(crop[..., ::-1]) if self.color == "bgr" else crop
+    def _cut(self, frame: Image, window: Crop, size: int) -> Image:
+        """A window of a frame, ``(size, size, 3)`` in RGB."""
+        if self.color == "rgb":
+            return window.extract(frame, size, padding=PADDING_BGR[::-1])
+        return np.ascontiguousarray(window.extract(frame, size)[..., ::-1])
 
 
 def check_frame(frame: object) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from fartrack.errors import FartrackError
 from fartrack.geometry import Image
 from fartrack.model.config import ModelConfig
-from fartrack.weights import Package
+from fartrack.vocabulary import BINS
+from fartrack.weights import Package, check_weights
 
 Floats = NDArray[np.float32]
 EngineName = Literal["onnxruntime", "openvino", "torch"]
@@ -49,30 +50,58 @@ def open_engine(package: Package, name: EngineName = "onnxruntime", threads: int
         threads: of one network call; None leaves it to the runtime.
 
     Raises:
-        FartrackError: no such engine, its runtime is not installed, or the package cannot be run.
+        FartrackError: no such engine, its runtime cannot be loaded, less than one thread, or the package is damaged.
     """
+    if threads is not None and threads < 1:
+        raise FartrackError(f"threads is {threads}; it must be 1 or more, or None.")
+    check_weights(package)
+    engine: Engine
     try:
         match name:
             case "onnxruntime":
                 from fartrack.engines.onnxruntime import OnnxRuntimeEngine
 
-                return OnnxRuntimeEngine(package, threads)
+                engine = OnnxRuntimeEngine(package, threads)
             case "openvino":
                 from fartrack.engines.openvino import OpenVinoEngine
 
-                return OpenVinoEngine(package, threads)
+                engine = OpenVinoEngine(package, threads)
             case "torch":
                 from fartrack.engines.torch import TorchEngine
 
-                return TorchEngine.load(package, threads)
-    except ModuleNotFoundError as error:
-        extra = {"openvino": "openvino", "torch": "train"}.get(name)
-        if extra is None:
-            raise
+                engine = TorchEngine.load(package, threads)
+            case _:
+                raise FartrackError(f"There is no engine {name!r}; those are {', '.join(get_args(EngineName))}.")
+    except ImportError as error:
+        extra = {"openvino": "[openvino]", "torch": "[train]"}.get(name, "")
         raise FartrackError(
-            f"The engine {name} needs {error.name}, which is not installed; run pip install 'fartrack[{extra}]'."
+            f"The engine {name} cannot be loaded ({error}); run pip install 'fartrack{extra}'."
         ) from None
-    raise FartrackError(f"There is no engine {name!r}; those are {', '.join(get_args(EngineName))}.")
+    _try_out(engine, package)
+    return engine
+
+
+def _try_out(engine: Engine, package: Package) -> None:
+    """Run the network once on black, so that a package that does not fit itself is met here, not amid a video."""
+    config = package.config
+    template = np.zeros((1, config.template_size, config.template_size, 3), np.uint8)
+    search = np.zeros((1, config.search_size, config.search_size, 3), np.uint8)
+    trajectory = np.zeros((1, 4 * config.trajectory), np.int64)
+    try:
+        logits = engine.search(search, trajectory, engine.memorise(template, np.zeros(1, np.int64)))
+        sound = logits.shape == (1, 4, BINS) and bool(np.isfinite(logits).all())
+    except Exception:  # each runtime has classes of its own for inputs that do not fit
+        sound = False
+    if not sound:
+        raise misfit(package)
+
+
+def misfit(package: Package) -> FartrackError:
+    """The error of a package whose parts are readable but make no network together."""
+    return FartrackError(
+        f"The model {package.folder} is damaged, for its model.json, graphs and weights do not fit together; "
+        "export it anew or reinstall fartrack."
+    )
 
 
 def graph_path(package: Package, graph: str) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fartrack.engines import Floats
+from fartrack.engines import Floats, misfit
 from fartrack.geometry import Image
 from fartrack.model.encoder import FARTrack
 from fartrack.model.start import load_weights
@@ -33,7 +33,11 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         network = FARTrack(package.config)
-        network.load_state_dict(load_weights(package.folder / "weights.safetensors"))
+        weights = load_weights(package.folder / "weights.safetensors")
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError:
+            raise misfit(package) from None
         return cls(network)
 
     @torch.inference_mode()

@@ -65,8 +65,14 @@ def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
         grid = found.pop("pos_embed")[0, 1:]  # the first is the class token's
         found["pos_x"] = _resize_grid(grid, config.search_tokens)
         found["pos_z"] = _resize_grid(grid, config.template_tokens)
-    for name in {"pos_x", "pos_z", "pos_t", "id_x", "id_z"} & set(found):
-        found[name] = found[name].reshape(-1, config.width)
+    for name in ("pos_x", "pos_z", "pos_t", "id_x", "id_z"):
+        if name in found:
+            found[name] = found[name].reshape(-1, found[name].shape[-1])
+            if found[name].shape[-1] != config.width:
+                raise FartrackError(
+                    f"The start weights' {name} has {found[name].shape[-1]} channels, the network's has "
+                    f"{config.width}; give weights of the same width."
+                )
     for name, count in (("pos_x", config.search_tokens), ("pos_z", config.template_tokens)):
         if name in found:
             found[name] = _resize_grid(found[name], count)

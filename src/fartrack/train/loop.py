@@ -175,6 +175,7 @@ def train(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # the loader draws a seed when it starts; a resumed run must not lose that draw
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     sums: dict[str, float] = {}

@@ -82,7 +82,8 @@ class Recipe:
         if self.precision not in ("bf16", "fp32"):
             raise FartrackError(f"precision is {self.precision!r}; it must be bf16 or fp32.")
         most = self.model.templates
-        if not self.templates or not all(isinstance(n, int) and 1 <= n <= most for n in self.templates):
+        listed = isinstance(self.templates, tuple) and len(self.templates) > 0
+        if not listed or not all(type(n) is int and 1 <= n <= most for n in self.templates):
             raise FartrackError(f"templates is {self.templates}; it must list whole numbers from 1 to {most}.")
 
     @property
@@ -100,8 +101,10 @@ class Recipe:
         values = dict(values)
         for name, kind in (("model", ModelConfig), ("sampling", SamplingConfig), ("loss", LossConfig)):
             if name in values:
+                if not isinstance(values[name], Mapping):
+                    raise FartrackError(f"{name} is {values[name]!r}; it must be a table of fields.")
                 values[name] = from_dict(kind, values[name])
-        if "templates" in values:
+        if isinstance(values.get("templates"), list):
             values["templates"] = tuple(values["templates"])
         return from_dict(cls, values)
 

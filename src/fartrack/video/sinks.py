@@ -119,15 +119,18 @@ class FileSink(Sink):
     """One file, written beside its final place under a temporary name and renamed when it is complete."""
 
     def __init__(self, path: str | Path) -> None:
-        """Create the temporary file; `FartrackError` if `path` is a folder or cannot be written."""
+        """Create the temporary file; `FartrackError` if `path` is no place for a file."""
         self.path = Path(path)
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._closed = False
         with self._storing():
             if self.path.is_dir():
                 raise FartrackError(f"The output {self.path} is a folder; give the name of a file.")
-            if not self.path.parent.is_dir():
+            if self.path.exists() and not self.path.is_file():  # renaming would put a file in its place
+                raise FartrackError(f"The output {self.path} is a device or pipe; give the name of a file.")
+            self._place = self.path.resolve()  # a link stays, what it points to is replaced
+            if not self._place.parent.is_dir():
                 raise FartrackError(f"There is no folder {self.path.parent} for {self.path.name}; create it first.")
+            self._part = self._place.with_name(f".{self._place.name}.{os.getpid()}.part")
             self._part.touch()
 
     def write(self, frame: Frame, track: Track) -> None:
@@ -143,7 +146,7 @@ class FileSink(Sink):
             with self._storing():
                 self._finish()
                 self._release()
-                self._part.replace(self.path)
+                self._part.replace(self._place)
                 self._closed = True
         finally:
             self.discard()
@@ -194,7 +197,8 @@ class VideoSink(FileSink):
         super().__init__(path)
         self._label = label
         options = {} if suffix == ".mkv" else {"movflags": "faststart"}
-        self._container = av.open(str(self._part), "w", format=MUXERS[suffix], options=options)
+        # without the prefix FFmpeg takes what stands before a colon in a name for a protocol
+        self._container = av.open(f"file:{self._part}", "w", format=MUXERS[suffix], options=options)
         rate = Fraction(fps or NOMINAL_FPS).limit_denominator(1001)
         self._stream = self._container.add_stream("libx264", rate, {"crf": "20", "preset": "veryfast"})
         context = self._stream.codec_context
@@ -346,7 +350,7 @@ def open_sinks(
         (json, lambda path: JsonSink(path, source.name)),
         (txt, TextSink),
     ]
-    taken = {Path(source.name).resolve()}
+    taken = {Path(source.name.removeprefix("file://")).resolve()}
     sinks = SinkGroup(())
     try:
         for given, make in outputs:

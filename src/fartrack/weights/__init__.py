@@ -38,16 +38,16 @@ def open_package(model: str | Path) -> Package:
     """
     folder = SHIPPED / str(model)
     if str(model) not in shipped():
-        folder = Path(model)
+        folder = Path(str(model))
         if not folder.exists():
             raise FartrackError(
                 f"There is no model {str(model)!r}; use {' or '.join(shipped())}, or the folder of an exported model."
             )
     try:
-        record = json.loads((folder / "model.json").read_text())
+        record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         version = int(record["format"])
-        config = record["config"]
-    except (OSError, ValueError, KeyError, TypeError):
+        config = dict(record["config"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise FartrackError(
             f"{folder} is no FARTrack model; give the folder of an exported one, or one of {', '.join(shipped())}."
         ) from None
@@ -55,4 +55,27 @@ def open_package(model: str | Path) -> Package:
         raise FartrackError(
             f"The model {folder} is of format {version}, newer than this version reads; upgrade fartrack."
         )
-    return Package(folder, from_dict(ModelConfig, config))
+    try:
+        return Package(folder, from_dict(ModelConfig, config))
+    except FartrackError as error:
+        raise FartrackError(f"{folder / 'model.json'}: {error}") from None
+
+
+def check_weights(package: Package) -> None:
+    """Check that the weights of a package are all there: its file is as long as the header in it declares.
+
+    Raises:
+        FartrackError: they are missing, cut off or no safetensors file.
+    """
+    path = package.folder / "weights.safetensors"
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, size)))
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        whole = size == 8 + length + max(ends)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise FartrackError(f"{path} is missing, damaged or cut off; export the model anew or reinstall fartrack.")

@@ -98,7 +98,7 @@ class Cutout:
         middle = np.array([pixels.shape[1], pixels.shape[0]]) / 2
         offset = centre - linear @ middle
 
-        rows, columns = np.nonzero(alpha > 0.5)
+        rows, columns = np.nonzero(alpha > 0.5 * alpha.max())  # a thin object, shrunk, is faint everywhere
         if len(rows) == 0:
             return np.array([*centre, *centre])
         hull = cv2.convexHull(np.stack([columns, rows], 1).astype(np.int32))[:, 0]

@@ -15,6 +15,7 @@ import numpy as np
 
 from fartrack.errors import FartrackError
 from fartrack.evaluate.sequences import read_boxes
+from fartrack.geometry import Box
 from fartrack.train.data.store import Mask, Picture, Target
 
 SMALLEST_TARGET = 4.0
@@ -33,16 +34,13 @@ def read_stills(shard: Path, skipped: Counter[str]) -> Iterator[Picture]:
     try:
         with tarfile.open(shard) as tar:
             pixels: dict[str, bytes] = {}
-            labels: dict[str, Any] = {}
+            labels: dict[str, bytes] = {}
             for member in tar:
                 stem, _, suffix = member.name.rpartition(".")
                 file = tar.extractfile(member)
                 if file is None:
                     continue
-                if suffix == "json":
-                    labels[stem] = json.load(file)
-                else:
-                    pixels[stem] = file.read()
+                (labels if suffix == "json" else pixels)[stem] = file.read()
                 if stem in pixels and stem in labels:
                     picture = _still(pixels.pop(stem), labels.pop(stem), skipped)
                     if picture is not None:
@@ -51,25 +49,41 @@ def read_stills(shard: Path, skipped: Counter[str]) -> Iterator[Picture]:
         raise FartrackError(f"{shard} is no readable tar shard ({error}); fetch it anew.") from None
 
 
-def _still(pixels: bytes, label: dict[str, Any], skipped: Counter[str]) -> Picture | None:
-    image = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_COLOR)
+def _still(pixels: bytes, label: bytes, skipped: Counter[str]) -> Picture | None:
+    image = cv2.imdecode(np.frombuffer(pixels, np.uint8), cv2.IMREAD_COLOR) if pixels else None
     if image is None:
         skipped["picture that cannot be decoded"] += 1
         return None
+    try:
+        objects = _objects(label)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        skipped["label that cannot be read"] += 1
+        return None
     height, width = image.shape[:2]
     targets = []
-    for entry in label.get("objects", []):
-        x, y, w, h = (float(v) for v in entry["bbox"])
+    for (x, y, w, h), rle in objects:
+        if not np.isfinite([x, y, w, h]).all():
+            skipped["box that is not finite"] += 1
+            continue
         x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
         if min(x1 - x0, y1 - y0) < SMALLEST_TARGET:
             skipped["target too small"] += 1
             continue
-        mask = _decode_mask(entry["mask"]) if entry.get("mask") else None
+        mask = _decode_mask(rle) if rle else None
         if mask is not None and mask.shape != (height, width):
             skipped["mask of another size"] += 1
             mask = None
         targets.append(Target((x0, y0, x1 - x0, y1 - y0), mask))
     return Picture(np.asarray(image, np.uint8), tuple(targets))
+
+
+def _objects(label: bytes) -> list[tuple[Box, Any]]:
+    """The box of each object and its run-length encoding, if it has one."""
+    objects: list[tuple[Box, Any]] = []
+    for entry in json.loads(label).get("objects", []):
+        x, y, w, h = (float(v) for v in entry["bbox"])
+        objects.append(((x, y, w, h), entry.get("mask")))
+    return objects
 
 
 def _decode_mask(rle: Any) -> Mask:

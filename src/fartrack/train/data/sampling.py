@@ -320,7 +320,8 @@ class Sampler:
             stretch = float(np.exp(rng.normal(0, 0.12)))
             box = own.paste(crop, S / 2 + offset * size, size, angle + rng.normal(0, 0.15), stretch, False) / S
             crop = self._clutter(rng, crop, box, own)
-            sides = (box[2:] - box[:2]) * scale
+            sides = box[2:] - box[:2]
+            sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
             last = np.concatenate([0.5 - sides / 2, sides])
             as_image = np.concatenate([box[:2], box[2:] - box[:2]])
             past = self._past(rng, last, as_image)

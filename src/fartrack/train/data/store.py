@@ -81,11 +81,16 @@ class Store:
                 name: np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
                 for name, path in files.items()
             }
-        except (OSError, ValueError, SafetensorError):
+            store = cls(pixels=maps["pixels"], mask_bytes=maps["masks"], **index)
+        except (OSError, ValueError, TypeError, SafetensorError):
             raise FartrackError(f"{folder} holds no prepared data; make it with `fartrack train prepare`.") from None
-        store = cls(pixels=maps["pixels"], mask_bytes=maps["masks"], **index)
-        if len(store.size) and len(store.pixels) < store.offset[-1] + store.size[-1].prod() * 3:
-            raise FartrackError(f"{folder}/pixels.bin is cut short; make it anew with `fartrack train prepare`.")
+        ends = {
+            "pixels": store.offset + store.size.prod(1) * 3,
+            "masks": store.masks[:, 0] + (store.masks[:, 3:].prod(1) + 7) // 8,
+        }
+        for name, end in ends.items():
+            if len(maps[name]) < end.max(initial=0):
+                raise FartrackError(f"{folder}/{name}.bin is cut short; make it anew with `fartrack train prepare`.")
         return store
 
     def image(self, picture: int) -> Image:

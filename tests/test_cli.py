@@ -1,0 +1,682 @@
+"""The command keeps its promise: it does the work, or says in one sentence what to mend and leaves nothing behind."""
+
+import csv as csv_format
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+import fartrack
+from fartrack import cli
+from fartrack.engines import open_engine
+from fartrack.tracker import Tracker
+from fartrack.weights import SHIPPED, open_package, shipped
+
+FRAMES = 10
+BOX = "108,95,91,84"
+FIRST = [108.0, 95.0, 91.0, 84.0]
+COMMAND = [sys.executable, "-c", "from fartrack.cli import main; main()"]
+
+
+def write_clip(path, images, **options):
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "4", "preset": "ultrafast", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = images[0].shape[1], images[0].shape[0], "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+
+
+def write_sound(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        for i in range(16):
+            chunk = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            chunk.sample_rate, chunk.pts = 16000, 1024 * i
+            container.mux(stream.encode(chunk))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory, demo_clip):
+    """A folder of good and bad sources; tests work on copies."""
+    folder = tmp_path_factory.mktemp("material")
+    images = demo_clip[0][:FRAMES]
+    write_clip(folder / "clip.mp4", images)
+    write_clip(folder / "whole.mp4", images, movflags="faststart")
+    data = (folder / "whole.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(data[: len(data) * 3 // 5])
+    data = (folder / "clip.mp4").read_bytes()
+    (folder / "noindex.mp4").write_bytes(data[: len(data) * 3 // 5])
+    write_sound(folder / "sound.m4a")
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("no video\n" * 100)
+    for name in ("pictures", "onebroken", "allbroken", "nothing"):
+        (folder / name).mkdir()
+    for i, image in enumerate(images[:4]):
+        cv2.imwrite(str(folder / "pictures" / f"{i}.jpg"), image)
+        cv2.imwrite(str(folder / "onebroken" / f"{i}.jpg"), image)
+    (folder / "onebroken" / "2.jpg").write_bytes(b"\xff\xd8 broken")
+    (folder / "allbroken" / "0.jpg").write_bytes(b"\xff\xd8 broken")
+    (folder / "nothing" / "readme.txt").write_text("no pictures")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, material, monkeypatch):
+    """A folder of its own with the material in it, in which the command runs."""
+    place = tmp_path / "place"
+    shutil.copytree(material, place)
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def engine():
+    return open_engine(open_package(cli.DEFAULT_MODEL), threads=1)
+
+
+@pytest.fixture
+def one_engine(monkeypatch, engine):
+    """Spare the loading of the model where a test is about something else."""
+    monkeypatch.setattr(cli, "load", lambda *_, **__: Tracker(engine))
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command in this process and return its exit code, stdout and stderr."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the process is pytest's
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fartrack", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def holdings(folder):
+    return {path.relative_to(folder): path.read_bytes() if path.is_file() else None for path in Path(folder).rglob("*")}
+
+
+@pytest.fixture
+def refused(command):
+    """Run the command on something it must refuse, and return the sentence; nothing may change where it runs."""
+
+    def run(*arguments):
+        before = holdings(".")
+        code, out, err = command(*arguments)
+        assert code == 2
+        assert out == ""
+        assert holdings(".") == before
+        return one_sentence(err)
+
+    return run
+
+
+def one_sentence(err):
+    assert err.startswith("fartrack: ") and err.endswith(".\n") and err.count("\n") == 1, err
+    assert "Traceback" not in err and "Error" not in err
+    return err
+
+
+def rows_of_csv(path):
+    with Path(path).open(newline="") as file:
+        return list(csv_format.DictReader(file))
+
+
+def count_frames(path):
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+# --- it does the work -------------------------------------------------------------------------------------
+
+
+def test_track_writes_all_four_outputs(place, command):
+    args = ("-o", "out.mp4", "--csv", "out.csv", "--json", "out.json", "--txt", "out.txt")
+    code, out, err = command("track", "clip.mp4", "--box", BOX, "--threads", 1, *args)
+    assert (code, err) == (0, "")
+    assert f"tracked {FRAMES} frames" in out
+    assert [line for line in out.splitlines() if line.startswith("saved")] == [f"saved {name}" for name in args[1::2]]
+
+    assert count_frames("out.mp4") == FRAMES
+    rows = rows_of_csv("out.csv")
+    assert [int(row["frame"]) for row in rows] == list(range(FRAMES))
+    assert [float(rows[0][key]) for key in "xywh"] == FIRST and float(rows[0]["score"]) == 1
+    assert all(0 < float(row["score"]) < 1 for row in rows[1:])
+    objects = json.loads(Path("out.json").read_text())["frames"]
+    lines = [[float(v) for v in line.split(",")] for line in Path("out.txt").read_text().splitlines()]
+    assert len(objects) == len(lines) == FRAMES
+    for row, entry, line in zip(rows, objects, lines, strict=True):
+        assert [float(row[key]) for key in "xywh"] == [entry[key] for key in "xywh"] == line
+
+
+def test_the_box_follows_the_cup(place, command, one_engine, demo_clip):
+    x, y, w, h = demo_clip[1][0]
+    assert command("track", "clip.mp4", "--box", f"{x},{y},{w},{h}", "--txt", "out.txt")[0] == 0
+    found = np.loadtxt("out.txt", delimiter=",")
+    assert fartrack.geometry.iou(found, demo_clip[1][:FRAMES]).min() > 0.6
+
+
+@pytest.mark.parametrize("start", [3, FRAMES - 1])
+def test_start_counts_frames_from_0(place, command, one_engine, start):
+    assert command("track", "clip.mp4", "--box", BOX, "--start", start, "--csv", "out.csv")[0] == 0
+    rows = rows_of_csv("out.csv")
+    assert [int(row["frame"]) for row in rows] == list(range(start, FRAMES))
+    assert float(rows[0]["x"]) == FIRST[0] and float(rows[0]["score"]) == 1
+
+
+def test_a_folder_of_pictures(place, command, one_engine):
+    assert command("track", "pictures", "--box", BOX, "--csv", "out.csv")[0] == 0
+    assert len(rows_of_csv("out.csv")) == 4
+
+
+@pytest.mark.parametrize(
+    ("within", "source", "output"),
+    [
+        (".", "clip.mp4", "clip-tracked.mp4"),
+        (".", "pictures", "pictures-tracked.mp4"),
+        ("pictures", ".", "pictures-tracked.mp4"),
+        ("nothing", "../pictures/", "pictures-tracked.mp4"),
+    ],
+)
+def test_without_an_output_a_video_is_named_after_the_source(
+    place, command, one_engine, monkeypatch, within, source, output
+):
+    monkeypatch.chdir(place / within)
+    code, out, _ = command("track", source, "--box", BOX)
+    assert code == 0 and f"saved {output}\n" in out
+    assert count_frames(output) > 0
+
+
+@pytest.mark.parametrize("box", ["-20,-10,150,120", "0,0,30,30", "610,330,30,30", "630,350,400,400", "300,200,1,1"])
+def test_boxes_at_and_beyond_the_border(place, command, one_engine, box):
+    assert command("track", "clip.mp4", "--box", box, "--txt", "out.txt")[0] == 0
+    x, y, w, h = np.loadtxt("out.txt", delimiter=",").T
+    assert (x >= 0).all() and (y >= 0).all() and (w > 0).all() and (h > 0).all()
+    assert (x + w <= 640).all() and (y + h <= 360).all()
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "a[/b].mp4", "[red]x.mp4", "100%d.mp4", "-o.mp4", "schön 視頻.mp4"])
+def test_unusual_names(place, command, one_engine, monkeypatch, name):
+    source = place / name
+    source.parent.mkdir(exist_ok=True)
+    shutil.copy("clip.mp4", source)
+    (place / "to").mkdir()
+    monkeypatch.chdir("to")
+    monkeypatch.setattr(cli, "console", Console(file=io.StringIO(), force_terminal=True))  # with the progress bar
+    # "-o" and its value in one, as the name may begin with a dash
+    code, _, _ = command("track", f"../{name}", "--box", BOX, f"--output={source.name}")
+    assert code == 0
+    assert [path.name for path in Path.cwd().iterdir()] == [source.name]
+    assert count_frames(place / "to" / source.name) == FRAMES
+
+
+def test_a_named_output_is_replaced(place, command, one_engine):
+    Path("out.csv").write_text("old")
+    assert command("track", "clip.mp4", "--box", BOX, "--csv", "out.csv")[0] == 0
+    assert len(rows_of_csv("out.csv")) == FRAMES
+
+
+def test_without_a_box_one_is_drawn(place, command, one_engine, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "select_box", lambda image: seen.append(image.shape) or tuple(FIRST))
+    assert command("track", "clip.mp4", "--csv", "out.csv")[0] == 0
+    assert seen == [(360, 640, 3)]
+    assert float(rows_of_csv("out.csv")[0]["w"]) == FIRST[2]
+
+
+def test_demo(place, command):
+    code, out, err = command("demo", "-o", "demo.mp4", "--threads", 1)
+    assert (code, err) == (0, "")
+    measured, saved = out.splitlines()
+    assert measured.startswith("mean IoU 0.") and " FPS (" in measured and saved == "saved demo.mp4"
+    assert float(measured.split()[2]) > 0.5
+    assert count_frames("demo.mp4") == fartrack.demo.CLIP_LENGTH
+
+
+def test_models_and_version(command):
+    code, out, _ = command("models")
+    assert code == 0 and [line.split("\t")[0] for line in out.splitlines()] == shipped()
+    assert command("version") == (0, f"{fartrack.__version__}\n", "")
+
+
+# --- a live source and the windows ------------------------------------------------------------------------
+
+
+class Camera:
+    """Stands in for cv2.VideoCapture: some frames, and then what the test wants."""
+
+    def __init__(self, images, end):
+        self.images, self.end, self.released = list(images), end, False
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, _):
+        return 25.0
+
+    def read(self):
+        if self.images:
+            return True, self.images.pop(0)
+        if isinstance(self.end, BaseException):
+            raise self.end
+        return self.end
+
+    def release(self):
+        self.released = True
+
+
+class View:
+    """Stands in for LiveView; the user ends the show with picture ``last``."""
+
+    def __init__(self, last=10**9):
+        self.last, self.shown, self.closed = last, [], False
+
+    def show(self, image):
+        self.shown.append(image)
+        return len(self.shown) < self.last
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def camera(monkeypatch, demo_clip):
+    def plug(end, count=5):
+        made = Camera(demo_clip[0][:count], end)
+        monkeypatch.setattr(cv2, "VideoCapture", lambda number: made)
+        return made
+
+    return plug
+
+
+def test_control_c_ends_a_webcam_and_keeps_the_outputs(place, command, one_engine, camera):
+    made = camera(KeyboardInterrupt())
+    code, out, err = command("track", "0", "--box", BOX, "-o", "out.mp4", "--csv", "out.csv")
+    assert (code, err) == (0, "") and "tracked 5 frames" in out
+    assert len(rows_of_csv("out.csv")) == count_frames("out.mp4") == 5
+    assert made.released
+
+
+def test_a_webcam_that_stops(place, command, one_engine, camera):
+    made = camera((False, None))
+    code, _, err = command("track", "0", "--box", BOX, "--csv", "out.csv")
+    assert code == 2 and "webcam 0 stopped" in one_sentence(err)
+    assert len(rows_of_csv("out.csv")) == 5
+    assert made.released
+
+
+def test_a_webcam_without_outputs_is_shown_until_the_user_ends_it(place, command, one_engine, camera, monkeypatch):
+    made, view, before = camera(AssertionError("read on")), View(last=4), holdings(".")
+    monkeypatch.setattr(cli, "LiveView", lambda: view)
+    code, out, _ = command("track", "0", "--box", BOX)
+    assert code == 0 and "tracked 3 frames" in out  # the first is shown bare, before tracking begins
+    assert len(view.shown) == 4 and view.closed and made.released
+    assert not np.array_equal(view.shown[0], view.shown[1])  # the box is drawn
+    assert holdings(".") == before
+
+
+def test_no_webcam(place, refused, one_engine):
+    assert "Webcam 99" in refused("track", "99", "--box", BOX)
+
+
+@pytest.fixture
+def no_display(monkeypatch):
+    tkinter = pytest.importorskip("tkinter")
+
+    def fail(*_, **__):
+        raise tkinter.TclError("no display name and no $DISPLAY environment variable")
+
+    monkeypatch.setattr(tkinter, "Tk", fail)
+
+
+def test_no_display(place, refused, one_engine, no_display, camera):
+    Path("out.mp4").write_text("old")
+    assert "--box x,y,w,h" in refused("track", "clip.mp4", "-o", "out.mp4")
+    assert "no display" in refused("track", "clip.mp4", "--box", BOX, "--show", "-o", "out.mp4")
+    camera(KeyboardInterrupt())
+    assert "no display" in refused("track", "0", "--box", BOX)
+
+
+def test_control_c_on_a_file_leaves_nothing(place, command, one_engine, monkeypatch):
+    def interrupt(self, frame):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Tracker, "update", interrupt)
+    Path("out.csv").write_text("old")
+    before = holdings(".")
+    code, _, err = command("track", "clip.mp4", "--box", BOX, "-o", "out.mp4", "--csv", "out.csv")
+    assert code != 0 and "Traceback" not in err
+    assert holdings(".") == before
+
+
+# --- bad input: one sentence, and nothing is left ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ("700,10,20,20", "outside the 640×360 frame"),
+        ("-50,-50,50,50", "outside the 640×360 frame"),
+        ("5,5,0,10", "no area"),
+        ("5,5,10,-3", "no area"),
+        ("nan,1,2,3", "not finite"),
+        ("1,2,inf,3", "not finite"),
+        ("0,0,1e400,1", "not finite"),
+        ("0,0,1e200,1e200", "far larger"),
+        ("1,2,3", "not four numbers"),
+        ("1,2,3,4,5", "not four numbers"),
+        ("a,b,c,d", "not four numbers"),
+        ("1;2;3;4", "not four numbers"),
+        ("1,2\n,3", "not four numbers"),
+        ("", "not four numbers"),
+        ("9" * 5000, "not four numbers"),
+    ],
+)
+def test_bad_boxes(place, refused, one_engine, box, words):
+    sentence = refused("track", "clip.mp4", "--box", box, "-o", "out.mp4", "--csv", "out.csv")
+    assert words in sentence and len(sentence) < 200
+
+
+def test_a_drawn_box_is_checked_too(place, refused, one_engine, monkeypatch):
+    monkeypatch.setattr(cli, "select_box", lambda image: (700.0, 0.0, 5.0, 5.0))
+    assert "outside" in refused("track", "clip.mp4", "-o", "out.mp4")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("missing.mp4", "no file or folder missing.mp4"),
+        ("two\nlines.mp4", "two lines.mp4"),
+        ("a:cat:.mp4", "a:cat:.mp4"),
+        ("x" * 300, "cannot be read"),
+        ("empty.mp4", "empty.mp4 is empty"),
+        ("sound.m4a", "sound.m4a has no video track"),
+        ("text.mp4", "text.mp4 is not a video"),
+        ("noindex.mp4", "cut off before its index"),
+        ("nothing", "nothing holds no pictures"),
+        ("allbroken", "0.jpg is broken"),
+        ("", "holds no pictures"),
+        ("http://127.0.0.1:9/x.mp4", "cannot be opened"),
+    ],
+)
+def test_bad_sources(place, refused, one_engine, source, words):
+    assert words in refused("track", source, "--box", BOX, "-o", "out.mp4", "--json", "out.json")
+
+
+@pytest.mark.parametrize(("source", "least", "most"), [("cut.mp4", 3, FRAMES - 1), ("onebroken", 2, 2)])
+def test_what_a_damaged_source_holds_is_kept(place, command, one_engine, source, least, most):
+    code, out, err = command("track", source, "--box", BOX, "-o", "out.mp4", "--csv", "out.csv", "--json", "out.json")
+    assert code == 2
+    assert source in one_sentence(err)
+    rows = rows_of_csv("out.csv")
+    assert least <= len(rows) <= most
+    assert count_frames("out.mp4") == len(json.loads(Path("out.json").read_text())["frames"]) == len(rows)
+    assert f"tracked {len(rows)} frames" in out and "saved out.mp4" in out
+    assert not list(place.rglob("*.part"))
+
+
+@pytest.mark.parametrize(("start", "words"), [(-1, "counted from 0"), (FRAMES, "0 to 9"), (10**9, "0 to 9")])
+def test_bad_starts(place, refused, one_engine, start, words):
+    assert words in refused("track", "clip.mp4", "--box", BOX, "--start", start, "-o", "out.mp4")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (("-o", "out.gif"), "extension"),
+        (("-o", "out"), "extension"),
+        (("-o", "absent/out.mp4"), "no folder absent"),
+        (("--csv", "absent/out.csv"), "no folder absent"),
+        (("--csv", "clip.mp4/out.csv"), "no folder clip.mp4"),
+        (("--json", "pictures"), "is a folder"),
+        (("--csv", ""), "is a folder"),
+        (("--txt", "/"), "is a folder"),
+        (("-o", "clip.mp4"), "is the source"),
+        (("-o", "pictures/../clip.mp4"), "is the source"),
+        (("--csv", "clip.mp4"), "is the source"),
+        (("--csv", "out", "--json", "out"), "another output"),
+        (("--txt", "x" * 300), "cannot be written"),
+    ],
+)
+def test_bad_outputs(place, refused, one_engine, monkeypatch, outputs, words):
+    monkeypatch.setattr(cli, "select_box", lambda image: pytest.fail("the outputs come before the drawing"))
+    assert words in refused("track", "clip.mp4", "--json", "good.json", *outputs)
+
+
+def test_a_link_or_url_of_the_source_is_the_source(place, refused, one_engine):
+    Path("link.mp4").symlink_to("clip.mp4")
+    assert "is the source" in refused("track", "clip.mp4", "--box", BOX, "-o", "link.mp4")
+    assert "is the source" in refused("track", f"file://{place}/clip.mp4", "--box", BOX, "-o", "clip.mp4")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_devices_and_pipes_are_not_replaced(place, command, one_engine):
+    os.mkfifo("pipe")
+    code, _, err = command("track", "clip.mp4", "--box", BOX, "--csv", "pipe")
+    assert code == 2 and "device or pipe" in one_sentence(err)
+    assert Path("pipe").is_fifo() and not list(place.glob(".*.part"))
+
+
+def test_an_output_that_is_a_link_stays_one(place, command, one_engine):
+    Path("real").mkdir()
+    Path("out.csv").symlink_to("real/rows.csv")
+    for _ in range(2):  # the link leads first to nothing, then to a file
+        assert command("track", "clip.mp4", "--box", BOX, "--csv", "out.csv")[0] == 0
+        assert Path("out.csv").is_symlink() and len(rows_of_csv("real/rows.csv")) == FRAMES
+        Path("real/rows.csv").write_text("old")
+
+
+def test_a_folder_that_is_not_writable(place, refused, one_engine, monkeypatch):
+    def deny(self, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "touch", deny)
+    assert "cannot be written (Permission denied)" in refused("track", "clip.mp4", "--box", BOX, "-o", "out.mp4")
+
+
+def test_the_default_name_is_never_overwritten(place, refused, one_engine):
+    Path("clip-tracked.mp4").write_text("precious")
+    assert "clip-tracked.mp4 exists already" in refused("track", "clip.mp4", "--box", BOX)
+
+
+def test_a_full_disk_amid_the_video_leaves_nothing(place, refused, one_engine, monkeypatch):
+    line = fartrack.video.CsvSink._line
+
+    def fill(self, frame, track):
+        if frame.index == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return line(self, frame, track)
+
+    monkeypatch.setattr(fartrack.video.CsvSink, "_line", fill)
+    Path("out.mp4").write_text("old")
+    assert "No space left" in refused("track", "clip.mp4", "--box", BOX, "-o", "out.mp4", "--csv", "out.csv")
+
+
+# --- bad models and engines -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(place):
+    """A copy of the default model, to be damaged."""
+    folder = place / "model"
+    shutil.copytree(SHIPPED / cli.DEFAULT_MODEL, folder)
+    return folder
+
+
+def edit_json(model, **changes):
+    record = json.loads((model / "model.json").read_text())
+    record["config"].update(changes.pop("config", {}))
+    (model / "model.json").write_text(json.dumps(record | changes))
+
+
+def cut(path, share):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+def fill_with_nan(path):
+    data = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(data[:8], "little")
+    data[begin:] = b"\xff" * (len(data) - begin)
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "no weights": (lambda m: (m / "weights.safetensors").unlink(), "weights.safetensors is missing"),
+    "cut weights": (lambda m: cut(m / "weights.safetensors", 0.5), "weights.safetensors is missing, damaged"),
+    "empty weights": (lambda m: cut(m / "weights.safetensors", 0), "weights.safetensors is missing, damaged"),
+    "text weights": (lambda m: (m / "weights.safetensors").write_text("x" * 99), "weights.safetensors is missing"),
+    "nan weights": (lambda m: fill_with_nan(m / "weights.safetensors"), "do not fit together"),
+    "no graph": (lambda m: (m / "search.onnx").unlink(), "lacks search.onnx"),
+    "cut graph": (lambda m: cut(m / "template.onnx", 0.5), "template.onnx is no readable ONNX model"),
+    "another size": (lambda m: edit_json(m, config={"search_size": 256}), "do not fit together"),
+    "another trajectory": (lambda m: edit_json(m, config={"trajectory": 7}), "do not fit together"),
+    "newer": (lambda m: edit_json(m, format=99, further={}), "upgrade fartrack"),
+    "unknown field": (lambda m: edit_json(m, config={"colour": 1}), "model.json: 'colour' is no field"),
+    "bad field": (lambda m: edit_json(m, config={"depth": "six"}), "model.json: depth is 'six'"),
+    "no format": (lambda m: (m / "model.json").write_text("{}"), "is no FARTrack model"),
+    "infinite format": (lambda m: edit_json(m, format=float("inf")), "is no FARTrack model"),
+    "config is a list": (lambda m: (m / "model.json").write_text('{"format": 1, "config": [1]}'), "is no FARTrack"),
+    "not json": (lambda m: (m / "model.json").write_bytes(b"\xff\xfe{"), "is no FARTrack model"),
+    "deep json": (lambda m: (m / "model.json").write_text("[" * 100_000), "is no FARTrack model"),
+    "no model.json": (lambda m: (m / "model.json").unlink(), "is no FARTrack model"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_models(model, refused, damage):
+    harm, words = DAMAGES[damage]
+    harm(model)
+    sentence = refused("track", "clip.mp4", "--box", BOX, "--model", model, "--threads", 1, "-o", "out.mp4")
+    assert words in sentence and str(model) in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("picoo", "use " + " or ".join(shipped())),
+        ("PICO2", "use " + " or ".join(shipped())),
+        ("clip.mp4", "clip.mp4 is no FARTrack model"),
+        ("pictures", "pictures is no FARTrack model"),
+        ("", "is no FARTrack model"),
+        ("x" * 300, "xxx"),
+    ],
+)
+def test_unknown_models(place, refused, name, words):
+    assert words in refused("track", "clip.mp4", "--box", BOX, "--model", name, "-o", "out.mp4")
+    assert words in refused("demo", "--model", name)
+
+
+def test_unknown_engine(place, refused):
+    assert "onnxruntime, openvino, torch" in refused("track", "clip.mp4", "--box", BOX, "--engine", "tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("engine", "library", "extra"),
+    [
+        ("openvino", "openvino", "'fartrack[openvino]'"),
+        ("torch", "torch", "'fartrack[train]'"),
+        ("onnxruntime", "onnxruntime", "'fartrack'"),
+    ],
+)
+def test_an_engine_whose_library_is_missing(place, refused, monkeypatch, engine, library, extra):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"fartrack.engines.{engine}", raising=False)
+    sentence = refused("track", "clip.mp4", "--box", BOX, "--engine", engine)
+    assert engine in sentence and f"pip install {extra}" in sentence
+
+
+# --- usage errors, and the command as a process -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("track",),
+        ("track", "clip.mp4", "--bogus"),
+        ("track", "clip.mp4", "--start", "soon"),
+        ("track", "clip.mp4", "--threads", "0"),
+        ("track", "clip.mp4", "--box"),
+        ("track", "clip.mp4", "extra"),
+        ("follow",),
+        ("export", "checkpoint.safetensors"),
+    ],
+)
+def test_usage_errors(place, command, arguments):
+    before = holdings(".")
+    code, out, err = command(*arguments)
+    assert code == 2 and out == "" and "Error: " in err and "Traceback" not in err
+    assert holdings(".") == before
+
+
+def test_help_of_every_command(command):
+    for name in ("track", "demo", "models", "export", "version", "train"):
+        code, out, _ = command(name, "--help")
+        assert code == 0 and out.startswith("Usage: ")
+
+
+def test_as_a_process(place):
+    track = [*COMMAND, "track", "clip.mp4", "--threads", "1", "--csv", "out.csv", "--box"]
+    good = subprocess.run([*track, BOX], capture_output=True, text=True, check=False)
+    assert good.returncode == 0 and good.stderr == "" and len(rows_of_csv("out.csv")) == FRAMES
+    bad = subprocess.run([*track, "1,2,3"], capture_output=True, text=True, check=False)
+    assert bad.returncode == 2 and bad.stdout == ""
+    assert "not four numbers" in one_sentence(bad.stderr)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
+def test_a_stop_by_the_system_leaves_nothing(place):
+    slow = """
+import os, signal
+from fartrack.cli import main
+from fartrack.tracker import Tracker
+Tracker.update = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+main()
+"""
+    before = holdings(".")
+    track = [sys.executable, "-c", slow, "track", "clip.mp4", "--threads", "1", "-o", "out.mp4", "--box", BOX]
+    done = subprocess.run(track, capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert holdings(".") == before
+
+
+def test_names_that_the_terminals_encoding_lacks(place):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    track = [*COMMAND, "track", "clip.mp4", "--threads", "1", "--csv", "視頻.csv", "--box", BOX]
+    done = subprocess.run(track, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0 and done.stderr == "" and len(rows_of_csv("視頻.csv")) == FRAMES
+
+
+LEAN = """
+import sys
+from fartrack.cli import main
+sys.argv = ["fartrack", "track", "clip.mp4", "--box", sys.argv[1], "--threads", "1", "-o", "out.mp4"]
+try:
+    main()
+finally:
+    print(sorted({"torch", "openvino", "onnx", "safetensors", "tkinter"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_the_command_tracks_without_the_heavy_libraries(place):
+    done = subprocess.run([sys.executable, "-c", LEAN, BOX], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n" and "saved out.mp4" in done.stdout

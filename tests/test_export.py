@@ -1,0 +1,261 @@
+"""An exported package computes in every engine what the network computes, from one copy of the weights."""
+
+import functools
+import json
+import shutil
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+import onnx
+import torch
+from safetensors import safe_open
+
+import fartrack.export as module
+from fartrack.engines import open_engine
+from fartrack.errors import FartrackError
+from fartrack.export import WEIGHTS, export, export_checkpoint
+from fartrack.model.config import ModelConfig
+from fartrack.model.encoder import FARTrack
+from fartrack.model.start import load_weights
+from fartrack.train.checkpoint import Checkpoint, save_checkpoint
+from fartrack.train.recipe import Recipe
+from fartrack.vocabulary import BINS, NO_TRAJECTORY
+from fartrack.weights import open_package
+
+GRAPHS = ("template", "search", "search_scored")
+
+# All engines compute in single precision from the same half-precision weights, but sum in another order, and some
+# use their own exp and erf. Rows and logits here are of size 1 to 10 with roundings of 1e-7 relative, which two
+# layers raise to some 1e-6; a wrong weight, bias or axis is off by 1e-2 and more.
+TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """A function that exports a random network of either attention, once: network, folder, weights before."""
+
+    @functools.cache
+    def make(attention):
+        config = ModelConfig(
+            depth=2, width=24, heads=3, template_size=32, search_size=64, templates=3, attention=attention
+        )
+        network, generator = FARTrack(config), torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator) + ("norm" in name))
+        folder = tmp_path_factory.mktemp("export") / "model"
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        export(network, folder, {"name": "a test"})
+        return network, folder, before
+
+    return make
+
+
+@pytest.fixture(params=["cached", "joint"])
+def exported(request, exports):
+    return exports(request.param)
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def engines(request, exported):
+    """The reference in PyTorch, out of the same package, and another engine."""
+    pytest.importorskip(request.param)
+    package = open_package(exported[1])
+    return open_engine(package, "torch"), open_engine(package, request.param, threads=1)
+
+
+def inputs(config, B, T, seed=0):
+    rng = np.random.default_rng(seed)
+    z, x = config.template_size, config.search_size
+    templates = rng.integers(0, 256, (T, z, z, 3), np.uint8)
+    identities = np.minimum(np.arange(T), config.identities - 1)
+    search = rng.integers(0, 256, (B, x, x, 3), np.uint8)
+    trajectory = rng.integers(0, BINS, (B, 4 * config.trajectory))
+    trajectory[0, :4] = NO_TRAJECTORY
+    return templates, identities, search, trajectory
+
+
+def memory_of(rows, B, kept=None):
+    """The rows of all templates joined, the same for each of B targets."""
+    joined = np.concatenate(list(rows), axis=-2)[None]
+    if kept is not None:
+        joined = joined[..., kept, :]
+    return np.ascontiguousarray(np.repeat(joined, B, axis=0))
+
+
+@pytest.mark.parametrize(("B", "T", "kept"), [(1, 1, None), (1, 3, None), (2, 3, None), (5, 2, [0, 3, 4]), (3, 1, [2])])
+def test_engines_agree(engines, B, T, kept):
+    reference, engine = engines
+    templates, identities, search, trajectory = inputs(reference.config, B, T)
+    rows = reference.memorise(templates, identities)
+    np.testing.assert_allclose(engine.memorise(templates, identities), rows, **TOLERANCE)
+    memory = memory_of(rows, B, kept)
+    logits, attention = reference.search_scored(search, trajectory, memory)
+    assert logits.shape == (B, 4, BINS)
+    assert attention.shape == (B, memory.shape[-2])
+    assert logits.std() > 0.3  # otherwise the tolerance would prove nothing
+    np.testing.assert_allclose(engine.search(search, trajectory, memory), logits, **TOLERANCE)
+    own_logits, own_attention = engine.search_scored(search, trajectory, memory)
+    np.testing.assert_allclose(own_logits, logits, **TOLERANCE)
+    np.testing.assert_allclose(own_attention, attention, **TOLERANCE)
+
+
+def test_every_input_reaches_the_graphs(engines):
+    _, engine = engines
+    templates, identities, search, trajectory = inputs(engine.config, 2, 2)
+    rows = engine.memorise(templates, identities)
+    assert np.abs(engine.memorise(templates, 1 - identities) - rows).max() > 0.01
+    assert np.abs(engine.memorise(255 - templates, identities) - rows).max() > 0.01
+    memory = memory_of(rows, 2)
+    logits = engine.search(search, trajectory, memory)
+    for changed in (
+        (255 - search, trajectory, memory),
+        (search, (trajectory + 50) % BINS, memory),
+        (
+            search,
+            trajectory,
+            memory + np.float32(0.5) * np.random.default_rng(0).standard_normal(memory.shape, np.float32),
+        ),
+    ):
+        assert np.abs(engine.search(*changed) - logits).max() > 0.01
+
+
+def test_the_torch_engine_computes_what_was_exported(exported):
+    network, folder, _ = exported
+    engine = open_engine(open_package(folder), "torch")
+    templates, identities, search, trajectory = inputs(network.config, 2, 2)
+    with torch.no_grad():
+        memory = network.memorise(
+            torch.from_numpy(templates)[None].expand(2, -1, -1, -1, -1), torch.tensor([[0, 1]] * 2)
+        )
+        expected = network(torch.from_numpy(search), torch.from_numpy(trajectory), memory).logits_B4V
+    rows = engine.memorise(templates, identities)
+    np.testing.assert_allclose(engine.search(search, trajectory, memory_of(rows, 2)), expected, **TOLERANCE)
+
+
+def test_the_weights_are_half_precision_and_complete(exported):
+    network, folder, before = exported
+    with safe_open(folder / WEIGHTS, framework="np") as file:
+        names = set(file.keys())
+        assert {file.get_slice(name).get_dtype() for name in names} == {"F16"}
+    assert names == set(network.state_dict())
+    for name, tensor in load_weights(folder / WEIGHTS).items():
+        assert torch.equal(tensor, before[name].half().float())
+        assert torch.equal(tensor, network.state_dict()[name])  # the network computes what its package does
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_graphs_share_one_copy_of_the_weights(exported, graph):
+    _, folder, _ = exported
+    model = onnx.load(folder / f"{graph}.onnx", load_external_data=False)
+    shared = 0
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            assert place["location"] == WEIGHTS
+            assert int(place["offset"]) + int(place["length"]) <= (folder / WEIGHTS).stat().st_size
+            assert tensor.data_type == onnx.TensorProto.FLOAT16
+            shared += 1
+        else:
+            assert np.prod(tensor.dims) < 64, tensor.name
+    assert shared > 10 or (graph == "template" and shared >= 1)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            assert np.prod(attribute.t.dims) < 64, node.name  # nor as a constant
+
+
+def test_the_package_is_these_files(exported):
+    _, folder, _ = exported
+    assert {path.name for path in folder.iterdir()} == {"model.json", WEIGHTS, *(f"{graph}.onnx" for graph in GRAPHS)}
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing is left beside it
+    record = json.loads((folder / "model.json").read_text())
+    assert record["name"] == "a test"
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_nothing_tells_of_the_exporting_machine(exported, graph):
+    content = (exported[1] / f"{graph}.onnx").read_bytes()
+    for trace in (b"site-packages", b"/home/", b"/root/", b"/usr/", b".py", str(exported[1]).encode()):
+        assert trace not in content
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_graphs_are_valid_and_dynamic(exported, graph):
+    model = onnx.load(exported[1] / f"{graph}.onnx", load_external_data=False)
+    onnx.checker.check_model(str(exported[1] / f"{graph}.onnx"))
+    assert {entry.domain for entry in model.opset_import} <= {"", "pkg.onnxscript.torch_lib.common"}
+    axes = {i.name: [d.dim_param for d in i.type.tensor_type.shape.dim if d.dim_param] for i in model.graph.input}
+    if graph == "template":
+        assert axes == {"templates": ["T"], "identities": ["T"]}
+    else:
+        assert axes == {"search": ["B"], "trajectory": ["B"], "memory": ["B", "M"]}
+
+
+def test_a_folder_that_is_no_model_is_refused(exported, tmp_path):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.tex").write_text("years of work")
+    with pytest.raises(FartrackError, match=r"thesis holds something that is no model"):
+        export(exported[0], folder)
+    assert (folder / "chapter1.tex").read_text() == "years of work"
+
+
+def test_a_file_is_refused(exported, tmp_path):
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(FartrackError, match="model is a file"):
+        export(exported[0], tmp_path / "model")
+
+
+def test_a_missing_parent_is_named(exported, tmp_path):
+    with pytest.raises(FartrackError, match="absent does not exist"):
+        export(exported[0], tmp_path / "absent" / "model")
+
+
+def test_a_model_is_replaced_and_its_card_kept(exports, tmp_path, random_network, monkeypatch):
+    network, package, _ = exports("cached")
+    folder = shutil.copytree(package, tmp_path / "model")
+    (folder / "README.md").write_text("the card")
+    (folder / "stale.bin").write_text("from an older export")
+    monkeypatch.setattr(module, "graphs", lambda network: {})  # tracing takes seconds and is tested above
+    export(random_network(network.config, seed=1), folder)
+    assert {path.name for path in folder.iterdir()} == {"README.md", "model.json", WEIGHTS}
+    assert (folder / "README.md").read_text() == "the card"
+    replaced = random_network(network.config, seed=1).vocab.half().float()
+    assert torch.equal(load_weights(folder / WEIGHTS)["vocab"], replaced)
+
+
+def test_an_export_that_fails_leaves_the_old_model(exports, tmp_path, random_network, monkeypatch):
+    network, package, _ = exports("cached")
+    folder = shutil.copytree(package, tmp_path / "model")
+
+    def fail(graph):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(module, "_to_onnx", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        export(random_network(network.config, seed=1), folder)
+    for path in package.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_checkpoint_gives_its_average_and_what_is_known_of_the_run(tmp_path, tiny, random_network, monkeypatch):
+    recipe = Recipe(sets=4, templates=(1, 2), model=tiny())
+    raw, average = random_network(recipe.model, 0), random_network(recipe.model, 1)
+    tensors = {f"model.{k}": v for k, v in raw.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in average.state_dict().items()}
+    save_checkpoint(tmp_path / "run.safetensors", Checkpoint(50, asdict(recipe), tensors))
+    monkeypatch.setattr(module, "graphs", lambda network: {})
+    export_checkpoint(tmp_path / "run.safetensors", tmp_path / "model")
+    assert torch.equal(load_weights(tmp_path / "model" / WEIGHTS)["vocab"], average.vocab.half().float())
+    record = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert (record["steps"], record["samples"]) == (50, 50 * 4 * recipe.sampling.searches)
+    assert record["training"]["loss"] == asdict(recipe.loss)
+    assert open_package(tmp_path / "model").config == recipe.model
+    with pytest.raises(FartrackError, match="no checkpoint"):
+        export_checkpoint(tmp_path / "absent.safetensors", tmp_path / "other")

@@ -1,0 +1,149 @@
+"""Colours, degradation, and above all: where a pasted object is said to lie, it lies."""
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from fartrack.train.data.augment import Cutout, Tone, degrade
+
+S = 200
+
+
+def blob(rng):
+    """A random mask that touches all four edges of its array."""
+    canvas = np.zeros((160, 160), np.uint8)
+    centre = np.array([80, 80])
+    for _ in range(rng.integers(1, 4)):
+        axes = tuple(rng.integers(12, 40, 2).tolist())
+        place = tuple((centre + rng.integers(-20, 21, 2)).tolist())
+        cv2.ellipse(canvas, place, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
+    rows, columns = np.flatnonzero(canvas.any(1)), np.flatnonzero(canvas.any(0))
+    return canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(bool)
+
+
+def painted_extent(crop):
+    """Corners of what is more than half white."""
+    white = crop[..., 0] > 127
+    rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_extent_is_what_is_painted(seed):
+    rng = np.random.default_rng(seed)
+    mask = blob(rng)
+    cutout = Cutout(np.full((*mask.shape, 3), 255, np.uint8), mask)
+    crop = np.zeros((S, S, 3), np.uint8)
+    extent = cutout.paste(
+        crop,
+        rng.uniform(80, 120, 2),
+        np.exp(rng.uniform(np.log(12), np.log(75))),
+        rng.uniform(-np.pi, np.pi),
+        np.exp(rng.uniform(-0.3, 0.3)),
+        bool(seed % 2),
+    )
+    # A slanted mask's stairs and its soft edge leave up to a pixel either way.
+    np.testing.assert_allclose(extent, painted_extent(crop), atol=1.5)
+
+
+@pytest.mark.parametrize("size", [10, 30, 90])
+def test_a_rectangle_lies_exactly_where_it_is_put(size):
+    mask = np.ones((30, 60), bool)
+    cutout, crop = Cutout(np.full((30, 60, 3), 255, np.uint8), mask), np.zeros((S, S, 3), np.uint8)
+    extent = cutout.paste(crop, np.array([100.0, 90.0]), size, 0, 1.2, False)
+    half = size * np.sqrt([2 * 1.2, 0.5 / 1.2]) / 2
+    np.testing.assert_allclose(extent, [*(np.array([100, 90]) - half), *(np.array([100, 90]) + half)], atol=1e-6)
+    np.testing.assert_allclose(extent, painted_extent(crop), atol=1)
+
+
+def test_a_quarter_turn_exchanges_the_sides():
+    cutout = Cutout(np.full((20, 80, 3), 255, np.uint8), np.ones((20, 80), bool))
+    extent = cutout.paste(np.zeros((S, S, 3), np.uint8), np.array([100.0, 100.0]), 40, np.pi / 2, 1, False)
+    np.testing.assert_allclose(extent, [90, 60, 110, 140], atol=1e-6)
+
+
+def test_a_thin_object_that_is_shrunk_has_an_extent():
+    mask = np.eye(150, dtype=bool)
+    cutout = Cutout(np.full((150, 150, 3), 255, np.uint8), mask)
+    extent = cutout.paste(np.zeros((S, S, 3), np.uint8), np.array([100.0, 100.0]), 12, 0, 1, False)
+    np.testing.assert_allclose(extent, [94, 94, 106, 106], atol=1)
+
+
+def test_only_the_object_is_laid_over():
+    rng = np.random.default_rng(0)
+    ground = rng.integers(0, 256, (S, S, 3), np.uint8)
+    mask = np.zeros((40, 40), bool)
+    mask[:, :10] = mask[:10] = mask[:, -10:] = True  # an arch: what is under it stays
+    crop = ground.copy()
+    Cutout(np.full((40, 40, 3), 7, np.uint8), mask).paste(crop, np.array([100.0, 100.0]), 40, 0, 1, False)
+    changed = (crop != ground).any(-1)
+    assert (crop[82:118, 82:88] == 7).all()
+    assert not changed[94:, 94:106].any()
+    assert not changed[:79].any()
+    assert not changed[121:].any()
+
+
+def test_mirroring_exchanges_left_and_right():
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :20] = 255
+    halves = {}
+    for mirror in (False, True):
+        crop = np.full((S, S, 3), 128, np.uint8)
+        Cutout(pixels, np.ones((20, 40), bool)).paste(crop, np.array([100.0, 100.0]), 80, 0, 1, mirror)
+        halves[mirror] = crop[100, 70, 0], crop[100, 130, 0]
+    assert halves == {False: (255, 0), True: (0, 255)}
+
+
+def test_an_object_half_outside_keeps_its_whole_extent():
+    cutout = Cutout(np.full((40, 40, 3), 255, np.uint8), np.ones((40, 40), bool))
+    crop = np.zeros((S, S, 3), np.uint8)
+    extent = cutout.paste(crop, np.array([0.0, 100.0]), 40, 0, 1, False)
+    np.testing.assert_allclose(extent, [-20, 80, 20, 120], atol=1e-6)
+    np.testing.assert_array_equal(painted_extent(crop), [0, 80, 20, 120])
+
+
+def test_a_tone_without_strength_changes_nothing():
+    crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(Tone.draw(np.random.default_rng(1), 0.0).apply(crop), crop)
+
+
+def test_contrast_turns_around_middle_grey():
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+    changed = Tone(np.array([0.5, 1.0, 2.0]), np.array([0.0, 10.0, 0.0])).apply(ramp).astype(int)
+    assert changed[128].tolist() == [[128, 138, 128]]
+    assert changed[28].tolist() == [[78, 38, 0]]
+    assert changed[228].tolist() == [[178, 238, 255]]
+
+
+def test_grey_takes_out_all_colour():
+    crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    grey = Tone.draw(np.random.default_rng(1), 1.0, grey=1.0).apply(crop)
+    assert (grey == grey[..., :1]).all()
+    assert grey.std() > 5
+    colours = (Tone.draw(np.random.default_rng(seed), 1.0, grey=0.0) for seed in range(50))
+    assert not any(tone.grey for tone in colours)
+
+
+def test_degrading_is_a_matter_of_probability():
+    crop = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    rng = np.random.default_rng(1)
+    assert all(degrade(rng, crop, 0.0) is crop for _ in range(20))
+    changed = [degrade(rng, crop, 0.5) is not crop for _ in range(400)]
+    assert 150 < sum(changed) < 250  # five deviations of 400 fair coins
+
+
+@pytest.mark.parametrize("size", [32, 112, 224])
+def test_degraded_crops_show_the_same_thing(size):
+    coarse = np.random.default_rng(0).integers(40, 216, (4, 4, 3), np.uint8)
+    crop = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    before, changed = crop.copy(), 0
+    for seed in range(40):
+        worse = degrade(np.random.default_rng(seed), crop, 1.0)
+        assert worse.shape == crop.shape
+        assert worse.dtype == np.uint8
+        changed += not np.array_equal(worse, crop)
+        assert np.corrcoef(worse.ravel(), crop.ravel())[0, 1] > 0.8, seed
+    assert changed > 20  # the slightest blur of a small crop is none
+    np.testing.assert_array_equal(crop, before)

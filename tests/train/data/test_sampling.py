@@ -1,0 +1,261 @@
+"""Samples: the box frames the target, the past leads up to it, and every share is honoured."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from fartrack.errors import FartrackError
+from fartrack.train.data import sampling
+from fartrack.train.data.augment import Cutout, Tone
+from fartrack.train.data.sampling import Sampler, SamplingConfig, mirror_tokens
+from fartrack.train.data.store import Picture, Store, write_store
+from fartrack.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centres, encode
+
+# Ground of tests/train/conftest.py, and nothing laid over or taken from the picture.
+GROUND_BGR = (120, 90, 60)
+CLEAN = SamplingConfig(distractor=0, occluder=0, degrade=0, grey=0, doubtful_template=0)
+CLIPS = replace(CLEAN, clips=1, stills=0, regions=0)
+STILLS = replace(CLEAN, clips=0, stills=1, regions=0, paste=0)
+PASTED = replace(STILLS, paste=1)
+REGIONS = replace(CLEAN, clips=0, stills=0, regions=1)
+
+
+@pytest.fixture
+def model(tiny):
+    return tiny(template_size=64, search_size=128)
+
+
+@pytest.fixture
+def sampler(synthetic_store, model):
+    store = Store.open(synthetic_store())
+    return lambda config, **changes: Sampler(store, replace(model, **changes), config)
+
+
+@pytest.fixture
+def plain_background(monkeypatch):
+    """Pasted objects lie on plain ground; the store's pictures would show a second target."""
+    monkeypatch.setattr(Sampler, "_background", lambda self, rng, size: np.full((size, size, 3), GROUND_BGR, np.uint8))
+
+
+def red_extent(crop):
+    """Corners, in pixels, of the red in an RGB crop; colours are changed, so red is what is by far the reddest."""
+    redness = crop[..., 0].astype(float) - crop[..., 2]
+    red = redness > 0.4 * redness.max()
+    rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+
+
+def draws(sampler, count, templates=2):
+    return [sampler.draw(np.random.default_rng(seed), templates) for seed in range(count)]
+
+
+def test_shapes_and_types(sampler):
+    for config in (CLIPS, STILLS, PASTED, REGIONS):
+        for sample in draws(sampler(config), 3, templates=3):
+            assert (sample.templates.shape, sample.templates.dtype) == ((3, 64, 64, 3), np.uint8)
+            assert (sample.search.shape, sample.search.dtype) == ((3, 128, 128, 3), np.uint8)
+            assert (sample.trajectory.shape, sample.trajectory.dtype) == ((3, 12), np.int64)
+            assert (sample.boxes.shape, sample.boxes.dtype) == ((3, 4), np.float32)
+
+
+@pytest.mark.parametrize("config", [SamplingConfig(), CLIPS, STILLS, PASTED, REGIONS])
+def test_a_draw_depends_on_its_generator_alone(sampler, config):
+    first = draws(sampler(config), 4)
+    again = sampler(config)
+    again.draw(np.random.default_rng(99), 5)
+    for one, two in zip(first, draws(again, 4), strict=True):
+        for name in ("templates", "search", "trajectory", "boxes"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert not np.array_equal(first[0].boxes, first[1].boxes)
+
+
+@pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])
+def test_the_box_frames_the_target(sampler, plain_background, config):
+    seen = 0
+    for seed, sample in enumerate(draws(sampler(config), 40)):
+        for crop, box in zip(sample.search, sample.boxes, strict=True):
+            if config is PASTED and (box.min() < 0 or box.max() > 1):
+                continue  # a turned target that the crop's edge cuts shows less than its extent
+            # One pixel of soft edge and, where a pasted target is turned, half a pixel of its soft corners.
+            np.testing.assert_allclose(red_extent(crop), np.clip(box * 128, 0, 128), atol=2, err_msg=str(seed))
+            seen += 1
+    assert seen > 60
+
+
+@pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])
+def test_templates_show_the_target_in_their_middle(sampler, plain_background, config):
+    extents = np.array([red_extent(crop) for s in draws(sampler(config), 40) for crop in s.templates]) / 64
+    centre, size = (extents[:, :2] + extents[:, 2:]) / 2, np.sqrt((extents[:, 2:] - extents[:, :2]).prod(1))
+    assert np.abs(centre - 0.5).max() < 0.3
+    np.testing.assert_allclose(np.median(centre, 0), 0.5, atol=0.03)
+    assert np.median(size) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_region_is_the_same_in_every_crop(tmp_path, model, monkeypatch):
+    """On a picture whose colours tell the place, all search crops of a set say where the region lies."""
+    y, x = np.mgrid[:200, :250].astype(np.uint8)
+    write_store(tmp_path, [Picture(np.stack([x, y, np.zeros_like(x)], -1), ())])
+    monkeypatch.setattr(sampling.Tone, "draw", lambda *_, **__: Tone(np.ones(3), np.zeros(3)))
+    sampler = Sampler(Store.open(tmp_path), model, REGIONS)
+    for sample in draws(sampler, 30):
+        places = []
+        for crop, box in zip(sample.search, sample.boxes, strict=True):
+            column, row = (np.clip((box[:2] + box[2:]) / 2 * 128, 0, 127)).astype(int)
+            places.append(crop[row, column, 2:0:-1].astype(float))
+        # A crop's pixel spans up to ten of the picture's, and the place is read to one of the crop's pixels.
+        assert np.ptp(places, axis=0).max() < 12
+        middle = sample.templates[0, 32, 32, 2:0:-1].astype(float)
+        assert np.abs(places[0] - middle).max() < 25
+
+
+def test_regions_differ(sampler):
+    sizes = [np.sqrt((s.boxes[0, 2:] - s.boxes[0, :2]).prod()) for s in draws(sampler(REGIONS), 20)]
+    assert 0.1 < np.median(sizes) < 0.5
+    assert np.std(sizes) > 0.01
+
+
+@pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED, REGIONS], ids=["clips", "stills", "pasted", "regions"])
+def test_the_window_is_centred_on_the_last_box(sampler, config):
+    for sample in draws(sampler(replace(config, drop_trajectory=0, wrong_trajectory=0)), 30):
+        last = centres(sample.trajectory[:, -4:])
+        np.testing.assert_allclose((last[:, :2] + last[:, 2:]) / 2, 0.5, atol=BIN_WIDTH)
+        size = np.sqrt((last[:, 2:] - last[:, :2]).prod(1))
+        np.testing.assert_allclose(size, 0.25, atol=2 * BIN_WIDTH)  # the search factor is 4
+
+
+def test_trajectories_are_withheld_as_often_as_asked(sampler):
+    for share in (0, 1):
+        tokens = np.concatenate([s.trajectory for s in draws(sampler(replace(STILLS, drop_trajectory=share)), 20)])
+        assert (tokens == NO_TRAJECTORY).mean() == share
+    half = np.concatenate([s.trajectory for s in draws(sampler(replace(STILLS, drop_trajectory=0.5)), 100)])
+    withheld = (half == NO_TRAJECTORY).all(1)
+    assert ((half == NO_TRAJECTORY).any(1) == withheld).all()  # all of a crop's boxes or none
+    assert 0.35 < withheld.mean() < 0.65  # five deviations of 300 fair coins
+
+
+def test_wrong_trajectories_are_off(sampler):
+    for share, off in ((0, False), (1, True)):
+        config = replace(STILLS, drop_trajectory=0, wrong_trajectory=share)
+        last = centres(np.concatenate([s.trajectory for s in draws(sampler(config), 20)])[:, -4:])
+        assert (np.abs((last[:, :2] + last[:, 2:]) / 2 - 0.5).mean() > 0.1) == off
+
+
+@pytest.mark.parametrize("trajectory", [0, 1, 7])
+@pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED, REGIONS], ids=["clips", "stills", "pasted", "regions"])
+def test_any_length_of_trajectory(sampler, config, trajectory):
+    for sample in draws(sampler(config, trajectory=trajectory), 6):
+        assert sample.trajectory.shape == (3, 4 * trajectory)
+        assert ((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2 > 0).all()
+        assert ((sample.boxes[:, :2] + sample.boxes[:, 2:]) / 2 < 1).all()
+
+
+def test_mirrored_tokens():
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-0.4, 1.0, (50, 7, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0.05, 0.4, (50, 7, 2))], axis=-1)
+    tokens = encode(boxes).reshape(50, 28)
+    mirrored = mirror_tokens(tokens)
+    np.testing.assert_array_equal(mirror_tokens(mirrored), tokens)
+    expected = encode(np.stack([1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], -1))
+    assert np.abs(mirrored - expected.reshape(50, 28)).max() <= 1
+    assert (mirrored != tokens).any(1).all()
+
+
+def test_a_withheld_trajectory_is_its_own_mirror_image():
+    tokens = np.full((2, 12), NO_TRAJECTORY)
+    tokens[1] = np.arange(12)
+    mirrored = mirror_tokens(tokens)
+    assert (mirrored[0] == NO_TRAJECTORY).all()
+    assert mirrored[1, :4].tolist() == [BINS - 1 - 2, 1, BINS - 1 - 0, 3]
+    assert mirror_tokens(np.zeros((3, 0), np.int64)).shape == (3, 0)
+
+
+def refuse(*_, **__):
+    raise AssertionError("this was switched off")
+
+
+@pytest.mark.parametrize(
+    ("config", "switched_off"),
+    [
+        (replace(CLEAN, clips=0, stills=0.5, regions=0.5), "_clip"),
+        (replace(CLEAN, clips=0.5, stills=0, regions=0.5), "_pasted"),
+        (replace(CLEAN, clips=0.5, stills=0.5, regions=0), "_region"),
+        (replace(CLEAN, clips=0, stills=1, regions=0, paste=0), "_pasted"),
+    ],
+)
+def test_a_share_of_zero_is_never_drawn(sampler, monkeypatch, config, switched_off):
+    monkeypatch.setattr(Sampler, switched_off, refuse)
+    assert len(draws(sampler(config), 40)) == 40
+    with pytest.raises(AssertionError, match="switched off"):
+        draws(sampler(replace(SamplingConfig(), paste=1)), 40)
+
+
+def test_clutter_of_share_zero_is_never_laid(sampler, monkeypatch):
+    monkeypatch.setattr(Cutout, "paste", refuse)
+    assert len(draws(sampler(STILLS), 20)) == 20
+    for name in ("distractor", "occluder"):
+        with pytest.raises(AssertionError, match="switched off"):
+            draws(sampler(replace(STILLS, **{name: 1})), 1)
+
+
+def test_clutter_leaves_the_picture_and_the_box_alone(sampler):
+    """Crops are laid over, never the store; and the target stays where it is under its occluder."""
+    config = replace(STILLS, distractor=1, occluder=1)
+    sampler = sampler(config)
+    before = sampler.store.pixels.copy()
+    for sample in draws(sampler, 10):
+        assert (sample.boxes[:, 2:] > sample.boxes[:, :2]).all()
+    np.testing.assert_array_equal(sampler.store.pixels, before)
+
+
+def test_grey_sets(sampler):
+    for share in (0, 1):
+        for sample in draws(sampler(replace(STILLS, grey=share)), 10):
+            for crop in (*sample.templates, *sample.search):
+                assert (np.ptp(crop.astype(int), axis=-1).max() < 50) == (share == 1)  # crops keep a slight tint
+
+
+def test_doubtful_templates_are_never_the_first(sampler):
+    config = replace(STILLS, doubtful_template=1)
+    rng = np.random.default_rng(0)
+    later = [np.hypot(*sampler(config)._template_jitter(rng, later=True)[0]) for _ in range(50)]
+    first = [np.hypot(*sampler(config)._template_jitter(rng, later=False)[0]) for _ in range(50)]
+    assert min(later) >= 0.4 > max(first)
+
+
+@pytest.mark.parametrize(
+    ("stored", "config", "name"),
+    [
+        ({"clips": 0}, CLIPS, "clips"),
+        ({"stills": 0}, STILLS, "stills"),
+        ({"stills": 0, "clips": 0}, REGIONS, "regions"),
+    ],
+)
+def test_missing_data_are_named(synthetic_store, model, stored, config, name):
+    store = Store.open(synthetic_store(**stored))
+    with pytest.raises(FartrackError, match=f"nothing for {name}; set its share to 0"):
+        Sampler(store, model, config)
+
+
+def test_stills_without_masks_are_not_pasted(synthetic_store, model):
+    sampler = Sampler(Store.open(synthetic_store(masks=False)), model, replace(PASTED, distractor=1, occluder=1))
+    for sample in draws(sampler, 5):
+        assert np.isfinite(sample.boxes).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, -0.1) for name in SamplingConfig.__dataclass_fields__ if name not in ("searches", "reach")]
+    + [("searches", 0), ("searches", 1.5), ("reach", 0), ("clips", 1.1), ("grey", float("nan")), ("near", "0.1")],
+)
+def test_a_bad_field_is_named(name, value):
+    with pytest.raises(FartrackError, match=f"^{name} is "):
+        SamplingConfig(**{name: value})
+
+
+def test_all_shares_at_zero_are_refused():
+    with pytest.raises(FartrackError, match="clips, stills and regions are all 0"):
+        SamplingConfig(clips=0, stills=0, regions=0)

@@ -336,3 +336,9 @@ print(sorted({"torch", "openvino", "onnx", "safetensors", "typer", "click", "ric
 def test_tracking_imports_none_of_the_heavy_libraries():
     done = subprocess.run([sys.executable, "-c", LEAN], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_video_is_refused_to_a_tracker_of_rgb_frames(tmp_path):
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(FartrackError, match="BGR order"):
+        next(fartrack.track_video(tmp_path, (8, 8, 16, 16), tracker=fartrack.load(color="rgb")))

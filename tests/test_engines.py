@@ -46,16 +46,17 @@ def engine():
     return get
 
 
-@pytest.fixture(scope="module", params=["demo", "sequence"])
-def clip(request, demo_clip):
-    """Frames of a video, the true boxes, and its name."""
-    if request.param == "demo":
-        return *demo_clip, request.param
+@pytest.fixture(scope="module", params=[("demo", 1.0), ("demo", RETENTION), ("sequence", 1.0)], ids=str)
+def case(request, demo_clip):
+    """A clip (its frames, its true boxes and its name) and a retention to track it with."""
+    name, retention = request.param
+    if name == "demo":
+        return (*demo_clip, name), retention
     if not SEQUENCES.is_dir():
         pytest.skip("no validation sequences (shared/data/video/val) beside the repository")
     with frames_from_source(SEQUENCES / f"{SEQUENCE}.mp4") as source:
         frames = [frame.image for frame in islice(source, FRAMES)]
-    return frames, read_boxes(SEQUENCES / f"{SEQUENCE}.txt")[:FRAMES], request.param
+    return (frames, read_boxes(SEQUENCES / f"{SEQUENCE}.txt")[:FRAMES], name), retention
 
 
 @pytest.fixture(scope="module")
@@ -89,27 +90,25 @@ def agree(first, second, steps):
     np.testing.assert_allclose(scores[0][same], scores[1][same], atol=SCORE_TOLERANCE)
 
 
-@pytest.mark.parametrize("retention", [1.0, RETENTION])
 @pytest.mark.parametrize("name", OTHERS)
-def test_engines_agree_in_the_closed_loop(loop, clip, name, retention):
-    agree(loop(REFERENCE, clip, retention)[1], loop(name, clip, retention)[1], steps=4)
+def test_engines_agree_in_the_closed_loop(loop, case, name):
+    agree(loop(REFERENCE, *case)[1], loop(name, *case)[1], steps=4)
 
 
-@pytest.mark.parametrize("retention", [1.0, RETENTION])
 @pytest.mark.parametrize("name", OTHERS)
-def test_engines_agree_step_by_step_from_the_same_state(engine, loop, clip, name, retention):
-    states, expected = loop(REFERENCE, clip, retention)
+def test_engines_agree_step_by_step_from_the_same_state(engine, loop, case, name):
+    (frames, _, _), retention = case
+    states, expected = loop(REFERENCE, *case)
     tracker = Tracker(engine(name), TrackerSettings(retention=retention))
     steps = range(0, FRAMES - 1, 3)
-    tracks = [tracker.step(states[i], clip[0][i + 1])[1] for i in steps]
+    tracks = [tracker.step(states[i], frames[i + 1])[1] for i in steps]
     agree([expected[i] for i in steps], tracks, steps=1)
 
 
-@pytest.mark.parametrize("retention", [1.0, RETENTION])
-def test_the_loop_tracks(loop, clip, retention):
+def test_the_loop_tracks(loop, case):
     # Else agreement would say nothing: engines that see nothing agree as well.
-    _, tracks = loop(REFERENCE, clip, retention)
-    assert iou([track.box for track in tracks], clip[1][1:]).mean() > 0.5
+    _, tracks = loop(REFERENCE, *case)
+    assert iou([track.box for track in tracks], case[0][1][1:]).mean() > 0.5
 
 
 @pytest.mark.parametrize("name", [REFERENCE, *OTHERS])
@@ -136,11 +135,11 @@ def test_engines_keep_the_same_tokens(loop, demo_clip, name):
     assert min(shared) >= round(RETENTION * 49) - 1
 
 
-def test_a_graph_serves_any_number_of_templates_and_crops(engine, clip):
+def test_a_graph_serves_any_number_of_templates_and_crops(engine, demo_clip):
     # One batch of two crops must say what two batches of one do.
-    reference, frames = engine(REFERENCE), clip[0]
+    reference, (frames, truth) = engine(REFERENCE), demo_clip
     tracker = Tracker(reference)
-    state = tracker.start(frames[0], clip[1][0])
+    state = tracker.start(frames[0], truth[0])
     rows = state.memory.history[0].rows[None]
     crops = np.stack([frame[:224, :224] for frame in frames[:2]])
     tokens = np.tile(np.arange(12, dtype=np.int64) * 40, (2, 1))

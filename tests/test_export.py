@@ -259,3 +259,12 @@ def test_a_checkpoint_gives_its_average_and_what_is_known_of_the_run(tmp_path, t
     assert open_package(tmp_path / "model").config == recipe.model
     with pytest.raises(FartrackError, match="no checkpoint"):
         export_checkpoint(tmp_path / "absent.safetensors", tmp_path / "other")
+
+
+def test_a_checkpoint_without_averaged_weights_is_refused(tmp_path, tiny):
+    path = tmp_path / "failed-batch.safetensors"
+    recipe = asdict(Recipe(model=tiny(), templates=(1, 2)))
+    save_checkpoint(path, Checkpoint(3, recipe, {"search": torch.zeros(2)}))
+    with pytest.raises(FartrackError, match="no averaged weights"):
+        export_checkpoint(path, tmp_path / "model")
+    assert not (tmp_path / "model").exists()

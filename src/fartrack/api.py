@@ -8,6 +8,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from fartrack.engines import EngineName, open_engine
+from fartrack.errors import FartrackError
 from fartrack.tracker import Color, Track, Tracker, TrackerSettings
 from fartrack.video.sources import Frame, FrameSource, frames_from_source
 from fartrack.weights import open_package
@@ -68,6 +69,8 @@ def track_video(
 
 def track_frames(tracker: Tracker, frames: FrameSource, box: ArrayLike) -> Iterator[tuple[Frame, Track]]:
     """Every frame of an open source with its track; see :func:`track_video`."""
+    if tracker.color != "bgr":
+        raise FartrackError("Videos are read in BGR order; load the tracker with color='bgr'.")
     for number, frame in enumerate(frames):
         if number == 0:
             yield frame, tracker.init(frame.image, box)

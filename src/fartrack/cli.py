@@ -58,7 +58,7 @@ def track(
     json: Annotated[Path | None, typer.Option(help="the same as JSON")] = None,
     txt: Annotated[Path | None, typer.Option(help="x,y,w,h a line, as GOT-10k has it")] = None,
     show: Annotated[
-        bool, typer.Option(help="show the frames while tracking; on for live sources with a display")
+        bool, typer.Option(help="show the frames while tracking; on for a live source without an output")
     ] = False,
     model: Model = DEFAULT_MODEL,
     engine: Engine = "onnxruntime",

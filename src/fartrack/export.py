@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack, Output
 from fartrack.train.checkpoint import load_checkpoint
+from fartrack.train.loop import CHECKPOINT
 from fartrack.train.recipe import Recipe
 from fartrack.weights import FORMAT
 
@@ -147,7 +148,10 @@ def export_checkpoint(checkpoint: Path, folder: Path) -> None:
     run = load_checkpoint(checkpoint)
     recipe = Recipe.from_dict(run.recipe)
     network = FARTrack(recipe.model)
-    network.load_state_dict(run.part("ema"))
+    try:
+        network.load_state_dict(run.part("ema"))
+    except RuntimeError:
+        raise FartrackError(f"{checkpoint} has no averaged weights of its model; give a run's {CHECKPOINT}.") from None
     training = {key: value for key, value in run.recipe.items() if key != "model"}
     export(network, folder, {"samples": run.step * recipe.batch, "steps": run.step, "training": training})
 

@@ -58,7 +58,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         FartrackError: the file is missing, damaged, or no checkpoint of a training run.
     """
     if not path.is_file():
-        raise FartrackError(f"There is no checkpoint {path}; start the run without --resume.")
+        raise FartrackError(f"There is no checkpoint {path}; check the path, or start the run without --resume.")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -147,7 +147,7 @@ class LiveView:
         if self._ended:
             return False
         if self._window is None:
-            self._window = _Window(self._title, image, otherwise="track without showing the frames")
+            self._window = _Window(self._title, image, otherwise="name an output instead, such as -o out.mp4")
             for key in ("q", "Q", "<Escape>"):
                 self._window.root.bind(key, lambda event: self._end())
             self._window.root.protocol("WM_DELETE_WINDOW", self._end)

@@ -268,3 +268,18 @@ def test_a_checkpoint_without_averaged_weights_is_refused(tmp_path, tiny):
     with pytest.raises(FartrackError, match="no averaged weights"):
         export_checkpoint(path, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_an_exit_of_a_network_is_exported_as_a_shallower_model(tmp_path, tiny):
+    network = FARTrack(tiny(depth=3))
+    tensors = {f"ema.{name}": tensor for name, tensor in network.state_dict().items()}
+    path = tmp_path / "run.safetensors"
+    save_checkpoint(path, Checkpoint(3, asdict(Recipe(model=tiny(depth=3), templates=(1, 2))), tensors))
+    with pytest.raises(FartrackError, match="no exit after layer 4; give 1 to 3"):
+        export_checkpoint(path, tmp_path / "model", depth=4)
+    export_checkpoint(path, tmp_path / "model", depth=2)
+    package = open_package(tmp_path / "model")
+    assert package.config.depth == 2
+    weights = load_weights(tmp_path / "model" / WEIGHTS)
+    assert {name.split(".")[1] for name in weights if name.startswith("blocks.")} == {"0", "1"}
+    torch.testing.assert_close(weights["blocks.1.qkv.weight"], network.blocks[1].qkv.weight.detach().half().float())

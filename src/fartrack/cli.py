@@ -137,11 +137,12 @@ def models() -> None:
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors of a training run")],
     folder: Annotated[Path, typer.Argument(help="where the model goes")],
+    depth: Annotated[int | None, typer.Option(help="only the first layers, as an exit of the network")] = None,
 ) -> None:
     """Turn a training run's averaged weights into a model that tracks without PyTorch."""
     with needs_train():
         from fartrack.export import export_checkpoint
-    export_checkpoint(checkpoint, folder)
+    export_checkpoint(checkpoint, folder, depth)
     print(f"saved {folder}")
 
 

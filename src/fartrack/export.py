@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack, Output
+from fartrack.model.start import start_from
 from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.loop import CHECKPOINT
 from fartrack.train.recipe import Recipe
@@ -139,19 +140,25 @@ def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = No
         part.rename(folder)
 
 
-def export_checkpoint(checkpoint: Path, folder: Path) -> None:
+def export_checkpoint(checkpoint: Path, folder: Path, depth: int | None = None) -> None:
     """Export the averaged weights of a training run's checkpoint, with what is known of the run.
 
+    Args:
+        checkpoint: of the run.
+        folder: see :func:`export`.
+        depth: an exit of the network, the number of its first layers that are exported; None for all.
+
     Raises:
-        FartrackError: no readable checkpoint, or see :func:`export`.
+        FartrackError: no readable checkpoint, no such exit, or see :func:`export`.
     """
     run = load_checkpoint(checkpoint)
     recipe = Recipe.from_dict(run.recipe)
-    network = FARTrack(recipe.model)
-    try:
-        network.load_state_dict(run.part("ema"))
-    except RuntimeError:
-        raise FartrackError(f"{checkpoint} has no averaged weights of its model; give a run's {CHECKPOINT}.") from None
+    if depth is not None and not 1 <= depth <= recipe.model.depth:
+        raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {recipe.model.depth}.")
+    network = FARTrack(replace(recipe.model, depth=depth or recipe.model.depth))
+    average = run.part("ema")
+    if not average or start_from(network, average):
+        raise FartrackError(f"{checkpoint} has no averaged weights of its model; give a run's {CHECKPOINT}.")
     training = {key: value for key, value in run.recipe.items() if key != "model"}
     export(network, folder, {"samples": run.step * recipe.batch, "steps": run.step, "training": training})
 

@@ -126,6 +126,7 @@ def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = No
             {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()},
             part / WEIGHTS,
         )
+        (part / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone
         for name, graph in graphs(network).items():
             model = _to_onnx(graph)
             _share_weights(model, network, part / WEIGHTS)

@@ -50,7 +50,7 @@ class TrackerSettings:
     """
 
     templates: int = 5
-    interval: int = 10
+    interval: int = 20
     template_score: float = 0.5
     hold_score: float = 0.1
     capacity: int = 16

@@ -67,7 +67,7 @@ def loop(engine):
     def run(name, clip, retention):
         frames, truth, key = clip
         if (name, key, retention) not in done:
-            tracker = Tracker(engine(name), TrackerSettings(retention=retention))
+            tracker = Tracker(engine(name), TrackerSettings(retention=retention, interval=10))
             states, tracks = [tracker.start(frames[0], truth[0])], []
             for frame in frames[1:]:
                 state, track = tracker.step(states[-1], frame)
@@ -99,7 +99,7 @@ def test_engines_agree_in_the_closed_loop(loop, case, name):
 def test_engines_agree_step_by_step_from_the_same_state(engine, loop, case, name):
     (frames, _, _), retention = case
     states, expected = loop(REFERENCE, *case)
-    tracker = Tracker(engine(name), TrackerSettings(retention=retention))
+    tracker = Tracker(engine(name), TrackerSettings(retention=retention, interval=10))
     steps = range(0, FRAMES - 1, 3)
     tracks = [tracker.step(states[i], frames[i + 1])[1] for i in steps]
     agree([expected[i] for i in steps], tracks, steps=1)

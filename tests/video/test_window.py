@@ -120,7 +120,9 @@ def test_without_a_display():
         pytest.skip("a display is always there on this system")
     lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     first, second = lines.splitlines()
-    assert first.endswith("; pass the box as --box x,y,w,h.") and second.endswith("without showing the frames.")
+    assert first.endswith("; pass the box as --box x,y,w,h.") and second.endswith(
+        "name an output instead, such as -o out.mp4."
+    )
 
 
 def test_without_tkinter(monkeypatch):

@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_the_package_is_these_files(exported):
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_nothing_tells_of_the_exporting_machine(exported, graph):
     content = (exported[1] / f"{graph}.onnx").read_bytes()
-    for trace in (b"site-packages", b"/home/", b"/root/", b"/usr/", b".py", str(exported[1]).encode()):
+    for trace in (b"site-packages", str(Path.home()).encode(), b"/usr/", b".py", str(exported[1]).encode()):
         assert trace not in content
 
 

@@ -109,15 +109,15 @@ class Store:
 
 
 class StoreWriter:
-    """Writes a store picture by picture; the folder is a store only once the writer is closed without an error."""
+    """Writes a store picture by picture, under temporary names until the writer is closed without an error."""
 
     def __init__(self, folder: Path) -> None:
-        """Start a new store in ``folder``, which is made; what stood there is replaced at the end."""
+        """Start a new store in ``folder``, which is made; a store that stands there is replaced at the end."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        (folder / "index.safetensors").unlink(missing_ok=True)
-        self._pixels = (folder / "pixels.bin").open("wb")
-        self._masks = (folder / "masks.bin").open("wb")
+        self._parts = {name: folder / f"{name}.part" for name in ("pixels.bin", "masks.bin", "index.safetensors")}
+        self._pixels = self._parts["pixels.bin"].open("wb")
+        self._masks = self._parts["masks.bin"].open("wb")
         self._sequences: dict[str, int] = {}
         self._rows: dict[str, list[object]] = {name: [] for name in ("offset", "size", "sequence", "boxes", "masks")}
         self._first = [0]
@@ -154,10 +154,12 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files; without an error, write the index that makes the folder a store."""
+        """Without an error, put the files in their places; with one, leave the folder as it was."""
         self._pixels.close()
         self._masks.close()
         if kind is not None:
+            for part in self._parts.values():
+                part.unlink(missing_ok=True)
             return
         index = {
             "offset": np.array(self._rows["offset"], np.int64),
@@ -167,9 +169,11 @@ class StoreWriter:
             "boxes": np.array(self._rows["boxes"], np.float64).reshape(-1, 4),
             "masks": np.array(self._rows["masks"], np.int64).reshape(-1, 5),
         }
-        part = self.folder / "index.part"
-        save_file(index, part)
-        part.rename(self.folder / "index.safetensors")
+        save_file(index, self._parts["index.safetensors"])
+        # Without its index a folder is no store, so an old index never points into new pixels.
+        (self.folder / "index.safetensors").unlink(missing_ok=True)
+        for name, part in self._parts.items():
+            part.replace(self.folder / name)
 
 
 def write_store(folder: Path, pictures: Iterable[Picture]) -> None:

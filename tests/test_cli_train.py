@@ -1,0 +1,120 @@
+"""The whole way on the command line: prepare, train, resume, export, track."""
+
+import sys
+
+import av
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the extra 'train' is not installed")
+
+from fartrack.cli import main
+
+RECIPE = """
+steps = {steps}
+sets = 2
+templates = [1, 2]
+warmup = 0
+decay = 0
+precision = "fp32"
+
+[model]
+depth = 2
+width = 24
+heads = 3
+template_size = 32
+search_size = 64
+templates = 2
+
+[sampling]
+stills = 0.0
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function that runs the command and returns its exit code, output and error output."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fartrack", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """A folder with one packed video of a red square on noise, one frame without it."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with av.open(str(folder / "square.mp4"), "w") as container:
+        stream = container.add_stream("libx264", 25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for i in range(12):
+            image = rng.integers(60, 120, (96, 128, 3), np.uint8)
+            image[30:54, 20 + 3 * i : 44 + 3 * i] = (30, 30, 220)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode())
+    lines = [f"{20 + 3 * i},30,24,24" for i in range(12)]
+    lines[5] = "0,0,0,0"
+    (folder / "square.txt").write_text("\n".join(lines))
+    return folder
+
+
+def test_from_videos_to_a_tracker(tmp_path, videos, run):
+    store, training = tmp_path / "store", tmp_path / "run"
+    code, out, _ = run("train", "prepare", videos, "--data", store)
+    assert code == 0
+    assert "12 pictures" in out and "skipped 1: frame whose target is absent or too small" in out
+
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(steps=2))
+    pretrain = ("train", "pretrain", "--recipe", recipe, "--data", store, "--run", training, "--workers", 0)
+    assert run(*pretrain)[0] == 0
+    code, _, err = run(*pretrain)
+    assert code == 2 and "holds a run already" in err
+    recipe.write_text(RECIPE.format(steps=4))
+    assert run(*pretrain, "--resume")[0] == 0
+
+    assert run("export", training / "checkpoint.safetensors", tmp_path / "model")[0] == 0
+    csv = tmp_path / "out.csv"
+    code, _, err = run(
+        "track", videos / "square.mp4", "--box", "20,30,24,24", "--model", tmp_path / "model", "--csv", csv
+    )
+    assert code == 0, err
+    assert len(csv.read_text().splitlines()) == 1 + 12
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("steps = 2", "steps = 0"), "steps is 0"),
+        (("sets = 2", "sats = 2"), "'sats' is no field of Recipe"),
+        (("depth = 2", "depth = 40"), "depth is 40"),
+        (("stills = 0.0", "stills = 2"), "stills is 2"),
+        (("steps = 2", "steps = "), "no valid TOML"),
+    ],
+)
+def test_a_bad_recipe_is_one_sentence(tmp_path, run, change, words):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(steps=2).replace(*change))
+    code, _, err = run("train", "pretrain", "--recipe", recipe, "--data", tmp_path, "--run", tmp_path / "run")
+    assert code == 2 and words in err and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_source_leaves_the_prepared_data_alone(tmp_path, videos, run):
+    store = tmp_path / "store"
+    assert run("train", "prepare", videos, "--data", store)[0] == 0
+    before = {path.name: path.read_bytes() for path in store.iterdir()}
+    code, _, err = run("train", "prepare", tmp_path / "absent", "--data", store)
+    assert code == 2 and "absent" in err
+    assert {path.name: path.read_bytes() for path in store.iterdir()} == before
+
+
+def test_data_that_do_not_exist_are_one_sentence(tmp_path, run):
+    code, _, err = run("train", "pretrain", "--recipe", "pico-pretrain", "--data", tmp_path, "--run", tmp_path / "run")
+    assert code == 2 and "holds no prepared data" in err and err.count("\n") == 1

@@ -72,7 +72,7 @@ class FARTrack(nn.Module):
         drops = torch.linspace(0, config.drop_path, config.depth).tolist()
         self.blocks = nn.ModuleList(Block(config, drop) for drop in drops)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.aux = nn.Linear(width, 5)  # dense helper of training, see losses.dense_loss; never exported
+        self.aux = nn.Linear(width, 5)  # dense helper of training, see losses.dense_loss; part of no exported graph
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD), persistent=False)
         for parameter in self.parameters():

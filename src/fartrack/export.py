@@ -30,9 +30,8 @@ from fartrack.model.start import start_from
 from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.loop import CHECKPOINT
 from fartrack.train.recipe import Recipe
-from fartrack.weights import FORMAT
+from fartrack.weights import FORMAT, WEIGHTS
 
-WEIGHTS = "weights.safetensors"
 OPSET = 20
 
 

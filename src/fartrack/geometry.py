@@ -31,7 +31,6 @@ PADDING_BGR = (104, 116, 124)
 # real pixels to show any surroundings to search in.
 SMALLEST_WINDOW = 16.0
 
-
 # A given box may reach beyond the image, but not be this many times as wide or as high as it is.
 LARGEST_BOX = 10
 
@@ -96,6 +95,10 @@ class Crop:
             image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=padding
         )
         return cast(Image, crop)
+
+
+UNIT = Crop(0.0, 0.0, 1.0)
+"""A crop's own frame taken as an image: turns its corners x0, y0, x1, y1 into x, y, w, h and back."""
 
 
 def parse_box(text: str) -> tuple[float, ...]:

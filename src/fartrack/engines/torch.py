@@ -12,7 +12,7 @@ from fartrack.engines import Floats, misfit
 from fartrack.geometry import Image
 from fartrack.model.encoder import FARTrack
 from fartrack.model.start import load_weights
-from fartrack.weights import Package
+from fartrack.weights import WEIGHTS, Package
 
 
 class TorchEngine:
@@ -33,7 +33,7 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         network = FARTrack(package.config)
-        weights = load_weights(package.folder / "weights.safetensors")
+        weights = load_weights(package.folder / WEIGHTS)
         try:
             network.load_state_dict(weights)
         except RuntimeError:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from fartrack.errors import FartrackError
+from fartrack.geometry import UNIT, iou
 from fartrack.model.encoder import FARTrack
 from fartrack.model.losses import coordinate_loss, dense_loss, expected_coordinates, siou
 from fartrack.model.start import load_weights, start_from
@@ -82,11 +83,8 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]
         "dense": weight.dense * dense_loss(dense, boxes, network.config.search_size // network.config.patch),
     }
     terms["loss"] = torch.stack(list(terms.values())).sum()
-    with torch.no_grad():
-        low, high = torch.maximum(expected[:, :2], boxes[:, :2]), torch.minimum(expected[:, 2:], boxes[:, 2:])
-        overlap = (high - low).clamp(min=0).prod(-1)
-        areas = [(b[:, 2:] - b[:, :2]).clamp(min=0).prod(-1) for b in (expected, boxes)]
-        terms["iou"] = (overlap / (areas[0] + areas[1] - overlap)).mean()
+    found, truth = (UNIT.to_image(corners.detach().cpu()) for corners in (expected, boxes))
+    terms["iou"] = torch.tensor(iou(found, truth).mean())
     return terms
 
 

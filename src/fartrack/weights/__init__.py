@@ -14,6 +14,7 @@ from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig, from_dict
 
 FORMAT = 1
+WEIGHTS = "weights.safetensors"
 SHIPPED = Path(__file__).parent
 
 
@@ -67,7 +68,7 @@ def check_weights(package: Package) -> None:
     Raises:
         FartrackError: they are missing, cut off or no safetensors file.
     """
-    path = package.folder / "weights.safetensors"
+    path = package.folder / WEIGHTS
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

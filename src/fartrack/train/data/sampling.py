@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import Crop, FloatArray, Image
+from fartrack.geometry import UNIT, Crop, FloatArray, Image
 from fartrack.model.config import ModelConfig, check_numbers
 from fartrack.train.data.augment import Cutout, Tone, degrade
 from fartrack.train.data.store import Store
@@ -118,7 +118,8 @@ class Sampler:
         self.clips = [
             targets for s in range(count) if len(targets := np.flatnonzero(~still)[store.sequence[owners] == s]) > 1
         ]
-        self.clip_weight = np.sqrt([len(targets) for targets in self.clips])
+        weight = np.sqrt([len(targets) for targets in self.clips])
+        self.clip_weight = weight / weight.sum()
         shares = {
             "clips": (config.clips, len(self.clips)),
             "stills": (config.stills, len(self.still_targets)),
@@ -150,7 +151,7 @@ class Sampler:
 
     def _clip(self, rng: np.random.Generator, templates: int) -> list[View]:
         """Views of one sequence: the first template's frame, later ones, and the frames to search."""
-        targets = self.clips[int(rng.choice(len(self.clips), p=self.clip_weight / self.clip_weight.sum()))]
+        targets = self.clips[int(rng.choice(len(self.clips), p=self.clip_weight))]
         first = int(rng.integers(len(targets)))
         low, high = max(first - self.config.reach, 0), min(first + self.config.reach, len(targets) - 1)
         picks = [first, *rng.integers(low, high + 1, templates - 1 + self.config.searches).tolist()]
@@ -271,10 +272,9 @@ class Sampler:
         size = float(np.sqrt(np.prod(box[2:] - box[:2]))) * S
         centre = (box[:2] + box[2:]) / 2 * S
         half = float((box[2:] - box[:2]).max()) / 2 * S
-        for share, radius in ((self.config.distractor, 1.0), (self.config.occluder, 0.0)):
+        for share, beside in ((self.config.distractor, True), (self.config.occluder, False)):
             if rng.random() >= share:
                 continue
-            beside = radius > 0
             cutout = self._cutout(int(rng.choice(self.masked_targets)))
             if own is not None and beside and rng.random() < 0.4:  # a look-alike in other colours
                 cutout = Cutout(np.ascontiguousarray(_recolour(rng, own.pixels)), own.mask)
@@ -323,10 +323,8 @@ class Sampler:
             sides = box[2:] - box[:2]
             sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
             last = np.concatenate([0.5 - sides / 2, sides])
-            as_image = np.concatenate([box[:2], box[2:] - box[:2]])
-            past = self._past(rng, last, as_image)
-            corners = np.concatenate([past[:, :2], past[:, :2] + past[:, 2:]], axis=1)
-            x.append((degrade(rng, crop, self.config.degrade), box, self._tokens(rng, corners)))
+            past = self._past(rng, last, UNIT.to_image(box))
+            x.append((degrade(rng, crop, self.config.degrade), box, self._tokens(rng, UNIT.to_crop(past))))
         return z, x
 
     def _background(self, rng: np.random.Generator, size: int) -> Image:

@@ -155,9 +155,17 @@ def version() -> None:
 @train_app.command()
 def prepare(
     sources: Annotated[
-        list[Path], typer.Argument(help="folders of tar shards of stills, or of NAME.mp4 with NAME.txt")
+        list[Path],
+        typer.Argument(
+            help="folders of tar shards, of NAME.mp4 with NAME.txt, of pictures with a groundtruth.txt, "
+            "or of COCO, GOT-10k, LaSOT, TrackingNet or VastTrack"
+        ),
     ],
     data: Annotated[Path, typer.Option(help="folder that the prepared data go to")],
+    every: Annotated[int, typer.Option(min=1, help="of a sequence, keep every N-th frame", metavar="N")] = 1,
+    longest: Annotated[
+        int | None, typer.Option(min=1, help="shrink pictures whose longer side is over this", metavar="PIXELS")
+    ] = None,
 ) -> None:
     """Decode training data once, into memory-mapped arrays."""
     with needs_train():
@@ -166,9 +174,12 @@ def prepare(
     skipped: Counter[str] = Counter()
     meter = Meter("decoding pictures", None)
 
+    # opened before the first is read, so that a wrong path is noticed at once
+    readers = [read_folder(folder, skipped, every=every, longest=longest) for folder in sources]
+
     def pictures() -> Iterator[Picture]:
-        for folder in sources:
-            for picture in read_folder(folder, skipped):
+        for reader in readers:
+            for picture in reader:
                 yield picture
                 meter.count()
 

@@ -19,6 +19,7 @@ class Template:
         crop: ``(template_size, template_size, 3)`` uint8 RGB.
         identity: which identity embedding its rows were made with.
         rows: what the network keeps of it, ``(…, M, C)`` float32, one row a token that was kept.
+        share: part of the crop's area that the target's box covers, 0 to 1.
         keep: indices of the tokens kept, decided once on the frame after this; None while undecided.
     """
 
@@ -26,6 +27,7 @@ class Template:
     crop: Image
     identity: int
     rows: NDArray[np.float32]
+    share: float = 1.0
     keep: NDArray[np.int64] | None = None
 
     def prune(self, scores: NDArray[np.float32], retention: float) -> Template:

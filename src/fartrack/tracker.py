@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,11 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from fartrack.engines import Engine
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, Box, Crop, FloatArray, Image, check_box, clip_box
-from fartrack.model.config import check_numbers
+from fartrack.model.config import check_choice, check_numbers
 from fartrack.templates import Template, TemplateMemory
 from fartrack.vocabulary import decode, encode
 
 Color = Literal["bgr", "rgb"]
+Scalar = TypeVar("Scalar", bound=np.generic)
+Sparsification = Literal["sequence", "runtime"]
 
 GRID = 0.125
 """Boxes are kept on a grid of this many pixels. Engines and machines differ by about 1e-4 px in one frame; without
@@ -47,6 +50,10 @@ class TrackerSettings:
         hold_score: on a frame whose score is under this, the box stays where it was.
         capacity: the most templates remembered, whatever the length of the video.
         retention: share of each template's tokens that are kept once the frame after it has scored them.
+        adaptive: ``retention`` is that of a template whose target fills the usual part of it, a square one wholly in
+            view; others keep more or less in proportion to the target's share.
+        sparsification: ``sequence``, decided once a template and carried on (the paper); or ``runtime``, decided
+            anew on every frame, which costs a second pass and is there to compare with.
     """
 
     templates: int = 5
@@ -55,9 +62,13 @@ class TrackerSettings:
     hold_score: float = 0.1
     capacity: int = 16
     retention: float = 1.0
+    adaptive: bool = False
+    sparsification: Sparsification = "sequence"
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
+        check_choice(self, "adaptive", (False, True))
+        check_choice(self, "sparsification", get_args(Sparsification))
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
 
@@ -78,6 +89,27 @@ class State:
     size: tuple[int, int]
     trajectory: FloatArray
     memory: TemplateMemory
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the network is shown of a frame.
+
+    Attributes:
+        frame: the frame, in the tracker's colour order.
+        size: its width and height.
+        trajectory: the state's past boxes, in this frame's pixels.
+        window: the search window.
+        crop: its pixels, ``(search_size, search_size, 3)`` uint8 RGB.
+        tokens: ``(4 · trajectory,)`` the past boxes in it.
+    """
+
+    frame: Image
+    size: tuple[int, int]
+    trajectory: FloatArray
+    window: Crop
+    crop: Image
+    tokens: NDArray[np.int64]
 
 
 class Tracker:
@@ -148,23 +180,64 @@ class Tracker:
 
     def step(self, state: State, frame: Image) -> tuple[State, Track]:
         """The state after the next frame, and the target's track on it; see :meth:`update`."""
-        width, height = size = check_frame(frame)
-        config, settings = self.engine.config, self.settings
-        trajectory = state.trajectory
+        ((state, track),) = self.follow([state], [self.look(state, frame)])
+        return state, track
+
+    def look(self, state: State, frame: Image) -> Look:
+        """What the network is to be shown of the frame after ``state``.
+
+        Raises:
+            FartrackError: the frame cannot be used.
+        """
+        size = check_frame(frame)
+        config, trajectory = self.engine.config, state.trajectory
         if size != state.size:
             trajectory = trajectory * np.tile(np.array(size) / np.array(state.size), 2)
-
         window = Crop.around(trajectory[-1], config.search_factor)
-        crop = self._cut(frame, window, config.search_size)
-        tokens = encode(window.to_crop(trajectory[len(trajectory) - config.trajectory :])).reshape(1, -1)
-        logits, memory = self._run(state.memory, crop, tokens)
-        corners, mass = decode(logits[0])
-        score = float(mass.min())
+        tokens = encode(window.to_crop(trajectory[len(trajectory) - config.trajectory :])).reshape(-1)
+        return Look(frame, size, trajectory, window, self._cut(frame, window, config.search_size), tokens)
 
-        box = trajectory[-1]
+    def follow(self, states: Sequence[State], looks: Sequence[Look]) -> list[tuple[State, Track]]:
+        """The next states and tracks of several targets, independent of one another, in as few network calls as
+        their memories' sizes allow."""
+        memories = [self._place(state.memory) for state in states]
+        rows = [join_rows([memory.history[place].rows for place in memory.select()]) for memory in memories]
+        calls: dict[tuple[int, bool], list[int]] = {}
+        for index, memory in enumerate(memories):
+            calls.setdefault((rows[index].shape[-2], self._scores(memory)), []).append(index)
+        found: dict[int, tuple[State, Track]] = {}
+        for (_, scored), members in calls.items():
+            crops = stack([looks[i].crop for i in members])
+            tokens = stack([looks[i].tokens for i in members])
+            batch = stack([rows[i] for i in members])
+            if not scored:
+                logits = self.engine.search(crops, tokens, batch)
+            else:
+                logits, attention = self.engine.search_scored(crops, tokens, batch)
+                for place, i in enumerate(members):
+                    memory = self._prune(memories[i], attention[place])
+                    if self.settings.sparsification == "sequence":
+                        memories[i] = memory
+                    else:
+                        kept = join_rows([memory.history[j].rows for j in memory.select()])[None]
+                        logits[place] = self.engine.search(looks[i].crop[None], looks[i].tokens[None], kept)[0]
+            for place, i in enumerate(members):
+                found[i] = self._conclude(states[i], memories[i], looks[i], logits[place])
+        return [found[i] for i in range(len(states))]
+
+    def _conclude(
+        self, state: State, memory: TemplateMemory, look: Look, logits: NDArray[np.float32]
+    ) -> tuple[State, Track]:
+        """What the logits ``(4, V)`` of a look mean: the box, the track, and whether a template is taken."""
+        config, settings = self.engine.config, self.settings
+        corners, mass = decode(logits)
+        score = float(mass.min())
+        width, height = look.size
+
+        box = look.trajectory[-1]
         if score >= settings.hold_score:
             low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
-            x, y, w, h = window.to_image(np.concatenate([low, high])).tolist()
+            x, y, w, h = look.window.to_image(np.concatenate([low, high])).tolist()
             w, h = min(max(w, 1.0), width), min(max(h, 1.0), height)
             centre_x, centre_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
             box = np.round(np.array([centre_x - w / 2, centre_y - h / 2, w, h]) / GRID) * GRID
@@ -173,40 +246,51 @@ class Tracker:
         due = settings.templates > 1 and number - memory.history[-1].frame >= settings.interval
         if due and score >= settings.template_score:
             identity = min(1, config.identities - 1)
-            memory = memory.add(self._take_template(frame, box, number, identity))
-        state = State(number, size, np.concatenate([trajectory[1:], box[None]]), memory)
+            memory = memory.add(self._take_template(look.frame, box, number, identity))
+        state = State(number, look.size, np.concatenate([look.trajectory[1:], box[None]]), memory)
         return state, Track(clip_box(box, width, height), score)
 
-    def _run(
-        self, memory: TemplateMemory, crop: Image, tokens: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], TemplateMemory]:
-        """Logits ``(1, 4, V)`` of a search crop, and the memory with what this frame decided about its templates."""
-        chosen = memory.select()
-        for slot, place in enumerate(chosen):
+    def _place(self, memory: TemplateMemory) -> TemplateMemory:
+        """The memory with every chosen template's rows made with the identity of the slot that it now has.
+
+        They change only where every slot has an identity of its own (the paper's choice).
+        """
+        for slot, place in enumerate(memory.select()):
             template = memory.history[place]
             identity = min(slot, self.engine.config.identities - 1)
-            if template.identity != identity:  # only where every slot has its own: the template moved to another
+            if template.identity != identity:
                 rows = self._memorise(template.crop, identity)
                 if template.keep is not None:
                     rows = rows[..., template.keep, :]
                 memory = memory.replace(place, replace(template, identity=identity, rows=rows))
-        rows = np.concatenate([memory.history[place].rows for place in chosen], axis=-2)[None]
-        undecided = [place for place in chosen if memory.history[place].keep is None]
-        if self.settings.retention >= 1 or not undecided:
-            return self.engine.search(crop[None], tokens, rows), memory
+        return memory
 
-        logits, attention = self.engine.search_scored(crop[None], tokens, rows)
+    def _scores(self, memory: TemplateMemory) -> bool:
+        """Whether the next frame has to score template tokens."""
+        sparse = self.settings.retention < 1 or self.settings.adaptive
+        return sparse and any(memory.history[place].keep is None for place in memory.select())
+
+    def _prune(self, memory: TemplateMemory, attention: NDArray[np.float32]) -> TemplateMemory:
+        """The memory with the undecided ones among the chosen templates pruned by the attention ``(M,)``."""
+        chosen = memory.select()
         ends = np.cumsum([memory.history[place].rows.shape[-2] for place in chosen])
-        for place, scores in zip(chosen, np.split(attention[0], ends[:-1]), strict=True):
-            if place in undecided:
-                memory = memory.replace(place, memory.history[place].prune(scores, self.settings.retention))
-        return logits, memory
+        for place, scores in zip(chosen, np.split(attention, ends[:-1]), strict=True):
+            template = memory.history[place]
+            if template.keep is None:
+                retention = self.settings.retention
+                if self.settings.adaptive:
+                    retention = min(retention * template.share * self.engine.config.template_factor**2, 1.0)
+                memory = memory.replace(place, template.prune(scores, retention))
+        return memory
 
     def _take_template(self, frame: Image, box: FloatArray, number: int, identity: int) -> Template:
         """A template of the target in an image box of a frame."""
         config = self.engine.config
-        crop = self._cut(frame, Crop.around(box, config.template_factor), config.template_size)
-        return Template(number, crop, identity, self._memorise(crop, identity))
+        window = Crop.around(box, config.template_factor)
+        crop = self._cut(frame, window, config.template_size)
+        x0, y0, x1, y1 = np.clip(window.to_crop(np.array(clip_box(box, *check_frame(frame)))), 0, 1).tolist()
+        share = (x1 - x0) * (y1 - y0)
+        return Template(number, crop, identity, self._memorise(crop, identity), share)
 
     def _memorise(self, crop: Image, identity: int) -> NDArray[np.float32]:
         rows = self.engine.memorise(crop[None], np.array([identity], np.int64))
@@ -217,6 +301,16 @@ class Tracker:
         if self.color == "rgb":
             return window.extract(frame, size, padding=PADDING_BGR[::-1])
         return np.ascontiguousarray(window.extract(frame, size)[..., ::-1])
+
+
+def join_rows(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Rows ``(…, M, C)`` of several templates, joined along M."""
+    return np.concatenate(rows, axis=-2)
+
+
+def stack(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:
+    """Arrays of one shape as a batch; a single one is not copied."""
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
 
 def check_frame(frame: object) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,21 +41,24 @@ class TorchEngine:
             raise misfit(package) from None
         return cls(network)
 
+    def _on_device(self, *arrays: NDArray[Any]) -> Iterator[torch.Tensor]:
+        device = self.network.bias.device
+        return (torch.from_numpy(array).to(device) for array in arrays)
+
     @torch.inference_mode()
     def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
         """See :class:`fartrack.engines.Engine`."""
-        memory = self.network.memorise(torch.from_numpy(crops)[:, None], torch.from_numpy(identities)[:, None])
-        return cast(Floats, memory.numpy())
+        memory = self.network.memorise(*self._on_device(crops[:, None], identities[:, None]))
+        return cast(Floats, memory.cpu().numpy())
 
     @torch.inference_mode()
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
         """See :class:`fartrack.engines.Engine`."""
-        inputs = (torch.from_numpy(array) for array in (crops, trajectory, memory))
-        return cast(Floats, self.network(*inputs).logits_B4V.numpy())
+        output = self.network(*self._on_device(crops, trajectory, memory))
+        return cast(Floats, output.logits_B4V.cpu().numpy())
 
     @torch.inference_mode()
     def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
         """See :class:`fartrack.engines.Engine`."""
-        inputs = (torch.from_numpy(array) for array in (crops, trajectory, memory))
-        output = self.network(*inputs, with_attention=True)
-        return cast(Floats, output.logits_B4V.numpy()), cast(Floats, output.attention_BM.numpy())
+        output = self.network(*self._on_device(crops, trajectory, memory), with_attention=True)
+        return cast(Floats, output.logits_B4V.cpu().numpy()), cast(Floats, output.attention_BM.cpu().numpy())

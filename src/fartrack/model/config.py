@@ -31,14 +31,14 @@ def check_numbers(config: Any, **ranges: tuple[float, float]) -> None:
             raise FartrackError(f"{name} is {value}; it must lie between {low:g} and {high:g}.")
 
 
-def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
+def check_choice(config: Any, name: str, choices: tuple[str | bool, ...]) -> None:
     """Check that a field of a dataclass has one of the given values.
 
     Raises:
         FartrackError: naming the field, its value and the choices.
     """
     if getattr(config, name) not in choices:
-        raise FartrackError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(choices)}.")
+        raise FartrackError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(map(str, choices))}.")
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -15,7 +15,8 @@ else. Coordinates are those of the search crop's own frame (see :mod:`fartrack.g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -38,11 +39,28 @@ class Output:
         search_BND: the search tokens after the final norm, for the training-only dense head.
         attention_BM: if asked for, the attention that each template token receives from the search tokens plus
             that from the command tokens, averaged over layers and heads (the score of sparsification).
+        exits: the tapped layers, by their number, counted from 1.
     """
 
     logits_B4V: Tensor
     search_BND: Tensor
     attention_BM: Tensor | None = None
+    exits: dict[int, Exit] = field(default_factory=dict)
+
+
+@dataclass
+class Exit:
+    """The tokens of one tapped layer after the shared final norm, and what the tied head makes of the commands.
+
+    Attributes:
+        tokens_BND: search, trajectory and command tokens.
+        template_BMD: template tokens; None with ``cached`` attention, where they end before a frame begins.
+        logits_B4V: as in :class:`Output`, had the network this depth.
+    """
+
+    tokens_BND: Tensor
+    template_BMD: Tensor | None
+    logits_B4V: Tensor
 
 
 class FARTrack(nn.Module):
@@ -51,6 +69,13 @@ class FARTrack(nn.Module):
     Templates first become a *memory* (:meth:`memorise`), one row a template token: with ``cached`` attention the
     keys and values of every layer, ``(P, 2L, H, M, E)``; with ``joint`` attention the embedded tokens,
     ``(P, 1, 1, M, D)``. Rows may be dropped (pruning), or memories be joined along M, at will.
+
+    Crops of another size than the configuration's are possible (training begins on small ones): the position
+    embeddings are resized to their grid.
+
+    Attributes:
+        fades: a factor on the residual branches of each layer; 0 makes a layer the identity. All 1, but where
+            training deletes layers by fading them out.
     """
 
     mean: Tensor
@@ -69,6 +94,7 @@ class FARTrack(nn.Module):
         self.id_x = nn.Parameter(torch.zeros(1, width))
         self.vocab = nn.Parameter(torch.zeros(ENTRIES, width))
         self.bias = nn.Parameter(torch.zeros(BINS))
+        self.fades = [1.0] * config.depth
         drops = torch.linspace(0, config.drop_path, config.depth).tolist()
         self.blocks = nn.ModuleList(Block(config, drop) for drop in drops)
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -93,12 +119,13 @@ class FARTrack(nn.Module):
     def memorise(self, templates: Tensor, identities: Tensor) -> Tensor:
         """Template crops ``(P, T, S, S, 3)`` uint8 RGB and their identities ``(P, T)`` → memory, M = T · tokens."""
         P, T = templates.shape[:2]
-        z = self.patchify(templates.flatten(0, 1)) + self.pos_z + self.id_z[identities.flatten()][:, None]
+        z = self.patchify(templates.flatten(0, 1))
+        z = z + resize_grid(self.pos_z, z.shape[1]) + self.id_z[identities.flatten()][:, None]
         if self.config.attention == "joint":
             return z.reshape(P, 1, 1, -1, self.config.width)
         rows = []
-        for block in self.blocks:
-            z, k_BHNE, v_BHNE = block(z)
+        for block, fade in zip(self.blocks, self.fades, strict=True):
+            z, k_BHNE, v_BHNE = block(z, fade=fade)
             rows += [k_BHNE, v_BHNE]
         memory = torch.stack(rows, dim=1)  # (P·T, 2L, H, tokens, E)
         memory = memory.reshape(P, T, *memory.shape[1:]).permute(0, 2, 3, 1, 4, 5)
@@ -111,6 +138,9 @@ class FARTrack(nn.Module):
         memory: Tensor,
         depth: int | None = None,
         with_attention: bool = False,
+        valid: Tensor | None = None,
+        kept: Tensor | None = None,
+        taps: Collection[int] = (),
     ) -> Output:
         """One search crop a row against a template memory.
 
@@ -121,29 +151,61 @@ class FARTrack(nn.Module):
             memory: of :meth:`memorise`; ``B = P · K`` if K consecutive search crops share each set of templates.
             depth: exit after this many layers instead of the last.
             with_attention: also return the template tokens' scores (slower: the attention matrix is formed).
+            valid: ``(B, M)``; template tokens where it is False are as good as removed: nothing attends to them and
+                no norm is taken of them. In training, where rows of a batch keep different tokens; to track,
+                drop the rows of the memory instead.
+            kept: ``(B, n)`` the search tokens to go on with, row by row of the crop; all others are dropped after
+                their embedding (training only).
+            taps: the layers, counted from 1, to return as exits.
         """
         B = search.shape[0]
         commands = torch.arange(COMMANDS.start, COMMANDS.stop, device=search.device).expand(B, 4)
         tokens = self.vocab[torch.cat([trajectory, commands], dim=1)] + self.pos_t
-        x = torch.cat([self.patchify(search) + self.pos_x + self.id_x, tokens], dim=1)
+        x = self.patchify(search)
+        x = x + resize_grid(self.pos_x, x.shape[1]) + self.id_x
+        if kept is not None:
+            x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
+        searched = x.shape[1]
+        x = torch.cat([x, tokens], dim=1)
         if memory.shape[0] != B:
             memory = memory.repeat_interleave(B // memory.shape[0], dim=0)
         joint = self.config.attention == "joint"
         M = memory.shape[-2]
         if joint:
             x = torch.cat([memory[:, 0, 0], x], dim=1)
-        scores = []
+        mask = None if valid is None else F.pad(valid, (0, x.shape[1] - (M if joint else 0)), value=True)
+        scores: list[Tensor] = []
+        exits: dict[int, Exit] = {}
         for layer, block in enumerate(cast(list[Block], self.blocks[:depth])):
             cache = None if joint else (memory[:, 2 * layer], memory[:, 2 * layer + 1])
             if with_attention:
-                scores.append(block.template_attention(x, cache, M, self.config.search_tokens))
-            x, _, _ = block(x, cache)
-        if joint:
-            x = x[:, M:]
-        x = self.norm(x)
-        logits_B4V = x[:, -4:] @ self.vocab[:BINS].T + self.bias
+                scores.append(block.template_attention(x, cache, M, searched, mask))
+            x, _, _ = block(x, cache, mask, self.fades[layer])
+            if layer + 1 in taps:
+                exits[layer + 1] = self._exit(x, M if joint else 0)
+        last = self._exit(x, M if joint else 0)
         attention = torch.stack(scores).mean(0) if with_attention else None
-        return Output(logits_B4V, x[:, : self.config.search_tokens], attention)
+        return Output(last.logits_B4V, last.tokens_BND[:, :searched], attention, exits)
+
+    def _exit(self, x_BND: Tensor, M: int) -> Exit:
+        """What the shared norm and the tied head make of a layer's tokens, the first M of them templates'."""
+        x_BND = self.norm(x_BND)
+        x_BMD, x_BND = (x_BND[:, :M], x_BND[:, M:]) if M else (None, x_BND)
+        return Exit(x_BND, x_BMD, self.head(x_BND[:, -4:]))
+
+    def head(self, tokens: Tensor) -> Tensor:
+        """Normed tokens ``(..., D)`` → their logits ``(..., V)`` over the bins."""
+        return tokens @ self.vocab[:BINS].T + self.bias
+
+
+def resize_grid(grid_ND: Tensor, count: int) -> Tensor:
+    """Position embeddings of a square grid → those of a grid with ``count`` cells (bicubic)."""
+    if len(grid_ND) == count:
+        return grid_ND
+    old, new = round(len(grid_ND) ** 0.5), round(count**0.5)
+    square = grid_ND.T.reshape(1, -1, old, old)
+    resized = F.interpolate(square, (new, new), mode="bicubic", align_corners=False, antialias=True)
+    return resized.reshape(grid_ND.shape[1], -1).T
 
 
 class Block(nn.Module):
@@ -168,32 +230,59 @@ class Block(nn.Module):
         qkv = self.qkv(x_BND).reshape(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         return qkv[0], qkv[1], qkv[2]
 
-    def forward(self, x_BND: Tensor, cache: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self,
+        x_BND: Tensor,
+        cache: tuple[Tensor, Tensor] | None = None,
+        mask_BA: Tensor | None = None,
+        fade: float = 1.0,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens ``(B, N, D)`` and the keys and values ``(B, H, M, E)`` of what they also attend to → the new tokens,
-        and their own keys and values."""
+        and their own keys and values. Of all that is attended to, ``mask_BA`` is False where it must not be."""
         B, N, D = x_BND.shape
-        q, k, v = self.project(self.norm1(x_BND))
+        q, k, v = self.project(self.normalise(self.norm1, x_BND, mask_BA))
         all_k, all_v = k, v
         if cache is not None:
             all_k, all_v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
-        y = F.scaled_dot_product_attention(q, all_k, all_v).transpose(1, 2).reshape(B, N, D)
-        x_BND = x_BND + self.drop(self.proj(y))
-        x_BND = x_BND + self.drop(self.fc2(F.gelu(self.fc1(self.norm2(x_BND)))))
-        return x_BND, k, v
+        seen = None if mask_BA is None else mask_BA[:, None, None]
+        y = F.scaled_dot_product_attention(q, all_k, all_v, seen).transpose(1, 2).reshape(B, N, D)
+        x_BND = x_BND + self.drop(self.proj(y), fade)
+        hidden = F.gelu(self.fc1(self.normalise(self.norm2, x_BND, mask_BA)))
+        return x_BND + self.drop(self.fc2(hidden), fade), k, v
 
-    def template_attention(self, x_BND: Tensor, cache: tuple[Tensor, Tensor] | None, M: int, search: int) -> Tensor:
+    @staticmethod
+    def normalise(norm: nn.Module, x_BND: Tensor, mask_BA: Tensor | None) -> Tensor:
+        """The norm of the tokens; those that are masked stay as they are (the paper's norm over valid tokens)."""
+        if mask_BA is None:
+            return cast(Tensor, norm(x_BND))
+        return torch.where(mask_BA[:, -x_BND.shape[1] :, None], norm(x_BND), x_BND)
+
+    def template_attention(
+        self,
+        x_BND: Tensor,
+        cache: tuple[Tensor, Tensor] | None,
+        M: int,
+        search: int,
+        mask_BA: Tensor | None = None,
+    ) -> Tensor:
         """Attention to the M template tokens ``(B, M)``, averaged over heads: the mean over the ``search`` tokens,
         which follow on the templates (or come first, if these are cached), plus the mean over the last four tokens."""
-        q, k, _ = self.project(self.norm1(x_BND))
+        q, k, _ = self.project(self.normalise(self.norm1, x_BND, mask_BA))
         first = M
         if cache is not None:
             k, first = torch.cat([cache[0], k], dim=2), 0
         q = torch.cat([q[:, :, first : first + search], q[:, :, -4:]], dim=2)
-        weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)[..., :M].mean(1)
+        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        if mask_BA is not None:
+            logits = logits.masked_fill(~mask_BA[:, None, None], -torch.inf)
+        weights = torch.softmax(logits, dim=-1)[..., :M].mean(1)
         return weights[:, :-4].mean(1) + weights[:, -4:].mean(1)
 
-    def drop(self, branch: Tensor) -> Tensor:
-        """Stochastic depth: in training, zero a sample's branch with probability ``drop_path`` and rescale the rest."""
+    def drop(self, branch: Tensor, fade: float = 1.0) -> Tensor:
+        """A residual branch times ``fade``; in training, stochastic depth zeroes a sample's branch with probability
+        ``drop_path`` and rescales the rest."""
+        if fade != 1:
+            branch = branch * fade
         if not self.training or self.drop_path == 0:
             return branch
         keep = 1 - self.drop_path

@@ -60,26 +60,44 @@ def siou(first: Tensor, second: Tensor, theta: float = 4.0) -> Tensor:
     return iou - (distance + shape) / 2
 
 
-def dense_loss(outputs: Tensor, boxes: Tensor, grid: int) -> Tensor:
+def dense_loss(outputs: Tensor, boxes: Tensor, grid: int, kept: Tensor | None = None) -> Tensor:
     """The training-only helper: every search token says whether it lies in the box and how far its sides are.
 
     A box a picture is a thin signal for four command tokens; this one teaches all search tokens at once.
 
     Args:
-        outputs: ``(B, grid², 5)``: the logit "my centre lies in the box", then the distances to the left, top,
+        outputs: ``(B, n, 5)``: the logit "my centre lies in the box", then the distances to the left, top,
             right and bottom side as ``softplus(x − 1)`` in units of the crop.
         boxes: ``(B, 4)``.
-        grid: search tokens a side.
+        grid: search tokens a side of the crop.
+        kept: ``(B, n)`` which of the crop's tokens these are, row by row; all ``grid²`` of them if left out.
 
     Returns:
-        2 · binary cross-entropy + the mean absolute error of the distances over the tokens in the box.
+        The mean over samples of 2 · binary cross-entropy + the mean absolute error of the distances over the tokens
+        in the box. Each sample counts once, so that a batch may be divided among processes.
     """
     outputs = outputs.float()
-    steps = (torch.arange(grid, device=outputs.device) + 0.5) / grid
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    centre = torch.stack([x, y], dim=-1).reshape(1, -1, 2)
+    centre = token_centres(grid, outputs.device)[None]
+    if kept is not None:
+        centre = centre[0][kept]
     sides = torch.cat([centre - boxes[:, None, :2], boxes[:, None, 2:] - centre], dim=-1)
     inside = (sides > 0).all(-1)
     hit = F.binary_cross_entropy_with_logits(outputs[..., 0], inside.float())
     error = (F.softplus(outputs[..., 1:] - 1) - sides).abs().mean(-1)
-    return 2 * hit + (error * inside).sum() / inside.sum().clamp(min=1)
+    return 2 * hit + ((error * inside).sum(1) / inside.sum(1).clamp(min=1)).mean()
+
+
+def token_centres(grid: int, device: torch.device | None = None) -> Tensor:
+    """Centres x, y ``(grid², 2)`` of a crop's tokens in the crop's frame, row by row."""
+    steps = (torch.arange(grid, device=device) + 0.5) / grid
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([x, y], dim=-1).reshape(-1, 2)
+
+
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of the distributions behind logits ``(..., V)``, averaged over all but the last axis.
+
+    No gradient reaches the teacher.
+    """
+    teacher = torch.log_softmax(teacher.detach().float(), dim=-1)
+    return (teacher.exp() * (teacher - torch.log_softmax(student.float(), dim=-1))).sum(-1).mean()

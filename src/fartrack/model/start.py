@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fartrack.errors import FartrackError
-from fartrack.model.encoder import FARTrack
+from fartrack.model.encoder import FARTrack, resize_grid
 
 _OTHER_NAMES = (
     (r"^patch_embed\.proj", "patch"),
@@ -63,8 +62,8 @@ def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
         found["patch.weight"] = found["patch.weight"].permute(0, 2, 3, 1).flatten(1)
     if "pos_embed" in found:
         grid = found.pop("pos_embed")[0, 1:]  # the first is the class token's
-        found["pos_x"] = _resize_grid(grid, config.search_tokens)
-        found["pos_z"] = _resize_grid(grid, config.template_tokens)
+        found["pos_x"] = resize_grid(grid, config.search_tokens)
+        found["pos_z"] = resize_grid(grid, config.template_tokens)
     for name in ("pos_x", "pos_z", "pos_t", "id_x", "id_z"):
         if name in found:
             found[name] = found[name].reshape(-1, found[name].shape[-1])
@@ -75,7 +74,7 @@ def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
                 )
     for name, count in (("pos_x", config.search_tokens), ("pos_z", config.template_tokens)):
         if name in found:
-            found[name] = _resize_grid(found[name], count)
+            found[name] = resize_grid(found[name], count)
     if "id_z" in found:
         found["id_z"] = found["id_z"][[min(i, len(found["id_z"]) - 1) for i in range(config.identities)]]
     if "pos_t" in found:
@@ -101,13 +100,3 @@ def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
                 for parameter in block.get_submodule(name).parameters():
                     torch.nn.init.zeros_(parameter)
     return sorted(set(own_state) - set(taken))
-
-
-def _resize_grid(grid_ND: Tensor, count: int) -> Tensor:
-    """Position embeddings of a square grid → those of a grid with ``count`` cells (bicubic)."""
-    if len(grid_ND) == count:
-        return grid_ND
-    old, new = round(len(grid_ND) ** 0.5), round(count**0.5)
-    square = grid_ND.T.reshape(1, -1, old, old)
-    resized = F.interpolate(square, (new, new), mode="bicubic", align_corners=False, antialias=True)
-    return resized.reshape(grid_ND.shape[1], -1).T

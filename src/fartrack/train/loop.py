@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from fartrack.errors import FartrackError
 from fartrack.geometry import UNIT, iou
 from fartrack.model.encoder import FARTrack
-from fartrack.model.losses import coordinate_loss, dense_loss, expected_coordinates, siou
+from fartrack.model.losses import coordinate_loss, dense_loss, expected_coordinates, siou, token_centres
 from fartrack.model.start import load_weights, start_from
 from fartrack.train.checkpoint import (
     Checkpoint,
@@ -29,7 +29,7 @@ from fartrack.train.checkpoint import (
 )
 from fartrack.train.data.sampling import Sampler
 from fartrack.train.data.store import Store
-from fartrack.train.recipe import Recipe
+from fartrack.train.recipe import Precision, Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -48,8 +48,12 @@ class Batches(IterableDataset[Batch]):
         """With several workers, each makes its share of the steps, in turn."""
         worker = torch.utils.data.get_worker_info()
         index, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        sampler = Sampler(Store.open(self.store), self.recipe.model, self.recipe.sampling)
+        store = Store.open(self.store)
+        stage, sampler = None, None
         for step in range(self.first + index, self.recipe.steps, count):
+            if sampler is None or stage != self.recipe.stage(step):
+                stage = self.recipe.stage(step)
+                sampler = Sampler(store, self.recipe.at(stage), self.recipe.sampling)
             yield draw_batch(sampler, self.recipe, step)
 
 
@@ -58,21 +62,29 @@ def draw_batch(sampler: Sampler, recipe: Recipe, step: int) -> Batch:
     rng = np.random.default_rng([recipe.seed, step])
     count = int(rng.choice(recipe.templates))
     sets = [sampler.draw(rng, count) for _ in range(recipe.sets)]
-    return {
+    batch = {
         "templates": torch.from_numpy(np.stack([s.templates for s in sets])),
         "search": torch.from_numpy(np.concatenate([s.search for s in sets])),
         "trajectory": torch.from_numpy(np.concatenate([s.trajectory for s in sets])),
         "boxes": torch.from_numpy(np.concatenate([s.boxes for s in sets])),
     }
+    stage = recipe.stage(step)
+    if stage.keep < 1:
+        grid = stage.search_size // recipe.model.patch
+        distance = (token_centres(grid) - 0.5).abs().amax(-1).numpy()  # from the window's centre: it tells nothing new
+        order = np.argsort(distance * rng.random((recipe.batch, grid**2)), axis=1)
+        batch["kept"] = torch.from_numpy(np.sort(order[:, : round(stage.keep * grid**2)], axis=1))
+    return batch
 
 
 def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
     """Every term of the loss, weighed, its sum as ``loss``, and the mean ``iou`` (no gradient), of one batch."""
     P, T = batch["templates"].shape[:2]
     identities = torch.arange(T).clamp(max=network.config.identities - 1).expand(P, T).to(batch["templates"].device)
-    bf16 = recipe.precision == "bf16"
+    bf16, kept = half(recipe.precision, batch["search"].device.type), batch.get("kept")
     with torch.autocast(batch["search"].device.type, torch.bfloat16, enabled=bf16):
-        output = network(batch["search"], batch["trajectory"], network.memorise(batch["templates"], identities))
+        memory = network.memorise(batch["templates"], identities)
+        output = network(batch["search"], batch["trajectory"], memory, kept=kept)
         dense = network.aux(output.search_BND)
     weight, boxes = recipe.loss, batch["boxes"]
     expected = expected_coordinates(output.logits_B4V)
@@ -80,12 +92,19 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]
         "cross_entropy": weight.cross_entropy * coordinate_loss(output.logits_B4V, boxes, weight.smoothing),
         "siou": weight.siou * (1 - siou(expected, boxes)).mean(),
         "l1": weight.l1 * (expected - boxes).abs().mean(),
-        "dense": weight.dense * dense_loss(dense, boxes, network.config.search_size // network.config.patch),
+        "dense": weight.dense * dense_loss(dense, boxes, batch["search"].shape[1] // network.config.patch, kept),
     }
     terms["loss"] = torch.stack(list(terms.values())).sum()
     found, truth = (UNIT.to_image(corners.detach().cpu()) for corners in (expected, boxes))
     terms["iou"] = torch.tensor(iou(found, truth).mean())
     return terms
+
+
+def half(precision: Precision, device: str) -> bool:
+    """Whether to compute in bf16: as asked, or where the device has instructions for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    return torch.cuda.is_bf16_supported() if device == "cuda" else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def rate(step: int, recipe: Recipe) -> float:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fartrack.errors import FartrackError
-from fartrack.model.config import ModelConfig, check_numbers, from_dict
+from fartrack.model.config import ModelConfig, check_choice, check_numbers, from_dict
 from fartrack.train.data.sampling import SamplingConfig
+
+Precision = Literal["auto", "bf16", "fp32"]
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -39,6 +41,27 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of a run, which works on less than the whole crops: what is learned there is cheap.
+
+    Attributes:
+        share: of the run's steps.
+        search_size, template_size: side of the crops, in pixels.
+        keep: share of the search tokens that go on after their embedding; those far from the window's centre are the
+            likelier to be dropped.
+    """
+
+    share: float
+    search_size: int
+    template_size: int
+    keep: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check every field once; errors name the field."""
+        check_numbers(self, share=(0, 1), search_size=(16, 1024), template_size=(16, 1024), keep=(0.05, 1))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run.
 
@@ -55,7 +78,9 @@ class Recipe:
         clip: largest gradient norm.
         ema: decay of the moving average of the weights, which is what is shipped.
         seed: of everything random.
-        precision: ``bf16`` (autocast) or ``fp32``.
+        precision: ``bf16`` (autocast), ``fp32``, or ``auto``: bf16 where the processor computes in it.
+        stages: parts of the run on smaller crops or fewer tokens, in order; what their shares leave of the run is on
+            whole crops of the model's own sizes.
     """
 
     steps: int = 3000
@@ -69,7 +94,8 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
-    precision: str = "bf16"
+    precision: Precision = "auto"
+    stages: tuple[Stage, ...] = ()
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -79,12 +105,28 @@ class Recipe:
         check_numbers(self, steps=(1, 10**9), sets=(1, 65_536), warmup=(0, self.steps), decay=(0, self.steps))
         check_numbers(self, learning_rate=(0, 1), new_learning_rate=(0, 1), weight_decay=(0, 1))
         check_numbers(self, clip=(1e-6, 1e6), ema=(0, 0.999999), seed=(0, 2**63))
-        if self.precision not in ("bf16", "fp32"):
-            raise FartrackError(f"precision is {self.precision!r}; it must be bf16 or fp32.")
+        check_choice(self, "precision", get_args(Precision))
+        if sum(stage.share for stage in self.stages) > 1 + 1e-9:
+            raise FartrackError("The shares of stages sum to more than 1; make them smaller.")
+        for stage in self.stages:
+            self.at(stage)
         most = self.model.templates
         listed = isinstance(self.templates, tuple) and len(self.templates) > 0
         if not listed or not all(type(n) is int and 1 <= n <= most for n in self.templates):
             raise FartrackError(f"templates is {self.templates}; it must list whole numbers from 1 to {most}.")
+
+    def stage(self, step: int) -> Stage:
+        """The stage that a step belongs to."""
+        end = 0.0
+        for stage in self.stages:
+            end += stage.share
+            if step < round(end * self.steps):
+                return stage
+        return Stage(1.0, self.model.search_size, self.model.template_size)
+
+    def at(self, stage: Stage) -> ModelConfig:
+        """The model with the crops of a stage."""
+        return replace(self.model, search_size=stage.search_size, template_size=stage.template_size)
 
     @property
     def batch(self) -> int:
@@ -104,6 +146,8 @@ class Recipe:
                 if not isinstance(values[name], Mapping):
                     raise FartrackError(f"{name} is {values[name]!r}; it must be a table of fields.")
                 values[name] = from_dict(kind, values[name])
+        if "stages" in values:
+            values["stages"] = tuple(from_dict(Stage, stage) for stage in values["stages"])
         if isinstance(values.get("templates"), list):
             values["templates"] = tuple(values["templates"])
         return from_dict(cls, values)

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="the extra 'train' is not installed")
 
 from fartrack.cli import main
+from fartrack.train.data.store import Store
 
 RECIPE = """
 steps = {steps}
@@ -106,12 +107,26 @@ def test_a_bad_recipe_is_one_sentence(tmp_path, run, change, words):
     assert not (tmp_path / "run").exists()
 
 
+def test_fewer_and_smaller_frames(tmp_path, videos, run):
+    code, out, _ = run("train", "prepare", videos, "--data", tmp_path, "--every", 5, "--longest", 64)
+    assert code == 0
+    assert "3 pictures" in out and "skipped 1: frame whose target is absent or too small" in out
+    store = Store.open(tmp_path)
+    assert store.size.tolist() == [[48, 64]] * 3
+    assert store.boxes.tolist() == [[10, 15, 12, 12], [25, 15, 12, 12]]
+    store_options = ("train", "prepare", videos, "--data", tmp_path)
+    assert run(*store_options, "--every", 0)[0] == 2
+    assert run(*store_options, "--longest", 0)[0] == 2
+
+
 def test_a_wrong_source_leaves_the_prepared_data_alone(tmp_path, videos, run):
     store = tmp_path / "store"
     assert run("train", "prepare", videos, "--data", store)[0] == 0
     before = {path.name: path.read_bytes() for path in store.iterdir()}
-    code, _, err = run("train", "prepare", tmp_path / "absent", "--data", store)
-    assert code == 2 and "absent" in err
+    (tmp_path / "empty").mkdir()
+    for wrong in ("absent", "empty"):
+        code, out, err = run("train", "prepare", videos, tmp_path / wrong, "--data", store)
+        assert code == 2 and wrong in err and err.count(".\n") == 1 and not out
     assert {path.name: path.read_bytes() for path in store.iterdir()} == before
 
 

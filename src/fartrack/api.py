@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from fartrack.engines import EngineName, open_engine
 from fartrack.errors import FartrackError
+from fartrack.model.config import from_dict
 from fartrack.tracker import Color, Track, Tracker, TrackerSettings
 from fartrack.video.sources import Frame, FrameSource, frames_from_source
 from fartrack.weights import open_package
@@ -30,14 +31,17 @@ def load(
         model: a shipped model's name, or the folder of an exported one.
         engine: ``onnxruntime``, ``openvino`` (extra) or ``torch`` (extra ``train``).
         threads: of one network call; None leaves it to the runtime.
-        settings: how templates are taken and kept; None is the default.
+        settings: how templates are taken and kept; None is what the model was trained for.
         color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.
 
     Raises:
         FartrackError: an unknown model (the message names those that exist), engine or colour order, or a damaged
             model.
     """
-    return Tracker(open_engine(open_package(model), engine, threads), settings, color)
+    package = open_package(model)
+    if settings is None:
+        settings = from_dict(TrackerSettings, package.settings)
+    return Tracker(open_engine(package, engine, threads), settings, color)
 
 
 def track_video(

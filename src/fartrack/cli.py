@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import numpy as np
 import typer
@@ -190,23 +190,76 @@ def prepare(
         print(f"skipped {count}: {reason}")
 
 
-@train_app.command()
-def pretrain(
-    recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships")],
-    data: Annotated[Path, typer.Option(help="folder of prepared data")],
-    run: Annotated[Path, typer.Option(help="folder of this run: checkpoint and log")],
-    weights: Annotated[
-        Path | None, typer.Option("--start", help="start weights (safetensors); random if left out")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint")] = False,
-    workers: Annotated[int, typer.Option(min=0, help="processes that make batches")] = 1,
+RecipeFile = Annotated[Path, typer.Option("--recipe", help="TOML file, or the name of one that ships")]
+DataFolder = Annotated[Path, typer.Option("--data", help="folder of prepared data")]
+RunFolder = Annotated[Path, typer.Option("--run", help="folder of this run: checkpoint, log, curves, pictures")]
+StartWeights = Annotated[
+    Path | None, typer.Option("--start", help="start weights, or an earlier run's checkpoint; random if left out")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="processes that make batches")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; a GPU if there is one")]
+Compile = Annotated[bool, typer.Option("--compile", help="compile the network")]
+Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="stop after this long, to be resumed later")]
+Val = Annotated[Path | None, typer.Option("--val", help="sequences to track now and then; the best weights are kept")]
+ValEvery = Annotated[int, typer.Option("--val-every", min=1, help="steps between")]
+
+
+def add_phase(phase: str, about: str) -> None:
+    """Add the command of one phase of training; they differ in what their recipe must hold."""
+
+    def command(
+        recipe: RecipeFile,
+        data: DataFolder,
+        run: RunFolder,
+        start: StartWeights = None,
+        resume: Resume = False,
+        workers: Workers = 1,
+        device: Device = None,
+        compile: Compile = False,
+        minutes: Minutes = None,
+        val: Val = None,
+        val_every: ValEvery = 1000,
+    ) -> None:
+        options: dict[str, Any] = {"start": start, "resume": resume, "workers": workers, "device": device}
+        options |= {"compile": compile, "minutes": minutes, "val": val, "val_every": val_every}
+        with needs_train():
+            from fartrack.train.loop import train
+            from fartrack.train.phases import read_recipe
+        network = train(read_recipe(recipe, phase), data, run, **options)
+        print(f"saved {run}" if network else f"stopped before the end, saved {run}; add --resume to go on")
+
+    train_app.command(name=phase, help=about)(command)
+
+
+add_phase("pretrain", "Phase 1: learn from single frames with several templates each.")
+add_phase("distill", "Phase 2: self-distillation, which makes every layer from the first tapped one on an exit.")
+add_phase("sparsify", "Phase 3: roll over clips while a share of the template tokens is removed.")
+
+
+@train_app.command(name="all")
+def train_all(
+    recipes: Annotated[Path, typer.Option(help="folder of the three phases' recipes, or the name of one that ships")],
+    data: DataFolder,
+    run: RunFolder,
+    start: StartWeights = None,
+    workers: Workers = 1,
+    device: Device = None,
+    compile: Compile = False,
+    minutes: Minutes = None,
+    val: Val = None,
+    val_every: ValEvery = 1000,
 ) -> None:
-    """Phase 1: frame-level training."""
+    """All three phases, then the exported variants; called again, it goes on where it stopped."""
+    options: dict[str, Any] = {"start": start, "workers": workers, "device": device, "compile": compile}
+    options |= {"minutes": minutes, "val": val, "val_every": val_every}
     with needs_train():
-        from fartrack.train.loop import train
-        from fartrack.train.recipe import Recipe, recipe_path
-    train(Recipe.read(recipe_path(recipe)), data, run, start=weights, resume=resume, workers=workers)
-    print(f"saved {run}")
+        from fartrack.train.phases import train_phases
+    exported = train_phases(recipes, data, run, **options)
+    for folder in exported or ():
+        print(f"saved {folder}")
+    if exported is None:
+        print("stopped before the end; give the same command again to go on")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack, Output
-from fartrack.model.start import start_from
+from fartrack.model.start import start_from, without_layers
 from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.loop import CHECKPOINT
 from fartrack.train.recipe import Recipe
@@ -153,14 +153,17 @@ def export_checkpoint(checkpoint: Path, folder: Path, depth: int | None = None) 
     """
     run = load_checkpoint(checkpoint)
     recipe = Recipe.from_dict(run.recipe)
-    if depth is not None and not 1 <= depth <= recipe.model.depth:
-        raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {recipe.model.depth}.")
-    network = FARTrack(replace(recipe.model, depth=depth or recipe.model.depth))
-    average = run.part("ema")
+    average, whole = run.part("ema"), recipe.model.depth - len(recipe.distill.delete)
+    if recipe.distill.delete:
+        average = without_layers(average, recipe.distill.delete)
+    if depth is not None and not 1 <= depth <= whole:
+        raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {whole}.")
+    network = FARTrack(replace(recipe.model, depth=depth or whole))
     if not average or start_from(network, average):
         raise FartrackError(f"{checkpoint} has no averaged weights of its model; give a run's {CHECKPOINT}.")
     training = {key: value for key, value in run.recipe.items() if key != "model"}
-    export(network, folder, {"samples": run.step * recipe.batch, "steps": run.step, "training": training})
+    about = {"settings": recipe.settings, "samples": recipe.samples(run.step), "steps": run.step, "training": training}
+    export(network, folder, about)
 
 
 def _to_onnx(graph: Graph) -> onnx.ModelProto:

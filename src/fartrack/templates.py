@@ -30,13 +30,14 @@ class Template:
     share: float = 1.0
     keep: NDArray[np.int64] | None = None
 
-    def prune(self, scores: NDArray[np.float32], retention: float) -> Template:
-        """Keep the share ``retention`` of the tokens with the best scores ``(M,)``, for good; at least one.
-
-        The other rows are removed, so that later frames do not pay for them.
-        """
+    def best(self, scores: NDArray[np.float32], retention: float) -> NDArray[np.int64]:
+        """The tokens, in order, that make up the share ``retention`` with the best scores ``(M,)``; at least one."""
         count = max(round(retention * len(scores)), 1)
-        keep = np.sort(np.argsort(-scores, kind="stable")[:count]).astype(np.int64)
+        return np.sort(np.argsort(-scores, kind="stable")[:count]).astype(np.int64)
+
+    def prune(self, scores: NDArray[np.float32], retention: float) -> Template:
+        """Keep the best tokens for good. The other rows are removed, so that later frames do not pay for them."""
+        keep = self.best(scores, retention)
         return replace(self, keep=keep, rows=np.ascontiguousarray(self.rows[..., keep, :]))
 
 

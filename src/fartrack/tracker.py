@@ -215,11 +215,10 @@ class Tracker:
             else:
                 logits, attention = self.engine.search_scored(crops, tokens, batch)
                 for place, i in enumerate(members):
-                    memory = self._prune(memories[i], attention[place])
-                    if self.settings.sparsification == "sequence":
-                        memories[i] = memory
-                    else:
-                        kept = join_rows([memory.history[j].rows for j in memory.select()])[None]
+                    memories[i] = self._prune(memories[i], attention[place])
+                    if self.settings.sparsification == "runtime":
+                        chosen = [memories[i].history[j] for j in memories[i].select()]
+                        kept = join_rows([template.rows[..., template.keep, :] for template in chosen])[None]
                         logits[place] = self.engine.search(looks[i].crop[None], looks[i].tokens[None], kept)[0]
             for place, i in enumerate(members):
                 found[i] = self._conclude(states[i], memories[i], looks[i], logits[place])
@@ -260,7 +259,7 @@ class Tracker:
             identity = min(slot, self.engine.config.identities - 1)
             if template.identity != identity:
                 rows = self._memorise(template.crop, identity)
-                if template.keep is not None:
+                if template.keep is not None and self.settings.sparsification == "sequence":
                     rows = rows[..., template.keep, :]
                 memory = memory.replace(place, replace(template, identity=identity, rows=rows))
         return memory
@@ -268,18 +267,23 @@ class Tracker:
     def _scores(self, memory: TemplateMemory) -> bool:
         """Whether the next frame has to score template tokens."""
         sparse = self.settings.retention < 1 or self.settings.adaptive
-        return sparse and any(memory.history[place].keep is None for place in memory.select())
+        undecided = any(memory.history[place].keep is None for place in memory.select())
+        return sparse and (undecided or self.settings.sparsification == "runtime")
 
     def _prune(self, memory: TemplateMemory, attention: NDArray[np.float32]) -> TemplateMemory:
-        """The memory with the undecided ones among the chosen templates pruned by the attention ``(M,)``."""
+        """The memory with what this frame's attention ``(M,)`` decides about the chosen templates.
+
+        For good where a template is undecided; at run time about every one, all rows of which stay.
+        """
         chosen = memory.select()
         ends = np.cumsum([memory.history[place].rows.shape[-2] for place in chosen])
         for place, scores in zip(chosen, np.split(attention, ends[:-1]), strict=True):
-            template = memory.history[place]
-            if template.keep is None:
-                retention = self.settings.retention
-                if self.settings.adaptive:
-                    retention = min(retention * template.share * self.engine.config.template_factor**2, 1.0)
+            template, retention = memory.history[place], self.settings.retention
+            if self.settings.adaptive:
+                retention = min(retention * template.share * self.engine.config.template_factor**2, 1.0)
+            if self.settings.sparsification == "runtime":
+                memory = memory.replace(place, replace(template, keep=template.best(scores, retention)))
+            elif template.keep is None:
                 memory = memory.replace(place, template.prune(scores, retention))
         return memory
 

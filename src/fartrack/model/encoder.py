@@ -131,6 +131,13 @@ class FARTrack(nn.Module):
         memory = memory.reshape(P, T, *memory.shape[1:]).permute(0, 2, 3, 1, 4, 5)
         return memory.reshape(P, memory.shape[1], self.config.heads, -1, self.config.head_width)
 
+    @staticmethod
+    def join(rows: Tensor, index_PT: Tensor) -> Tensor:
+        """Memories of single templates ``(U, …, M, C)``, and which T of them make each set → ``(P, …, T · M, C)``."""
+        P, T = index_PT.shape
+        chosen = rows.index_select(0, index_PT.flatten()).reshape(P, T, *rows.shape[1:])
+        return chosen.movedim(1, -3).flatten(-3, -2)
+
     def forward(
         self,
         search: Tensor,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ _OTHER_NAMES = (
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, as float32.
+    """The tensors of a safetensors file, as float32; of a training run's checkpoint, its averaged weights.
 
     Raises:
         FartrackError: the file is missing or is no safetensors file.
@@ -31,9 +31,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FartrackError(f"There is no weights file {path}; check the path.")
     try:
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
+        tensors = load_file(path)
     except (SafetensorError, OSError, ValueError):
         raise FartrackError(f"{path} is no readable safetensors file; give one, or fetch it anew.") from None
+    average = {name.removeprefix("ema."): tensor for name, tensor in tensors.items() if name.startswith("ema.")}
+    return {name: tensor.float() for name, tensor in (average or tensors).items()}
 
 
 def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
@@ -100,3 +102,17 @@ def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
                 for parameter in block.get_submodule(name).parameters():
                     torch.nn.init.zeros_(parameter)
     return sorted(set(own_state) - set(taken))
+
+
+def without_layers(weights: Mapping[str, Tensor], layers: Collection[int]) -> dict[str, Tensor]:
+    """The weights of a network from which layers (counted from 0) are deleted; those behind them move up."""
+    found = {}
+    for name, tensor in weights.items():
+        parts = name.split(".")
+        if parts[0] == "blocks":
+            layer = int(parts[1])
+            if layer in layers:
+                continue
+            parts[1] = str(layer - sum(deleted < layer for deleted in layers))
+        found[".".join(parts)] = tensor
+    return found

@@ -24,7 +24,8 @@ class Checkpoint:
         step: finished steps.
         recipe: the run's recipe as nested plain values.
         tensors: ``model.*`` (raw weights), ``ema.*`` (their moving average), ``exp_avg.*`` and ``exp_avg_sq.*``
-            (AdamW's moments), ``rng`` (PyTorch's random state).
+            (AdamW's moments), ``teacher.*`` where a frozen network teaches. The schedule, the samples and the random
+            numbers of a step follow from the recipe and the step's number, so there is no more to keep.
     """
 
     step: int
@@ -85,6 +86,6 @@ def restore_optimizer(network: nn.Module, optimizer: torch.optim.Optimizer, chec
         if name in first:
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(checkpoint.step)),
-                "exp_avg": first[name].clone(),
-                "exp_avg_sq": second[name].clone(),
+                "exp_avg": first[name].to(parameter.device, copy=True),
+                "exp_avg_sq": second[name].to(parameter.device, copy=True),
             }

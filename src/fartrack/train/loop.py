@@ -1,24 +1,27 @@
-"""The training loop. Everything random depends on (seed, step) alone, so a resumed run is the run itself."""
+"""The training loop, one for all phases. Everything random depends on (seed, step) alone, so a resumed run is the
+run itself, and so is one divided among several processes."""
 
 from __future__ import annotations
 
-import json
 import math
+import signal
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import UNIT, iou
 from fartrack.model.encoder import FARTrack
-from fartrack.model.losses import coordinate_loss, dense_loss, expected_coordinates, siou, token_centres
+from fartrack.model.losses import token_centres
 from fartrack.model.start import load_weights, start_from
 from fartrack.train.checkpoint import (
     Checkpoint,
@@ -27,43 +30,59 @@ from fartrack.train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from fartrack.train.data.clips import Clip, ClipSampler
 from fartrack.train.data.sampling import Sampler
 from fartrack.train.data.store import Store
-from fartrack.train.recipe import Precision, Recipe
+from fartrack.train.distributed import Group
+from fartrack.train.monitor import Monitor
+from fartrack.train.objective import Batch, losses, split
+from fartrack.train.recipe import Recipe
+from fartrack.train.rollout import roll
 
 CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
-
-Batch = dict[str, Tensor]
 
 
-class Batches(IterableDataset[Batch]):
-    """The batches of steps ``first`` to ``recipe.steps - 1``; each depends on the seed and its step alone."""
+class Batches(IterableDataset[Batch | list[Clip]]):
+    """What the steps from ``first`` on learn from: a batch, or for a rollout its clips.
 
-    def __init__(self, store: Path, recipe: Recipe, first: int) -> None:
-        """Batches out of the prepared data in ``store``."""
-        self.store, self.recipe, self.first = store, recipe, first
+    Each depends on the seed and its step alone. A process of a group gets its share of the sets (or clips).
+    """
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __init__(self, store: Path, recipe: Recipe, first: int, rank: int = 0, size: int = 1) -> None:
+        """Batches out of the prepared data in ``store`` for process ``rank`` of ``size``."""
+        self.store, self.recipe, self.first, self.rank, self.size = store, recipe, first, rank, size
+
+    def __iter__(self) -> Iterator[Batch | list[Clip]]:
         """With several workers, each makes its share of the steps, in turn."""
         worker = torch.utils.data.get_worker_info()
         index, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        store = Store.open(self.store)
+        store, recipe = Store.open(self.store), self.recipe
+        rollout, clips = recipe.rollout, None
         stage, sampler = None, None
-        for step in range(self.first + index, self.recipe.steps, count):
-            if sampler is None or stage != self.recipe.stage(step):
-                stage = self.recipe.stage(step)
-                sampler = Sampler(store, self.recipe.at(stage), self.recipe.sampling)
-            yield draw_batch(sampler, self.recipe, step)
+        for step in range(self.first + index, recipe.steps, count):
+            if recipe.rolls(step):
+                clips = clips or ClipSampler(store, rollout.frames, rollout.synthetic)
+                yield [
+                    clips.draw(np.random.default_rng([recipe.seed, step, 2, clip]))
+                    for clip in range(self.rank, rollout.clips, self.size)
+                ]
+                continue
+            if sampler is None or stage != recipe.stage(step):
+                stage = recipe.stage(step)
+                sampler = Sampler(store, recipe.at(stage), recipe.sampling)
+            yield draw_batch(sampler, recipe, step, self.rank, self.size)
 
 
-def draw_batch(sampler: Sampler, recipe: Recipe, step: int) -> Batch:
-    """The batch of one step: ``templates (P, T, …)``, ``search (B, …)``, ``trajectory (B, …)``, ``boxes (B, 4)``."""
-    rng = np.random.default_rng([recipe.seed, step])
-    count = int(rng.choice(recipe.templates))
-    sets = [sampler.draw(rng, count) for _ in range(recipe.sets)]
+def draw_batch(sampler: Sampler, recipe: Recipe, step: int, rank: int = 0, size: int = 1) -> Batch:
+    """The share that process ``rank`` of ``size`` has in the frame-level batch of one step."""
+    T = int(np.random.default_rng([recipe.seed, step]).choice(recipe.templates))
+    generators = [np.random.default_rng([recipe.seed, step, 3, number]) for number in range(rank, recipe.sets, size)]
+    sets = [sampler.draw(rng, T) for rng in generators]
+    U, last = T * len(sets), sampler.model.identities - 1
     batch = {
-        "templates": torch.from_numpy(np.stack([s.templates for s in sets])),
+        "templates": torch.from_numpy(np.concatenate([s.templates for s in sets])),
+        "identities": torch.arange(T).clamp(max=last).repeat(len(sets)),
+        "index": torch.arange(U).reshape(-1, T),
         "search": torch.from_numpy(np.concatenate([s.search for s in sets])),
         "trajectory": torch.from_numpy(np.concatenate([s.trajectory for s in sets])),
         "boxes": torch.from_numpy(np.concatenate([s.boxes for s in sets])),
@@ -72,47 +91,19 @@ def draw_batch(sampler: Sampler, recipe: Recipe, step: int) -> Batch:
     if stage.keep < 1:
         grid = stage.search_size // recipe.model.patch
         distance = (token_centres(grid) - 0.5).abs().amax(-1).numpy()  # from the window's centre: it tells nothing new
-        order = np.argsort(distance * rng.random((recipe.batch, grid**2)), axis=1)
+        chances = np.stack([rng.random((recipe.sampling.searches, grid**2)) for rng in generators])
+        order = np.argsort(distance * chances.reshape(-1, grid**2), axis=1)
         batch["kept"] = torch.from_numpy(np.sort(order[:, : round(stage.keep * grid**2)], axis=1))
     return batch
 
 
-def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """Every term of the loss, weighed, its sum as ``loss``, and the mean ``iou`` (no gradient), of one batch."""
-    P, T = batch["templates"].shape[:2]
-    identities = torch.arange(T).clamp(max=network.config.identities - 1).expand(P, T).to(batch["templates"].device)
-    bf16, kept = half(recipe.precision, batch["search"].device.type), batch.get("kept")
-    with torch.autocast(batch["search"].device.type, torch.bfloat16, enabled=bf16):
-        memory = network.memorise(batch["templates"], identities)
-        output = network(batch["search"], batch["trajectory"], memory, kept=kept)
-        dense = network.aux(output.search_BND)
-    weight, boxes = recipe.loss, batch["boxes"]
-    expected = expected_coordinates(output.logits_B4V)
-    terms = {
-        "cross_entropy": weight.cross_entropy * coordinate_loss(output.logits_B4V, boxes, weight.smoothing),
-        "siou": weight.siou * (1 - siou(expected, boxes)).mean(),
-        "l1": weight.l1 * (expected - boxes).abs().mean(),
-        "dense": weight.dense * dense_loss(dense, boxes, batch["search"].shape[1] // network.config.patch, kept),
-    }
-    terms["loss"] = torch.stack(list(terms.values())).sum()
-    found, truth = (UNIT.to_image(corners.detach().cpu()) for corners in (expected, boxes))
-    terms["iou"] = torch.tensor(iou(found, truth).mean())
-    return terms
-
-
-def half(precision: Precision, device: str) -> bool:
-    """Whether to compute in bf16: as asked, or where the device has instructions for it."""
-    if precision != "auto":
-        return precision == "bf16"
-    return torch.cuda.is_bf16_supported() if device == "cuda" else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-
-
 def rate(step: int, recipe: Recipe) -> float:
-    """The learning rate of a step as a share of its peak: linear warm-up, constant, cosine to zero at the end."""
+    """The learning rate of a step as a share of its peak: linear warm-up, constant, then what ``final`` says."""
     warm = min((step + 1) / recipe.warmup, 1.0) if recipe.warmup else 1.0
     left = recipe.steps - step
-    cool = 0.5 - 0.5 * math.cos(math.pi * left / recipe.decay) if left < recipe.decay else 1.0
-    return warm * cool
+    if left > recipe.decay:
+        return warm
+    return warm * (0.1 if recipe.final == "step" else 0.5 - 0.5 * math.cos(math.pi * left / recipe.decay))
 
 
 def make_optimizer(network: FARTrack, recipe: Recipe) -> torch.optim.AdamW:
@@ -139,98 +130,204 @@ def train(
     resume: bool = False,
     workers: int = 1,
     save_every: int = 100,
-) -> FARTrack:
-    """Run a recipe to its end.
+    device: str | None = None,
+    compile: bool = False,
+    minutes: float | None = None,
+    val: Path | None = None,
+    val_every: int = 1000,
+) -> FARTrack | None:
+    """Run a recipe to its end. Under ``torchrun``, several processes share every batch.
 
     Args:
         recipe: what to do.
         store: folder of prepared data (:mod:`fartrack.train.data.store`).
-        run: folder of this run: ``checkpoint.safetensors`` (replaced as it goes) and ``log.jsonl``.
+        run: folder of this run: ``checkpoint.safetensors`` (replaced as it goes) and what the monitor writes.
         start: start weights; without them the network starts at random.
         resume: go on from the run's checkpoint. ``recipe`` may differ in its number of steps.
         workers: processes that make batches; 0 makes them in this one.
         save_every: steps between checkpoints.
+        device: ``cpu`` or ``cuda``; by default a GPU where there is one.
+        compile: compile the network; it pays on a GPU and for long runs.
+        minutes: stop after this long, to be resumed later. SIGTERM and SIGINT stop as cleanly.
+        val: folder of sequences to track now and then, the best weights being kept; never trained on.
+        val_every: steps between.
 
     Returns:
-        The network with the averaged weights.
+        The network with the averaged weights; None if the run was stopped before its end.
 
     Raises:
-        FartrackError: no data, unreadable start weights or checkpoint, a run that exists already, or a loss that
-            is not finite (the batch is saved beside the checkpoint first).
+        FartrackError: no data, unreadable start weights or checkpoint, a run that exists already, sets or clips that
+            the processes cannot share evenly, or a loss that is not finite (the batch is saved beside the
+            checkpoint first).
     """
+    group = Group.join(device)
+    try:
+        return _train(
+            recipe,
+            store,
+            run,
+            group,
+            Stop(minutes),
+            start=start,
+            resume=resume or (group.restarted and (run / CHECKPOINT).exists()),
+            workers=workers,
+            save_every=save_every,
+            compile=compile,
+            monitor=Monitor(run, recipe, val, val_every) if group.rank == 0 else None,
+        )
+    finally:
+        group.leave()
+
+
+def _train(
+    recipe: Recipe,
+    store: Path,
+    run: Path,
+    group: Group,
+    stop: Stop,
+    *,
+    start: Path | None,
+    resume: bool,
+    workers: int,
+    save_every: int,
+    compile: bool,
+    monitor: Monitor | None,
+) -> FARTrack | None:
+    for name, shared in (("sets", recipe.sets), ("clips", recipe.rollout.clips if recipe.rollout.share else 0)):
+        if shared % group.size:
+            raise FartrackError(f"{name} is {shared}; it must be a multiple of the {group.size} processes.")
     torch.manual_seed(recipe.seed)
     Store.open(store)
     network = FARTrack(recipe.model)
     if start is not None and not resume:
         start_from(network, load_weights(start))
+    network.to(group.device)
     optimizer = make_optimizer(network, recipe)
+    teacher = deepcopy(network) if recipe.distill.delete else None
     average = {name: t.detach().clone() for name, t in network.state_dict().items()}
     first = 0
     if resume:
         checkpoint = load_checkpoint(run / CHECKPOINT)
-        if checkpoint.recipe["model"] != asdict(recipe.model):
+        if Recipe.from_dict(checkpoint.recipe).model != recipe.model:
             raise FartrackError(f"The checkpoint in {run} is of another model than the recipe's; start a new run.")
         network.load_state_dict(checkpoint.part("model"))
-        average = checkpoint.part("ema")
+        average = {name: tensor.to(group.device) for name, tensor in checkpoint.part("ema").items()}
+        if teacher is not None:
+            teacher.load_state_dict(checkpoint.part("teacher"))
         restore_optimizer(network, optimizer, checkpoint)
-        torch.set_rng_state(checkpoint.tensors["rng"])
         first = checkpoint.step
     elif (run / CHECKPOINT).exists():
         raise FartrackError(f"{run} holds a run already; add --resume, or name another folder.")
     run.mkdir(parents=True, exist_ok=True)
 
     def save(step: int) -> None:
-        tensors = {f"model.{k}": v for k, v in network.state_dict().items()} | {
-            f"ema.{k}": v for k, v in average.items()
-        }
-        tensors |= optimizer_tensors(network, optimizer) | {"rng": torch.get_rng_state()}
+        if monitor is None:
+            return
+        parts: dict[str, dict[str, torch.Tensor]] = {"model": network.state_dict(), "ema": average}
+        if teacher is not None:
+            parts["teacher"] = teacher.state_dict()
+        tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+        tensors |= optimizer_tensors(network, optimizer)
         save_checkpoint(run / CHECKPOINT, Checkpoint(step, asdict(recipe), tensors))
 
+    if compile:
+        network.compile()
     network.train()
     loader = DataLoader(
-        Batches(store, recipe, first),
+        Batches(store, recipe, first, group.rank, group.size),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        generator=torch.Generator(),  # the loader draws a seed when it starts; a resumed run must not lose that draw
+        pin_memory=group.device.type == "cuda",
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    sums: dict[str, float] = {}
-    with Progress(*columns) as progress, (run / LOG).open("a") as log:
+    done = first
+    with stop, Progress(*columns, disable=monitor is None) as progress:
         task = progress.add_task("training", total=recipe.steps, completed=first)
-        clock = time.perf_counter()
-        for step, batch in enumerate(loader, first):
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * rate(step, recipe)
-            terms = losses(network, batch, recipe)
-            if not torch.isfinite(terms["loss"]):
-                save_checkpoint(run / "failed-batch.safetensors", Checkpoint(step, asdict(recipe), batch))
-                raise FartrackError(
-                    f"The loss of step {step} is not finite; its batch is in {run}/failed-batch.safetensors."
-                )
+        for step, work in enumerate(loader, first):
+            torch.manual_seed(hash((recipe.seed, step, group.rank)))
+            network.fades = recipe.fades(step)
+            for entry in optimizer.param_groups:
+                entry["lr"] = entry["peak"] * rate(step, recipe)
+            lost = 0
+            if isinstance(work, list):
+                work, lost = roll(network, work, recipe.rollout.tracker)
+            parts = [
+                {name: tensor.to(group.device, non_blocking=True) for name, tensor in part.items()}
+                for part in split(work, recipe.micro)
+            ]
+            crops = group.sum(torch.tensor(float(len(work["search"])), device=group.device))
             optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()  # type: ignore[no-untyped-call]
+            sums: dict[str, torch.Tensor] = {}
+            for part in parts:
+                terms = losses(network, part, recipe, teacher)
+                share = len(part["search"]) / crops
+                (terms["loss"] * share).backward()  # type: ignore[no-untyped-call]
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, torch.zeros((), device=group.device)) + value.detach() * share
+            values = {name: float(group.sum(value)) for name, value in sums.items()}
+            if not math.isfinite(values["loss"]):
+                save_checkpoint(run / f"failed-batch-{group.rank}.safetensors", Checkpoint(step, asdict(recipe), work))
+                raise FartrackError(f"The loss of step {step} is not finite; its batch is in {run}/failed-batch-*.")
+            group.sum_gradients(network)
             nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             optimizer.step()
             decay = min(recipe.ema, (step + 1) / (step + 10))  # a young average forgets faster
-            for name, tensor in network.state_dict().items():
-                average[name].lerp_(tensor, 1 - decay)
+            with torch.no_grad():
+                for name, tensor in network.state_dict().items():
+                    average[name].lerp_(tensor, 1 - decay)
 
-            values = {name: float(value.detach()) for name, value in terms.items()}
-            sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
-            done, last = step + 1, step + 1 == recipe.steps
+            done = step + 1
+            last = done == recipe.steps
             progress.update(task, completed=done, description=f"loss {values['loss']:.3f}")
-            if done % save_every == 0 or last:
+            if monitor is not None:
+                if recipe.rolls(step):
+                    values["lost"] = lost
+                monitor.count(done, int(crops), rate(step, recipe), values, last)
+                monitor.picture(done, work, network)
+                monitor.validate(done, network, average, last)
+            stopped = group.any(stop.asked)
+            if done % save_every == 0 or last or stopped:
                 save(done)
-            if done % 20 == 0 or last:
-                count = (done - 1) % 20 + 1
-                seconds, clock = time.perf_counter() - clock, time.perf_counter()
-                row = {"step": done, "samples": done * recipe.batch, "rate": rate(step, recipe)}
-                row |= {name: round(value / count, 5) for name, value in sums.items()}
-                row["samples_per_second"] = round(count * recipe.batch / seconds, 2)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                sums = {}
+            if stopped and not last:
+                break
+    if monitor is not None:
+        monitor.close()
     network.load_state_dict(average)
+    network.fades = recipe.fades(done - 1)
     network.eval()
-    return network
+    return network if done == recipe.steps else None
+
+
+class Stop:
+    """Asked to stop by a signal, or because the time is up; the step under way is finished first."""
+
+    def __init__(self, minutes: float | None) -> None:
+        """The time starts now; None is no limit."""
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self.signalled = False
+        self.handlers: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether to stop."""
+        return self.signalled or time.monotonic() >= self.end
+
+    def _signal(self, number: int, frame: FrameType | None) -> None:
+        if self.signalled:  # a second time: at once
+            raise KeyboardInterrupt
+        self.signalled = True
+
+    def __enter__(self) -> Stop:
+        """Take over SIGINT and SIGTERM, in the main thread."""
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, self._signal)
+        except ValueError:  # another thread of a program that embeds us
+            pass
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)

@@ -6,10 +6,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
 
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig, check_choice, check_numbers, from_dict
+from fartrack.tracker import TrackerSettings
 from fartrack.train.data.sampling import SamplingConfig
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -38,6 +41,67 @@ class LossConfig:
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         check_numbers(self, **{name: (0, 1000) for name in ("cross_entropy", "siou", "l1", "dense", "smoothing")})
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Self-distillation in depth (phase 2).
+
+    Attributes:
+        first: the first tapped layer, counted from 1; every layer from it on is an exit. 0: only the last layer is,
+            and nothing is distilled.
+        scheme: ``layer-by-layer``, each tapped layer is the teacher of the one before it (the paper); or
+            ``deep-to-shallow``, the layers of ``delete`` are faded out and the start network is the teacher of what
+            remains (MixFormerV2).
+        features: the tokens whose distributions over the vocabulary are compared: ``trajectory``, the trajectory and
+            command tokens (the paper); ``search``; or ``template``, which needs ``joint`` attention.
+        weight: of the divergence in the loss; 0 switches it off.
+        supervised: whether the other terms of the loss are taken on every tapped layer, or on the last alone.
+        delete: deep-to-shallow: the layers to be deleted, counted from 0.
+        fade: deep-to-shallow: share of the run over which they fade, linearly.
+    """
+
+    first: int = 0
+    scheme: Literal["layer-by-layer", "deep-to-shallow"] = "layer-by-layer"
+    features: Literal["trajectory", "search", "template"] = "trajectory"
+    weight: float = 0.01
+    supervised: bool = True
+    delete: tuple[int, ...] = ()
+    fade: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check every field once; errors name the field."""
+        check_numbers(self, first=(0, 15), weight=(0, 1000), fade=(0, 1))
+        check_choice(self, "scheme", ("layer-by-layer", "deep-to-shallow"))
+        check_choice(self, "features", ("trajectory", "search", "template"))
+        check_choice(self, "supervised", (False, True))
+        if (self.scheme == "deep-to-shallow") != bool(self.delete):
+            raise FartrackError(
+                f"delete is {self.delete}; it must list layers if scheme is deep-to-shallow, else none."
+            )
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Training on what the tracker itself does on clips (phase 3).
+
+    Attributes:
+        share: of the run's steps that are rollouts; the others draw single crops.
+        frames: length of a clip.
+        clips: of one step.
+        synthetic: share of clips that are made of stills: a masked object that moves over another picture.
+        tracker: how the tracker is set while it rolls; what share of the template tokens is kept, among others.
+    """
+
+    share: float = 0.0
+    frames: int = 32
+    clips: int = 4
+    synthetic: float = 0.3
+    tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(interval=5, retention=0.75))
+
+    def __post_init__(self) -> None:
+        """Check every field once; errors name the field."""
+        check_numbers(self, share=(0, 1), frames=(2, 10_000), clips=(1, 65_536), synthetic=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -75,12 +139,16 @@ class Recipe:
         warmup: steps of linear warm-up.
         decay: steps at the end over which the rates fall to zero along a cosine; between warm-up and decay they
             are constant, so that a run can be made longer at any time before the decay begins.
+        final: ``cosine``; or ``step``: over the ``decay`` steps at the end the rates are a tenth (the paper).
         clip: largest gradient norm.
         ema: decay of the moving average of the weights, which is what is shipped.
         seed: of everything random.
         precision: ``bf16`` (autocast), ``fp32``, or ``auto``: bf16 where the processor computes in it.
         stages: parts of the run on smaller crops or fewer tokens, in order; what their shares leave of the run is on
             whole crops of the model's own sizes.
+        micro: the most search crops that go through the network at once; a larger batch is divided and its gradients
+            are summed.
+        model, sampling, loss, distill, rollout: see their classes.
     """
 
     steps: int = 3000
@@ -91,21 +159,35 @@ class Recipe:
     weight_decay: float = 1e-4
     warmup: int = 200
     decay: int = 1500
+    final: Literal["cosine", "step"] = "cosine"
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
     precision: Precision = "auto"
     stages: tuple[Stage, ...] = ()
+    micro: int = 64
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         check_numbers(self, steps=(1, 10**9), sets=(1, 65_536), warmup=(0, self.steps), decay=(0, self.steps))
         check_numbers(self, learning_rate=(0, 1), new_learning_rate=(0, 1), weight_decay=(0, 1))
         check_numbers(self, clip=(1e-6, 1e6), ema=(0, 0.999999), seed=(0, 2**63))
+        check_numbers(self, micro=(1, 65_536))
         check_choice(self, "precision", get_args(Precision))
+        check_choice(self, "final", ("cosine", "step"))
+        if self.distill.first > self.model.depth:
+            raise FartrackError(f"first is {self.distill.first}; the model has {self.model.depth} layers.")
+        if self.distill.features == "template" and self.model.attention == "cached":
+            raise FartrackError("features is template; with cached attention there are no template tokens to compare.")
+        if not set(self.distill.delete) <= set(range(1, self.model.depth - 1)) | {0}:
+            raise FartrackError(f"delete is {self.distill.delete}; the last layer must stay.")
+        if self.rollout.tracker.templates > self.model.templates:
+            raise FartrackError(f"templates is {self.rollout.tracker.templates}; the model has {self.model.templates}.")
         if sum(stage.share for stage in self.stages) > 1 + 1e-9:
             raise FartrackError("The shares of stages sum to more than 1; make them smaller.")
         for stage in self.stages:
@@ -129,6 +211,36 @@ class Recipe:
         return replace(self.model, search_size=stage.search_size, template_size=stage.template_size)
 
     @property
+    def taps(self) -> range:
+        """The layers, counted from 1, that are exits in training."""
+        return range(self.distill.first or self.model.depth, self.model.depth + 1)
+
+    def fades(self, step: int) -> list[float]:
+        """The factor on each layer's residual branches at a step."""
+        span = max(self.distill.fade * self.steps, 1)
+        factor = max(1 - (step + 1) / span, 0.0)
+        return [factor if layer in self.distill.delete else 1.0 for layer in range(self.model.depth)]
+
+    def rolls(self, step: int) -> bool:
+        """Whether a step is a rollout."""
+        return bool(np.random.default_rng([self.seed, step, 1]).random() < self.rollout.share)
+
+    def samples(self, steps: int) -> int:
+        """Search crops of this many steps; of a rollout, those of all its frames."""
+        share, rolled = self.rollout.share, self.rollout.clips * (self.rollout.frames - 1)
+        rolls = steps * int(share) if share in (0, 1) else sum(self.rolls(step) for step in range(steps))
+        return (steps - rolls) * self.batch + rolls * rolled
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The tracker settings that the run trains for, those that differ from the defaults."""
+        if not self.rollout.share:
+            return {}
+        names = ("retention", "adaptive", "sparsification")
+        chosen = {name: getattr(self.rollout.tracker, name) for name in names}
+        return {name: value for name, value in chosen.items() if value != getattr(TrackerSettings, name)}
+
+    @property
     def batch(self) -> int:
         """Search crops a step."""
         return self.sets * self.sampling.searches
@@ -141,11 +253,17 @@ class Recipe:
             FartrackError: an unknown or unfitting field, named.
         """
         values = dict(values)
-        for name, kind in (("model", ModelConfig), ("sampling", SamplingConfig), ("loss", LossConfig)):
+        tables = {"model": ModelConfig, "sampling": SamplingConfig, "loss": LossConfig}
+        for name, kind in {**tables, "distill": DistillConfig, "rollout": RolloutConfig}.items():
             if name in values:
                 if not isinstance(values[name], Mapping):
                     raise FartrackError(f"{name} is {values[name]!r}; it must be a table of fields.")
-                values[name] = from_dict(kind, values[name])
+                table = dict(values[name])
+                if isinstance(table.get("tracker"), Mapping):
+                    table["tracker"] = from_dict(TrackerSettings, table["tracker"])
+                if isinstance(table.get("delete"), list):
+                    table["delete"] = tuple(table["delete"])
+                values[name] = from_dict(cast(type[Any], kind), table)
         if "stages" in values:
             values["stages"] = tuple(from_dict(Stage, stage) for stage in values["stages"])
         if isinstance(values.get("templates"), list):

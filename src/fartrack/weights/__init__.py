@@ -7,8 +7,10 @@ precision) and ONNX graphs whose initialisers point into that file.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig, from_dict
@@ -20,10 +22,12 @@ SHIPPED = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Package:
-    """A model on disk: its folder and the shape of its network."""
+    """A model on disk: its folder, the shape of its network, and the tracker settings it was trained for (those that
+    differ from the defaults)."""
 
     folder: Path
     config: ModelConfig
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def shipped() -> list[str]:
@@ -47,7 +51,7 @@ def open_package(model: str | Path) -> Package:
     try:
         record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         version = int(record["format"])
-        config = dict(record["config"])
+        config, settings = dict(record["config"]), dict(record.get("settings", {}))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise FartrackError(
             f"{folder} is no FARTrack model; give the folder of an exported one, or one of {', '.join(shipped())}."
@@ -57,7 +61,7 @@ def open_package(model: str | Path) -> Package:
             f"The model {folder} is of format {version}, newer than this version reads; upgrade fartrack."
         )
     try:
-        return Package(folder, from_dict(ModelConfig, config))
+        return Package(folder, from_dict(ModelConfig, config), settings)
     except FartrackError as error:
         raise FartrackError(f"{folder / 'model.json'}: {error}") from None
 

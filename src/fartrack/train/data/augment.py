@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from fartrack.geometry import FloatArray, Image
-from fartrack.train.data.store import Mask
+from fartrack.train.data.store import Mask, Store
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,15 @@ class Cutout:
 
     pixels: Image
     mask: Mask
+
+    @classmethod
+    def of(cls, store: Store, target: int) -> Cutout:
+        """A target of a store that has a mask."""
+        found = store.cutout(target)
+        assert found is not None
+        x, y, mask = found
+        image = store.image(int(store.owner[target]))
+        return cls(image[y : y + mask.shape[0], x : x + mask.shape[1]], mask)
 
     def paste(
         self, crop: Image, centre: FloatArray, size: float, angle: float, stretch: float, mirror: bool

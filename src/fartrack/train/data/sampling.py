@@ -113,11 +113,7 @@ class Sampler:
         still = store.sequence[store.owner] < 0
         self.still_targets = np.flatnonzero(still)
         self.masked_targets = np.flatnonzero(store.masks[:, 0] >= 0)
-        owners = store.owner[~still]
-        count = store.sequence.max(initial=-1) + 1
-        self.clips = [
-            targets for s in range(count) if len(targets := np.flatnonzero(~still)[store.sequence[owners] == s]) > 1
-        ]
+        self.clips = [targets for targets in store.sequences() if len(targets) > 1]
         weight = np.sqrt([len(targets) for targets in self.clips])
         self.clip_weight = weight / weight.sum()
         shares = {
@@ -256,14 +252,6 @@ class Sampler:
             corners = corners + np.tile(rng.laplace(0, 0.25, 2), 2)
         return encode(corners).reshape(-1)
 
-    def _cutout(self, target: int) -> Cutout:
-        """A target that has a mask, cut out of its picture."""
-        found = self.store.cutout(target)
-        assert found is not None
-        x, y, mask = found
-        image = self.store.image(int(self.store.owner[target]))
-        return Cutout(image[y : y + mask.shape[0], x : x + mask.shape[1]], mask)
-
     def _clutter(self, rng: np.random.Generator, crop: Image, box: FloatArray, own: Cutout | None = None) -> Image:
         """At times, lay a distractor beside the target (corners ``box``) or an occluder over part of it."""
         if len(self.masked_targets) == 0:
@@ -275,7 +263,7 @@ class Sampler:
         for share, beside in ((self.config.distractor, True), (self.config.occluder, False)):
             if rng.random() >= share:
                 continue
-            cutout = self._cutout(int(rng.choice(self.masked_targets)))
+            cutout = Cutout.of(self.store, int(rng.choice(self.masked_targets)))
             if own is not None and beside and rng.random() < 0.4:  # a look-alike in other colours
                 cutout = Cutout(np.ascontiguousarray(_recolour(rng, own.pixels)), own.mask)
             other = size * np.exp(rng.normal(0, 0.25)) * (1.0 if beside else 0.6)
@@ -290,7 +278,7 @@ class Sampler:
         self, rng: np.random.Generator, target: int, templates: int
     ) -> tuple[list[Image], list[tuple[Image, FloatArray, NDArray[np.int64]]]]:
         """Template and search crops of one masked target laid over other pictures."""
-        own = self._cutout(target)
+        own = Cutout.of(self.store, target)
         natural = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
         angle = rng.normal(0, 0.1)
         z: list[Image] = []

@@ -99,6 +99,13 @@ class Store:
         start = self.offset[picture]
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
+    def sequences(self) -> list[NDArray[np.int64]]:
+        """The targets of each sequence, in order of time; frames without one have no part in it."""
+        numbers = self.sequence[self.owner]
+        order = np.flatnonzero(numbers >= 0)
+        order = order[np.argsort(numbers[order], kind="stable")]
+        return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else []
+
     def cutout(self, target: int) -> tuple[int, int, Mask] | None:
         """A target's mask as the left and top of its bounding rectangle and the mask within; None without one."""
         start, x, y, width, height = self.masks[target]

@@ -1,0 +1,78 @@
+"""Several processes, on one host or many, that train one network: each takes its share of every batch.
+
+Started by ``torchrun``; without it there is one process. Gradients are summed by hand instead of by PyTorch's wrapper,
+since the network is called in three ways (memorise, search, dense head) and five megabytes need no overlap.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process's place among those that train together.
+
+    Attributes:
+        rank: its number; the one of rank 0 writes checkpoints and logs.
+        size: how many there are.
+        device: what it computes on.
+        restarted: whether ``torchrun`` has started the group anew after a process was lost.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    restarted: bool = False
+
+    @classmethod
+    def join(cls, device: str | None = None) -> Group:
+        """The group that ``torchrun`` describes in the environment, or a single process.
+
+        Args:
+            device: ``cpu`` or ``cuda``; by default a GPU where there is one.
+        """
+        kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        place = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+        if "WORLD_SIZE" not in os.environ:
+            return cls(0, 1, place)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+        return cls(dist.get_rank(), dist.get_world_size(), place, restarted)
+
+    def leave(self) -> None:
+        """Part from the others, in order."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def sum(self, value: Tensor) -> Tensor:
+        """A tensor summed over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def sum_gradients(self, network: nn.Module) -> None:
+        """Every gradient summed over the processes, in one message."""
+        if self.size == 1:
+            return
+        gradients = []
+        for parameter in network.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        flat = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any of the processes."""
+        if self.size == 1:
+            return flag
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)

@@ -1,0 +1,116 @@
+"""The objective: a batch and a network in, the terms of the loss out; the same for every phase."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fartrack.geometry import UNIT, iou
+from fartrack.model.encoder import Exit, FARTrack
+from fartrack.model.losses import coordinate_loss, dense_loss, divergence, expected_coordinates, siou
+from fartrack.train.recipe import Precision, Recipe
+
+Batch = dict[str, Tensor]
+"""What a step learns from. U single templates, R sets of T of them, B = R · K search crops (K share a set):
+
+``templates (U, S, S, 3)`` and ``identities (U,)``; ``index (R, T)``, the templates of each set;
+``search (B, S, S, 3)``; ``trajectory (B, 4 · trajectory)``; ``boxes (B, 4)``, the target's corners in the crop's
+frame. At times also ``valid (R, T · M)``, False for template tokens that are not used, and ``kept (B, n)``, the search
+tokens that are."""
+
+
+def losses(network: FARTrack, batch: Batch, recipe: Recipe, teacher: FARTrack | None = None) -> dict[str, Tensor]:
+    """Every term of the loss, weighed, its sum as ``loss``, and the mean ``iou`` (no gradient), of one batch.
+
+    Args:
+        network: the network that learns.
+        batch: see :data:`Batch`.
+        recipe: the weights of the terms and what is distilled.
+        teacher: of deep-to-shallow distillation.
+    """
+    search, boxes = batch["search"], batch["boxes"]
+    deepest = network.config.depth
+    taps = recipe.taps
+    with torch.autocast(search.device.type, torch.bfloat16, enabled=half(recipe.precision, search.device.type)):
+        exits = tapped_layers(network, batch, taps)
+        last = exits[deepest]
+        searched = last.tokens_BND.shape[1] - batch["trajectory"].shape[1] - 4
+        dense = network.aux(last.tokens_BND[:, :searched])
+        pairs = [(exits[layer], exits[layer + 1]) for layer in taps if layer < deepest]
+        if teacher is not None:
+            with torch.no_grad():
+                pairs = [(last, tapped_layers(teacher, batch, (deepest,))[deepest])]
+        heads = (network.head, (teacher or network).head)
+        distributions = [
+            tuple(head(compared(side, recipe, searched)) for head, side in zip(heads, pair, strict=True))
+            for pair in pairs
+        ]
+    weight = recipe.loss
+    supervised = [exits[layer] for layer in taps] if recipe.distill.supervised else [last]
+    boxes_found = [expected_coordinates(exit.logits_B4V) for exit in supervised]
+    terms = {
+        "cross_entropy": weight.cross_entropy
+        * mean([coordinate_loss(exit.logits_B4V, boxes, weight.smoothing) for exit in supervised]),
+        "siou": weight.siou * mean([(1 - siou(found, boxes)).mean() for found in boxes_found]),
+        "l1": weight.l1 * mean([(found - boxes).abs().mean() for found in boxes_found]),
+        "dense": weight.dense * dense_loss(dense, boxes, search.shape[1] // network.config.patch, batch.get("kept")),
+    }
+    if distributions:
+        terms["divergence"] = recipe.distill.weight * mean([divergence(*pair) for pair in distributions])
+    terms["loss"] = torch.stack(list(terms.values())).sum()
+    found, truth = (UNIT.to_image(corners.detach().cpu()) for corners in (boxes_found[-1], boxes))
+    terms["iou"] = torch.tensor(iou(found, truth).mean())
+    return terms
+
+
+def tapped_layers(network: FARTrack, batch: Batch, taps: range | tuple[int, ...]) -> dict[int, Exit]:
+    """The tapped layers of a network on a batch."""
+    rows = network.memorise(batch["templates"][:, None], batch["identities"][:, None])
+    memory, valid = network.join(rows, batch["index"]), batch.get("valid")
+    shared = len(batch["search"]) // len(memory)
+    if valid is not None:
+        valid = valid.repeat_interleave(shared, dim=0)
+    output = network(batch["search"], batch["trajectory"], memory, valid=valid, kept=batch.get("kept"), taps=taps)
+    return output.exits  # type: ignore[no-any-return]
+
+
+def compared(exit: Exit, recipe: Recipe, searched: int) -> Tensor:
+    """The tokens ``(B, n, D)`` of an exit whose distributions are distilled."""
+    match recipe.distill.features:
+        case "trajectory":
+            return exit.tokens_BND[:, searched:]
+        case "search":
+            return exit.tokens_BND[:, :searched]
+        case _:
+            assert exit.template_BMD is not None  # the recipe allows it with joint attention only
+            return exit.template_BMD
+
+
+def mean(values: list[Tensor]) -> Tensor:
+    """The mean of single numbers."""
+    return torch.stack(values).mean()
+
+
+def half(precision: Precision, device: str) -> bool:
+    """Whether to compute in bf16: as asked, or where the device has instructions for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    return torch.cuda.is_bf16_supported() if device == "cuda" else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
+def split(batch: Batch, most: int) -> list[Batch]:
+    """A batch in parts of at most ``most`` search crops (at least one set), each with the templates it uses."""
+    sets, crops = len(batch["index"]), len(batch["search"])
+    shared = crops // sets
+    step = max(most // shared, 1)
+    if step >= sets:
+        return [batch]
+    parts = []
+    for first in range(0, sets, step):
+        rows = slice(first, first + step)
+        used, index = torch.unique(batch["index"][rows], return_inverse=True)
+        part = {name: batch[name][used] for name in ("templates", "identities")} | {"index": index}
+        for name in batch.keys() - part.keys():
+            part[name] = batch[name][rows if name == "valid" else slice(first * shared, (first + step) * shared)]
+        parts.append(part)
+    return parts

@@ -186,8 +186,6 @@ class Recipe:
             raise FartrackError("features is template; with cached attention there are no template tokens to compare.")
         if not set(self.distill.delete) <= set(range(1, self.model.depth - 1)) | {0}:
             raise FartrackError(f"delete is {self.distill.delete}; the last layer must stay.")
-        if self.rollout.tracker.templates > self.model.templates:
-            raise FartrackError(f"templates is {self.rollout.tracker.templates}; the model has {self.model.templates}.")
         if sum(stage.share for stage in self.stages) > 1 + 1e-9:
             raise FartrackError("The shares of stages sum to more than 1; make them smaller.")
         for stage in self.stages:

@@ -1,5 +1,7 @@
 """The library as programs use it, and as they misuse it."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ from fartrack.geometry import check_box, iou, parse_box
 from fartrack.model.config import ModelConfig
 from fartrack.video import VideoSink
 from fartrack.vocabulary import BINS
+from fartrack.weights import SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +271,42 @@ def test_load_names_what_is_wrong(options, words):
     with pytest.raises(FartrackError) as caught:
         fartrack.load(**options)
     assert words in one_sentence(caught.value)
+
+
+@pytest.fixture
+def own_model(tmp_path):
+    """A function that makes a model package which says these settings."""
+
+    def make(settings):
+        folder = shutil.copytree(SHIPPED / fartrack.shipped()[0], tmp_path / "own")
+        record = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps(record | {"settings": settings}))
+        return folder
+
+    return make
+
+
+def test_the_settings_of_a_model_are_used_unless_others_are_given(own_model):
+    folder = own_model({"retention": 0.75, "adaptive": True})
+    assert fartrack.load(folder, threads=1).settings == TrackerSettings(retention=0.75, adaptive=True)
+    given = TrackerSettings(interval=7)
+    assert fartrack.load(folder, threads=1, settings=given).settings == given
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"retain": 0.5}, r"own/model\.json: 'retain' is no field of TrackerSettings"),
+        ({"retention": 2}, r"own/model\.json: retention is 2"),
+        ({"retention": "half"}, r"own/model\.json: retention is 'half'"),
+        ({"sparsification": None}, r"own/model\.json: sparsification is None"),
+        ([0.5], "own is no FARTrack model"),
+        ("runtime", "own is no FARTrack model"),
+    ],
+)
+def test_settings_of_a_model_that_do_not_fit_are_named(own_model, settings, words):
+    with pytest.raises(FartrackError, match=words):
+        fartrack.load(own_model(settings), threads=1)
 
 
 @pytest.mark.parametrize("name", fartrack.shipped())

@@ -16,15 +16,18 @@ import onnx
 import torch
 from safetensors import safe_open
 
+import fartrack
 import fartrack.export as module
 from fartrack.engines import open_engine
+from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.export import WEIGHTS, export, export_checkpoint
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
 from fartrack.model.start import load_weights
 from fartrack.train.checkpoint import Checkpoint, save_checkpoint
-from fartrack.train.recipe import Recipe
+from fartrack.tracker import Tracker, TrackerSettings
+from fartrack.train.recipe import DistillConfig, Recipe, RolloutConfig
 from fartrack.vocabulary import BINS, NO_TRAJECTORY
 from fartrack.weights import open_package
 
@@ -284,3 +287,75 @@ def test_an_exit_of_a_network_is_exported_as_a_shallower_model(tmp_path, tiny):
     weights = load_weights(tmp_path / "model" / WEIGHTS)
     assert {name.split(".")[1] for name in weights if name.startswith("blocks.")} == {"0", "1"}
     torch.testing.assert_close(weights["blocks.1.qkv.weight"], network.blocks[1].qkv.weight.detach().half().float())
+
+
+@pytest.fixture
+def finished_run(tmp_path, monkeypatch):
+    """A function that saves the checkpoint of a recipe's finished run with this network, and exports it."""
+    monkeypatch.setattr(module, "graphs", lambda network: {})  # tracing takes seconds and is tested above
+
+    def make(recipe, network):
+        tensors = {f"ema.{name}": tensor for name, tensor in network.state_dict().items()}
+        save_checkpoint(tmp_path / "run.safetensors", Checkpoint(recipe.steps, asdict(recipe), tensors))
+        export_checkpoint(tmp_path / "run.safetensors", tmp_path / "model")
+        return tmp_path / "model"
+
+    return make
+
+
+def test_a_tracker_is_set_as_its_model_was_trained(finished_run, tiny, random_network):
+    trained = TrackerSettings(interval=2, retention=0.5, adaptive=True, sparsification="runtime")
+    recipe = Recipe(model=tiny(), templates=(1,), rollout=RolloutConfig(share=0.5, tracker=trained))
+    folder = finished_run(recipe, random_network(recipe.model))
+    record = json.loads((folder / "model.json").read_text())["settings"]
+    assert record == {"retention": 0.5, "adaptive": True, "sparsification": "runtime"}  # the interval is the user's
+    tracker = fartrack.load(folder, engine="torch")
+    assert tracker.settings == TrackerSettings(templates=3, **record)
+    own = TrackerSettings(templates=2, retention=0.9)
+    assert fartrack.load(folder, engine="torch", settings=own).settings == own
+
+
+def test_a_model_that_was_never_rolled_out_keeps_the_default_settings(finished_run, tiny, random_network):
+    folder = finished_run(Recipe(model=tiny(), templates=(1,)), random_network(tiny()))
+    assert json.loads((folder / "model.json").read_text())["settings"] == {}
+    assert fartrack.load(folder, engine="torch").settings == TrackerSettings(templates=3)
+
+
+@pytest.mark.parametrize("attention", ["cached", "joint"])
+@pytest.mark.parametrize("delete", [(1,), (0, 2)])
+def test_deleted_layers_are_not_exported(finished_run, tiny, random_network, attention, delete):
+    config = tiny(depth=4, attention=attention)
+    distill = DistillConfig(scheme="deep-to-shallow", delete=delete)
+    recipe = Recipe(model=config, templates=(1,), distill=distill)
+    faded = random_network(config)
+    with torch.no_grad():
+        for parameter in faded.parameters():
+            parameter.copy_(parameter.half())
+    faded.fades = recipe.fades(recipe.steps - 1)
+    folder = finished_run(recipe, faded)
+    assert open_package(folder).config == tiny(depth=4 - len(delete), attention=attention)
+    exported, whole = fartrack.load(folder, engine="torch"), Tracker(TorchEngine(faded))
+    templates, identities, search, trajectory = inputs(config, 2, 2)
+    logits = []
+    for engine in (exported.engine, whole.engine):
+        memory = memory_of(engine.memorise(templates, identities), 2)
+        logits.append(engine.search(search, trajectory, memory))
+    np.testing.assert_allclose(*logits, **TOLERANCE)
+    frames = np.random.default_rng(0).integers(0, 256, (6, 90, 120, 3), np.uint8)
+    tracks = [[tracker.init(frames[0], (40, 30, 20, 25))] for tracker in (exported, whole)]
+    for frame in frames[1:]:
+        for tracker, found in zip((exported, whole), tracks, strict=True):
+            found.append(tracker.update(frame))
+    assert [track.box for track in tracks[0]] == [track.box for track in tracks[1]]
+    faded.fades = [1.0] * 4
+    before = faded(*map(torch.from_numpy, (search, trajectory)), torch.from_numpy(memory)).logits_B4V
+    assert np.abs(before.detach().numpy() - logits[0]).max() > 0.01  # the deleted layers did something
+
+
+def test_an_exit_behind_the_deleted_layers_is_refused(finished_run, tmp_path, tiny, random_network):
+    distill = DistillConfig(scheme="deep-to-shallow", delete=(1,))
+    finished_run(Recipe(model=tiny(depth=3), templates=(1,), distill=distill), random_network(tiny(depth=3)))
+    with pytest.raises(FartrackError, match="no exit after layer 3; give 1 to 2"):
+        export_checkpoint(tmp_path / "run.safetensors", tmp_path / "other", depth=3)
+    export_checkpoint(tmp_path / "run.safetensors", tmp_path / "other", depth=1)
+    assert open_package(tmp_path / "other").config.depth == 1

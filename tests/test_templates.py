@@ -1,3 +1,5 @@
+"""The memory is bounded and spread over time, and pruning keeps what has the best scores."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,6 +60,23 @@ def test_prune_keeps_the_best_rows_and_removes_the_others():
     assert pruned.keep.tolist() == [0, 2, 4, 7]
     assert pruned.rows.shape == (2, 1, 4, 3)
     assert pruned.rows[0, 0, :, 0].tolist() == [0, 2, 4, 7]
+
+
+def test_the_best_tokens_are_chosen_and_nothing_is_removed():
+    held, scores = template(0, tokens=6), np.array([3, 9, 1, 9, 2, 3], np.float32)
+    for count, expected in ((1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 3, 5]), (6, [0, 1, 2, 3, 4, 5])):
+        assert held.best(scores, count / 6).tolist() == expected  # of equals, the first
+    assert held.best(scores, 0).tolist() == [1]
+    assert held.rows.shape[-2] == 6 and held.keep is None
+
+
+def test_a_pruned_template_is_otherwise_the_same():
+    held = template(3, tokens=6)
+    pruned = held.prune(np.arange(6, dtype=np.float32), 0.5)
+    assert pruned.rows.flags.c_contiguous
+    for name in ("frame", "crop", "identity", "share"):
+        assert getattr(pruned, name) is getattr(held, name)
+    assert held.share == 1
 
 
 @given(st.integers(1, 60), st.floats(0.01, 1))

@@ -1,5 +1,7 @@
 """The loop with a plain engine that finds a red rectangle in the search crop, so that every number is known."""
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from fartrack.errors import FartrackError
 from fartrack.geometry import iou
 from fartrack.model.config import ModelConfig
 from fartrack.tracker import GRID, Tracker, TrackerSettings
-from fartrack.vocabulary import BINS, encode
+from fartrack.vocabulary import BINS, decode, encode
 
 
 class RedFinder:
@@ -25,17 +27,45 @@ class RedFinder:
 
     def search(self, crops, trajectory, memory):
         self.seen.append((trajectory.copy(), memory.copy()))
-        logits = np.zeros((1, 4, BINS), np.float32)
-        red = (crops[0, ..., 0] > 150) & (crops[0, ..., 1] < 100)
-        if red.any():
-            rows, columns = np.nonzero(red)
-            corners = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 224
-            logits[0, range(4), encode(corners)] = np.log(self.sure / (1 - self.sure) * (BINS - 1))
+        logits = np.zeros((len(crops), 4, BINS), np.float32)
+        for row, crop in zip(logits, crops, strict=True):
+            red = (crop[..., 0] > 150) & (crop[..., 1] < 100)
+            if red.any():
+                rows, columns = np.nonzero(red)
+                corners = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 224
+                row[range(4), encode(corners)] = np.log(self.sure / (1 - self.sure) * (BINS - 1))
         return logits
 
     def search_scored(self, crops, trajectory, memory):
         scores = np.tile(np.arange(49, dtype=np.float32), memory.shape[-2] // 49 + 1)[: memory.shape[-2]]
-        return self.search(crops, trajectory, memory), scores[None]
+        return self.search(crops, trajectory, memory), np.tile(scores, (len(crops), 1))
+
+
+class Whimsical:
+    """An engine whose every answer hangs on all that it is shown of a target, and on nothing else."""
+
+    def __init__(self, identities=2):
+        self.config = ModelConfig(identities=identities, attention="cached" if identities <= 2 else "joint")
+        self.calls = []  # (search crops, template tokens) of every call
+
+    def drawn(self, *arrays):
+        return np.random.default_rng(zlib.crc32(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)))
+
+    def memorise(self, crops, identities):
+        rows = [self.drawn(*one).random((1, 1, 49, 2), np.float32) for one in zip(crops, identities, strict=True)]
+        return np.stack(rows)
+
+    def search(self, crops, trajectory, memory):
+        self.calls.append((len(crops), memory.shape[-2]))
+        logits = np.zeros((len(crops), 4, BINS), np.float32)
+        for row, shown in zip(logits, zip(crops, trajectory, memory, strict=True), strict=True):
+            rng = self.drawn(*shown)
+            row[range(4), encode(rng.uniform([0.3, 0.3, 0.55, 0.55], [0.45, 0.45, 0.7, 0.7]))] = 20
+        return logits
+
+    def search_scored(self, crops, trajectory, memory):
+        scores = [self.drawn(*shown).random(memory.shape[-2]) for shown in zip(crops, trajectory, memory, strict=True)]
+        return self.search(crops, trajectory, memory), np.float32(scores)
 
 
 def frame(box, size=(320, 240)):
@@ -184,6 +214,126 @@ def test_pruned_tokens_are_removed_from_the_next_frame_on():
     assert tracker.state.memory.history[0].keep.tolist() == list(range(49 - kept, 49))
 
 
+@pytest.mark.parametrize("sparsification", ["sequence", "runtime"])
+@pytest.mark.parametrize("identities", [2, 5])
+def test_several_targets_are_followed_as_each_alone(sparsification, identities):
+    settings = TrackerSettings(interval=2, retention=0.5, capacity=5, sparsification=sparsification)
+    together, alone = (Tracker(Whimsical(identities), settings) for _ in range(2))
+    images = np.random.default_rng(0).integers(0, 256, (9, 240, 320, 3), np.uint8)
+    boxes = [(100, 80, 40, 30), (10, 20, 30, 30), (200, 100, 50, 70), (100, 80, 40, 31)]
+    states = [together.start(images[0], box) for box in boxes]
+    states[1], _ = together.step(states[1], images[1])  # so that these two are a frame ahead of the others
+    states[3], _ = together.step(states[3], images[1])
+    before = len(together.engine.calls)
+    for image in images[2:]:
+        expected = [alone.step(state, image) for state in states]
+        found = together.follow(states, [together.look(state, image) for state in states])
+        assert [track for _, track in found] == [track for _, track in expected]
+        assert len({track.box for _, track in found}) == len(boxes)
+        states = [state for state, _ in found]
+        for state, (other, _) in zip(states, expected, strict=True):
+            assert np.array_equal(state.trajectory, other.trajectory)
+            assert (state.frame, state.size) == (other.frame, other.size)
+            assert len(state.memory.history) == len(other.memory.history)
+            for one, same in zip(state.memory.history, other.memory.history, strict=True):
+                assert np.array_equal(one.rows, same.rows) and one.frame == same.frame
+                assert np.array_equal(one.keep, same.keep) if one.keep is not None else same.keep is None
+    calls = together.engine.calls[before:]
+    assert max(count for count, _ in calls) > 1  # in as few calls as their sizes allow
+    if sparsification == "sequence":
+        assert len(calls) < len(boxes) * len(images[2:]) / 1.5
+
+
+def test_targets_of_different_frames_are_followed_at_once():
+    tracker = Tracker(RedFinder())
+    truths = [(100, 80, 40, 30), (200, 20, 30, 60)]
+    images = [frame(truth) for truth in truths]
+    states = [tracker.start(image, truth) for image, truth in zip(images, truths, strict=True)]
+    found = tracker.follow(states, [tracker.look(*pair) for pair in zip(states, images, strict=True)])
+    assert [iou(track.box, truth) > 0.93 for (_, track), truth in zip(found, truths, strict=True)] == [True, True]
+    assert tracker.follow([], []) == []
+
+
+# A window has twice the side of its target, of which a quarter is the usual share; 1 is that share.
+SHARES = {
+    "in view": ((100, 80, 40, 40), 1.0),
+    "oblong": ((100, 80, 60, 30), 1.0),
+    "half out": ((300, 80, 40, 40), 0.5),
+    "at the corner": ((300, 220, 40, 40), 0.25),
+    "longer than its window": ((100, 80, 90, 10), 2 / 3),
+    "smaller than the smallest window": ((100, 80, 4, 4), 0.25),
+}
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("retention", [0.6, 1.0])
+def test_adaptive_retention_is_in_proportion_to_the_targets_share(name, retention):
+    box, relative = SHARES[name]
+    counts = {}
+    for adaptive in (False, True):
+        tracker = Tracker(RedFinder(), TrackerSettings(templates=1, retention=retention, adaptive=adaptive))
+        tracker.init(frame(box), box)
+        assert tracker.state.memory.history[0].share == pytest.approx(relative / 4)
+        tracker.update(frame(box))
+        counts[adaptive] = tracker.state.memory.history[0].rows.shape[-2]
+    assert counts[True] == round(retention * relative * 49)
+    assert counts[False] == round(retention * 49)
+
+
+def test_adaptive_retention_keeps_no_more_than_there_is():
+    engine, truth = RedFinder(), (100, 80, 40, 40)
+    engine.config = ModelConfig(template_factor=1.0)
+    tracker = Tracker(engine, TrackerSettings(retention=0.9, adaptive=True))
+    tracker.init(frame(truth), truth)
+    assert tracker.state.memory.history[0].share == pytest.approx(1)
+    engine.config = ModelConfig(template_factor=2.0)  # as if it filled a window in which a quarter is usual
+    tracker.update(frame(truth))
+    assert len(tracker.state.memory.history[0].keep) == 49
+
+
+def test_later_templates_have_a_share_of_their_own():
+    tracker = Tracker(RedFinder(), TrackerSettings(interval=1))
+    tracker.init(frame((100, 80, 40, 40)), (100, 80, 40, 40))
+    for truth in ((105, 80, 40, 40), (80, 95, 80, 10)):  # the second is longer than its window, sqrt(8) / 4 of it
+        tracker.update(frame(truth))
+    shares = [template.share for template in tracker.state.memory.history]
+    assert shares == pytest.approx([0.25, 0.25, 0.125**0.5 / 2], abs=0.01)
+
+
+def test_sparsification_at_run_time_decides_anew_on_every_frame():
+    truth, images = (100, 80, 40, 30), np.random.default_rng(0).integers(0, 256, (6, 240, 320, 3), np.uint8)
+    engine = Whimsical()
+    tracker = Tracker(engine, TrackerSettings(templates=1, retention=0.5, sparsification="runtime"))
+    tracker.init(images[0], truth)
+    kept = round(0.5 * 49)
+    for image in images[1:]:
+        state, look = tracker.state, tracker.look(tracker.state, image)
+        template = state.memory.history[0]
+        shown = look.crop[None], look.tokens[None]
+        _, scores = engine.search_scored(*shown, template.rows[None])
+        chosen = np.sort(np.argsort(-scores[0], kind="stable")[:kept])
+        corners, _ = decode(engine.search(*shown, template.rows[None][..., chosen, :])[0])
+        del engine.calls[:]
+        track = tracker.update(image)
+        assert engine.calls == [(1, 49), (1, kept)]
+        after = tracker.state.memory.history[0]
+        assert after.keep.tolist() == chosen.tolist()
+        assert np.array_equal(after.rows, template.rows)  # all of them stay
+        np.testing.assert_allclose(track.box, look.window.to_image(corners), atol=GRID)  # from what was chosen
+        assert template.keep is None or template.keep.tolist() != after.keep.tolist()
+
+
+def test_nothing_is_scored_where_everything_is_kept():
+    truth = (100, 80, 40, 30)
+    for settings in (TrackerSettings(), TrackerSettings(sparsification="runtime")):
+        engine = Whimsical()
+        tracker = Tracker(engine, settings)
+        tracker.init(frame(truth), truth)
+        tracker.update(frame(truth))
+        assert engine.calls == [(1, 49)]
+        assert tracker.state.memory.history[0].keep is None
+
+
 def test_with_an_identity_for_every_slot_moved_templates_are_made_anew():
     truth = (100, 80, 40, 30)
     engine = RedFinder(identities=3)
@@ -233,3 +383,14 @@ def test_bad_color_and_settings():
         TrackerSettings(interval=0)
     with pytest.raises(FartrackError, match="capacity"):
         TrackerSettings(templates=5, capacity=3)
+    with pytest.raises(FartrackError, match=r"^adaptive is 'yes'"):
+        TrackerSettings(adaptive="yes")
+    with pytest.raises(FartrackError, match=r"^sparsification is 'frame'; it must be one of sequence, runtime"):
+        TrackerSettings(sparsification="frame")
+
+
+def test_no_more_templates_than_the_model_takes():
+    engine = RedFinder()
+    engine.config = ModelConfig(templates=3)
+    assert Tracker(engine).settings.templates == 3
+    assert Tracker(engine, TrackerSettings(templates=2)).settings.templates == 2

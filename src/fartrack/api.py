@@ -40,7 +40,10 @@ def load(
     """
     package = open_package(model)
     if settings is None:
-        settings = from_dict(TrackerSettings, package.settings)
+        try:
+            settings = from_dict(TrackerSettings, package.settings)
+        except FartrackError as error:
+            raise FartrackError(f"{package.folder / 'model.json'}: {error}") from None
     return Tracker(open_engine(package, engine, threads), settings, color)
 
 

@@ -249,10 +249,11 @@ def train_all(
     minutes: Minutes = None,
     val: Val = None,
     val_every: ValEvery = 1000,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="a few small batches of each phase only")] = False,
 ) -> None:
     """All three phases, then the exported variants; called again, it goes on where it stopped."""
     options: dict[str, Any] = {"start": start, "workers": workers, "device": device, "compile": compile}
-    options |= {"minutes": minutes, "val": val, "val_every": val_every}
+    options |= {"minutes": minutes, "val": val, "val_every": val_every, "rehearse": rehearse}
     with needs_train():
         from fartrack.train.phases import train_phases
     exported = train_phases(recipes, data, run, **options)

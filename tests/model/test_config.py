@@ -1,6 +1,6 @@
 """A configuration is checked once, when it is made, and says which field does not fit."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass, field
 
 import pytest
 
@@ -97,6 +97,18 @@ def test_from_dict_takes_what_it_knows():
 def test_from_dict_refuses_an_unknown_field_by_name():
     with pytest.raises(FartrackError, match=r"'depht' is no field of ModelConfig; those are depth, attention"):
         from_dict(ModelConfig, {"depht": 6})
+
+
+def test_from_dict_names_a_field_that_must_be_given():
+    @dataclass
+    class Plan:
+        depth: int
+        width: int = 3
+        layers: list[int] = field(default_factory=list)
+
+    assert from_dict(Plan, {"depth": 2}) == Plan(2, 3, [])
+    with pytest.raises(FartrackError, match="Plan lacks depth"):
+        from_dict(Plan, {"width": 2})
 
 
 def test_a_configuration_does_not_change():

@@ -8,8 +8,8 @@ pytest.importorskip("torch")
 
 import torch
 
-from fartrack.model.config import DEPTHS, ModelConfig
-from fartrack.model.encoder import FARTrack
+from fartrack.model.encoder import FARTrack, resize_grid
+from fartrack.model.start import without_layers
 from fartrack.vocabulary import BINS, COMMANDS, NO_TRAJECTORY
 
 B, T = 2, 3
@@ -55,7 +55,8 @@ def embed(crop, state, patch=16):
 
 
 def plain(network, search, trajectory, templates, identities, removed=()):
-    """Logits and template scores of one sample, from one sequence [templates | search, trajectory, commands]."""
+    """Logits, template scores and final tokens of one sample, from one sequence [templates | search, trajectory,
+    commands]."""
     config = network.config
     state = {name: tensor.detach().double() for name, tensor in network.state_dict().items()}
     rows = [embed(t, state) + state["pos_z"] + state["id_z"][i] for t, i in zip(templates, identities, strict=True)]
@@ -89,8 +90,8 @@ def plain(network, search, trajectory, templates, identities, removed=()):
         hidden = linear(norm(x, state, f"{name}.norm2"), state, f"{name}.fc1")
         hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
         x = x + linear(hidden, state, f"{name}.fc2")
-    logits = norm(x, state, "norm")[-4:] @ state["vocab"][:BINS].T + state["bias"]
-    return logits, scores
+    tokens = norm(x, state, "norm")
+    return tokens[-4:] @ state["vocab"][:BINS].T + state["bias"], scores, tokens
 
 
 def plain_batch(network, search, trajectory, templates, identities, removed=()):
@@ -111,7 +112,7 @@ def close(first, second, tolerance=TOLERANCE):
 
 def test_logits_are_those_of_one_masked_sequence(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention))
-    expected, _ = plain_batch(network, *inputs)
+    expected, *_ = plain_batch(network, *inputs)
     assert expected.std() > 0.3  # otherwise the tolerance would prove nothing
     close(run(network, *inputs).logits_B4V, expected)
 
@@ -147,7 +148,7 @@ def test_dropped_rows_are_masked_tokens(tiny, random_network, attention, inputs)
         memory = network.memorise(templates, identities)
         kept = [i for i in range(memory.shape[-2]) if i not in removed]
         output = network(search, trajectory, memory[..., kept, :], with_attention=True)
-    logits, scores = plain_batch(network, *inputs, removed)
+    logits, scores, _ = plain_batch(network, *inputs, removed)
     close(output.logits_B4V, logits)
     close(output.attention_BM, scores[:, kept])
     assert (logits - plain_batch(network, *inputs)[0]).abs().max() > 0.01  # the removed ones mattered
@@ -243,11 +244,160 @@ def test_gradients_reach_every_parameter(tiny, random_network, attention, inputs
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize(("variant", "published"), [("pico", 2.81), ("nano", 4.59), ("tiny", 6.82)])
-def test_layers_have_the_published_number_of_parameters(variant, published):
-    """The paper's figures are those of the ViT alone, as profilers of layers count: no embedding table is a layer."""
-    network = FARTrack(ModelConfig(depth=DEPTHS[variant], attention="joint", identities=5))
-    layers = {name: p.numel() for name, p in network.named_parameters() if name.startswith(("patch", "blocks", "norm"))}
-    total = sum(p.numel() for name, p in network.named_parameters() if not name.startswith("aux"))
-    millions = sum(layers.values()) / 1e6
-    assert millions == pytest.approx(published, abs=0.01), f"layers {millions:.3f} M, with all embeddings {total:,}"
+def run_with_rows_removed(network, search, trajectory, templates, identities, valid):
+    """Logits and scores (0 for what is removed) of each sample on its own, its masked rows dropped from the memory."""
+    outputs = []
+    for i, kept in enumerate(valid):
+        memory = network.memorise(templates[i : i + 1], identities[i : i + 1])[..., kept.nonzero().flatten(), :]
+        outputs.append(network(search[i : i + 1], trajectory[i : i + 1], memory, with_attention=True))
+    scores = torch.zeros(valid.shape)
+    scores[valid] = torch.cat([output.attention_BM[0] for output in outputs])
+    return torch.cat([output.logits_B4V for output in outputs]), scores
+
+
+def masked(*removed):
+    """``valid`` of a batch in whose rows these tokens are masked."""
+    valid = torch.ones(len(removed), 4 * T, dtype=torch.bool)
+    for row, tokens in zip(valid, removed, strict=True):
+        row[list(tokens)] = False
+    return valid
+
+
+@pytest.mark.parametrize(
+    "valid",
+    [masked([0, 5, 6, 11], [0, 5, 6, 11]), masked([], [3]), masked([0, 5], [1, 2, 4, 7, 8, 9, 10, 11])],
+    ids=["the same", "one", "others in every row"],
+)
+@torch.no_grad()
+def test_masked_tokens_are_as_good_as_removed(tiny, random_network, attention, inputs, valid):
+    network = random_network(tiny(attention=attention, depth=3))
+    output = run(network, *inputs, valid=valid, with_attention=True)
+    logits, scores = run_with_rows_removed(network, *inputs, valid)
+    close(output.logits_B4V, logits)
+    close(output.attention_BM, scores)
+    assert (output.attention_BM[~valid] == 0).all()
+    assert (logits - run(network, *inputs).logits_B4V)[1].abs().max() > 0.01  # the masked ones mattered
+
+
+@torch.no_grad()
+def test_what_a_masked_token_holds_makes_no_difference(tiny, random_network, attention, inputs):
+    network, valid = random_network(tiny(attention=attention)), masked([0, 5], [2, 3, 7])
+    search, trajectory, templates, identities = inputs
+    memory = network.memorise(templates, identities)
+    changed = torch.where(valid[:, None, None, :, None], memory, 100 * torch.randn(memory.shape))
+    outputs = [network(search, trajectory, m, valid=valid, with_attention=True) for m in (memory, changed)]
+    for name in ("logits_B4V", "search_BND", "attention_BM"):
+        close(getattr(outputs[0], name), getattr(outputs[1], name))
+
+
+def test_no_mask_is_a_mask_of_nothing(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention))
+    first, second = (run(network, *inputs, valid=valid, with_attention=True) for valid in (None, masked([], [])))
+    close(first.logits_B4V, second.logits_B4V)
+    close(first.attention_BM, second.attention_BM)
+
+
+def test_taps_are_what_shallower_networks_give(tiny, random_network, attention, inputs):
+    network, M = random_network(tiny(attention=attention, depth=3)), 4 * T
+    output = run(network, *inputs, taps=(1, 3))
+    assert set(output.exits) == {1, 3}
+    for depth, tapped in output.exits.items():
+        close(tapped.logits_B4V, run(network, *inputs, depth=depth).logits_B4V)
+        cut = random_network(tiny(attention=attention, depth=depth))
+        cut.load_state_dict({k: v for k, v in network.state_dict().items() if k in cut.state_dict()})
+        tokens = plain_batch(cut, *inputs)[2]
+        close(tapped.tokens_BND, tokens[:, M:])
+        if attention == "joint":
+            close(tapped.template_BMD, tokens[:, :M])
+        else:
+            assert tapped.template_BMD is None
+    close(output.exits[3].tokens_BND[:, : network.config.search_tokens], output.search_BND, 0)
+    assert run(network, *inputs).exits == {}
+
+
+def test_keeping_every_search_token_changes_nothing(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention))
+    everything = torch.arange(16).expand(B, 16)
+    first, second = (run(network, *inputs, kept=kept, with_attention=True) for kept in (None, everything))
+    close(first.logits_B4V, second.logits_B4V)
+    close(first.search_BND, second.search_BND)
+    close(first.attention_BM, second.attention_BM)
+
+
+def test_a_dropped_search_token_is_not_seen(tiny, random_network, attention, inputs):
+    network, kept = random_network(tiny(attention=attention)), torch.tensor([[0, 1, 5, 9, 14], [2, 5, 8, 10, 15]])
+    search, *rest = inputs
+    output = run(network, *inputs, kept=kept, with_attention=True)
+    assert output.search_BND.shape == (B, 5, network.config.width)
+    assert (output.logits_B4V - run(network, *inputs).logits_B4V).abs().max() > 0.01
+    for patch in range(16):
+        y, x = 16 * (patch // 4), 16 * (patch % 4)
+        changed = search.clone()
+        changed[:, y : y + 16, x : x + 16] = 255 - changed[:, y : y + 16, x : x + 16]
+        after = run(network, changed, *rest, kept=kept, with_attention=True)
+        for row in range(B):
+            differs = (after.logits_B4V[row] - output.logits_B4V[row]).abs().max() > 1e-3
+            assert differs == (patch in kept[row]), (patch, row)
+            if patch not in kept[row]:
+                assert torch.equal(after.attention_BM[row], output.attention_BM[row])
+
+
+@torch.no_grad()
+def test_smaller_crops_take_resized_positions(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention))
+    small = random_network(tiny(attention=attention, search_size=48, template_size=16))
+    state = dict(network.state_dict())
+    state["pos_x"], state["pos_z"] = resize_grid(state["pos_x"], 9), resize_grid(state["pos_z"], 1)
+    small.load_state_dict(state)
+    search, trajectory, templates, identities = inputs
+    inputs = search[:, :48, :48], trajectory, templates[:, :, :16, :16], identities
+    output = run(network, *inputs)
+    assert output.search_BND.shape[1] == 9
+    close(output.logits_B4V, run(small, *inputs).logits_B4V)
+
+
+def test_resizing_a_grid_keeps_places_and_levels():
+    y, x = torch.meshgrid(torch.arange(6.0), torch.arange(6.0), indexing="ij")
+    grid = torch.stack([x, y, torch.full_like(x, 7)], dim=-1).reshape(36, 3)
+    assert resize_grid(grid, 36) is grid
+    half = resize_grid(grid, 9).reshape(3, 3, 3)
+    # The middle of half as many cells lies between two of the old ones; at the borders the filter is cut off.
+    expected = torch.tensor([0.5, 2.5, 4.5])
+    close(half[..., 0], expected.expand(3, 3), 0.2)
+    close(half[..., 1], expected[:, None].expand(3, 3), 0.2)
+    close(half[..., 2], torch.full((3, 3), 7.0))
+
+
+@pytest.mark.parametrize("layers", [(0,), (1,), (0, 2), (3,)])
+def test_a_faded_layer_is_as_good_as_deleted(tiny, random_network, attention, inputs, layers):
+    network = random_network(tiny(attention=attention, depth=4))
+    before = run(network, *inputs).logits_B4V
+    shallow = random_network(tiny(attention=attention, depth=4 - len(layers)))
+    shallow.load_state_dict(without_layers(network.state_dict(), layers))
+    network.fades = [float(layer not in layers) for layer in range(4)]
+    faded = run(network, *inputs).logits_B4V
+    close(faded, run(shallow, *inputs).logits_B4V)
+    assert (faded - before).abs().max() > 0.01
+
+
+def test_fades_of_one_change_nothing_and_others_lie_between(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention))
+    logits = {}
+    for fade in (None, 1, 1 - 1e-6, 0.5, 1e-6, 0):
+        network.fades = [1.0, 1.0] if fade is None else [1.0, fade]
+        logits[fade] = run(network, *inputs).logits_B4V
+    assert torch.equal(logits[None], logits[1])
+    close(logits[1 - 1e-6], logits[1], 1e-3)
+    close(logits[1e-6], logits[0], 1e-3)
+    assert min((logits[0.5] - logits[end]).abs().max() for end in (0, 1)) > 0.01
+
+
+@torch.no_grad()
+def test_single_memories_join_to_sets(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention, identities=2))
+    templates, identities = inputs[2].flatten(0, 1), torch.tensor([0, 1, 0, 1, 0, 1])
+    index = torch.tensor([[0, 3, 5], [4, 1, 1], [2, 0, 3]])
+    rows = network.memorise(templates[:, None], identities[:, None])
+    together = network.memorise(templates[index], identities[index])
+    close(network.join(rows, index), together)
+    assert (network.join(rows, index.flip(1)) - together).abs().max() > 0.01

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from fartrack.model.losses import coordinate_loss, dense_loss, expected_coordinates, siou
+from fartrack.model.losses import coordinate_loss, dense_loss, divergence, expected_coordinates, siou
 from fartrack.vocabulary import BIN_CENTRES, BIN_WIDTH, BINS, encode
 
 
@@ -155,10 +155,43 @@ def test_siou_draws_disjoint_boxes_together(place):
     assert pull @ (second[:2] - first[:2]) > 0.01
 
 
-def plain_dense(outputs, boxes, grid):
-    crossings, errors = [], []
-    for row, (x0, y0, x1, y1) in zip(outputs, boxes, strict=True):
-        for token, output in enumerate(row):
+@pytest.mark.parametrize("shift", [(3, 0), (-1.5, 0.25)])
+@pytest.mark.parametrize("scale", [0.5, 4])
+def test_siou_is_the_same_wherever_and_however_large_the_two_boxes_are(rng, shift, scale):
+    a, b = (torch.tensor(random_boxes(rng, 100)) for _ in range(2))
+    moved = [scale * (boxes + torch.tensor(shift * 2)) for boxes in (a, b)]
+    np.testing.assert_allclose(siou(*moved), siou(a, b), atol=1e-3)  # the guard of 1e-7 is no part of the formula
+
+
+def angle_cost(degrees):
+    """What SIoU takes as the cost of the angle between two small equal squares, solved from its value."""
+    turn, side = math.radians(degrees), 0.01
+    x, y = math.cos(turn), math.sin(turn)
+    value = siou(torch.tensor([0, 0, side, side]).double(), torch.tensor([x, y, x + side, y + side]).double()).item()
+    rhos = [(offset / (offset + side)) ** 2 for offset in (x, y)]
+    low, high = 0.0, 2.0
+    for _ in range(50):  # the distance's cost falls as the angle's rises
+        middle = (low + high) / 2
+        distance = sum(1 - math.exp(-(2 - middle) * rho) for rho in rhos)
+        low, high = (middle, high) if distance > -2 * value else (low, middle)
+    return low
+
+
+def test_the_angle_costs_nothing_along_an_axis_and_most_on_the_diagonal():
+    costs = {degrees: angle_cost(degrees) for degrees in (0, 10, 25, 45, 65, 80, 90)}
+    assert costs[0] == pytest.approx(0, abs=1e-3)
+    assert costs[90] == pytest.approx(0, abs=1e-3)
+    assert costs[45] == pytest.approx(1, abs=1e-3)
+    assert costs[0] < costs[10] < costs[25] < costs[45] > costs[65] > costs[80] > costs[90]
+    assert costs[25] == pytest.approx(math.sin(math.radians(50)), abs=1e-3)
+
+
+def plain_dense(outputs, boxes, grid, kept=None):
+    """Sample by sample, for the mean must not depend on which samples are in a batch."""
+    losses = []
+    for number, (row, (x0, y0, x1, y1)) in enumerate(zip(outputs, boxes, strict=True)):
+        crossings, errors = [], []
+        for token, output in zip(range(grid**2) if kept is None else kept[number], row, strict=True):
             x, y = (token % grid + 0.5) / grid, (token // grid + 0.5) / grid
             inside = x0 < x < x1 and y0 < y < y1
             probability = 1 / (1 + math.exp(-output[0]))
@@ -167,16 +200,73 @@ def plain_dense(outputs, boxes, grid):
                 sides = x - x0, y - y0, x1 - x, y1 - y
                 guesses = (math.log1p(math.exp(value - 1)) for value in output[1:])
                 errors.append(sum(abs(g - s) for g, s in zip(guesses, sides, strict=True)) / 4)
-    return 2 * sum(crossings) / len(crossings) + (sum(errors) / len(errors) if errors else 0)
+        losses.append(2 * sum(crossings) / len(crossings) + (sum(errors) / len(errors) if errors else 0))
+    return sum(losses) / len(losses)
 
 
-def test_dense_loss(rng):
-    outputs, boxes = rng.normal(0, 1, (6, 16, 5)), random_boxes(rng, 6)
-    result = dense_loss(torch.tensor(outputs), torch.tensor(boxes), grid=4)
-    assert result.item() == pytest.approx(plain_dense(outputs, boxes, 4), rel=1e-5)
+@pytest.fixture
+def boxes_of_all_sizes(rng):
+    """Six boxes, one of them between the tokens, one nearly the whole crop: their tokens must not be pooled."""
+    return np.concatenate([random_boxes(rng, 4), [[0.2, 0.2, 0.3, 0.3], [0.05, 0.05, 0.95, 0.95]]])
+
+
+def test_dense_loss(rng, boxes_of_all_sizes):
+    outputs = rng.normal(0, 1, (6, 16, 5))
+    result = dense_loss(torch.tensor(outputs), torch.tensor(boxes_of_all_sizes), grid=4)
+    assert result.item() == pytest.approx(plain_dense(outputs, boxes_of_all_sizes, 4), rel=1e-5)
+
+
+def test_dense_loss_of_some_tokens(rng, boxes_of_all_sizes):
+    outputs = rng.normal(0, 1, (6, 5, 5))
+    kept = np.stack([np.sort(rng.permutation(16)[:5]) for _ in range(6)])
+    result = dense_loss(torch.tensor(outputs), torch.tensor(boxes_of_all_sizes), 4, torch.tensor(kept))
+    assert result.item() == pytest.approx(plain_dense(outputs, boxes_of_all_sizes, 4, kept), rel=1e-5)
+
+
+@pytest.mark.parametrize("kept", [None, torch.arange(16).expand(6, 16)], ids=["all", "all kept"])
+def test_dense_loss_of_the_parts_of_a_batch(rng, boxes_of_all_sizes, kept):
+    outputs, boxes = torch.tensor(rng.normal(0, 1, (6, 16, 5))), torch.tensor(boxes_of_all_sizes)
+    whole = dense_loss(outputs, boxes, 4, kept).item()
+    parts = [dense_loss(outputs[i::3], boxes[i::3], 4, None if kept is None else kept[i::3]).item() for i in range(3)]
+    assert np.mean(parts) == pytest.approx(whole, rel=1e-6)
+    assert np.ptp(parts) > 0.01
 
 
 def test_dense_loss_of_boxes_between_the_tokens(rng):
     outputs, boxes = rng.normal(0, 1, (2, 16, 5)), np.array([[0.2, 0.2, 0.3, 0.3], [1.1, 1.1, 1.2, 1.2]])
     result = dense_loss(torch.tensor(outputs), torch.tensor(boxes), grid=4)
     assert result.item() == pytest.approx(plain_dense(outputs, boxes, 4), rel=1e-5)
+
+
+def test_divergence(rng):
+    student, teacher = rng.normal(0, 1, (3, 5, 40)), rng.normal(0, 3, (3, 5, 40))
+    expected = []
+    for s, t in zip(student.reshape(-1, 40), teacher.reshape(-1, 40), strict=True):
+        p, q = np.exp(t) / np.exp(t).sum(), np.exp(s) / np.exp(s).sum()
+        expected.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+    result = divergence(torch.tensor(student), torch.tensor(teacher)).item()
+    assert result == pytest.approx(np.mean(expected), rel=1e-5)
+    assert divergence(torch.tensor(teacher), torch.tensor(student)).item() != pytest.approx(result, rel=0.1)
+
+
+def test_divergence_of_some_tokens(rng):
+    student, teacher = torch.tensor(rng.normal(0, 2, (2, 3, 4, 40)))
+    valid = torch.tensor([[True, True, False, True], [False, False, True, False], [True] * 4])
+    expected = np.mean([divergence(s[v], t[v]).item() for s, t, v in zip(student, teacher, valid, strict=True)])
+    assert divergence(student, teacher, valid).item() == pytest.approx(expected, rel=1e-5)
+    assert divergence(student, teacher).item() != pytest.approx(expected, rel=0.01)
+
+
+def test_equal_distributions_do_not_diverge(rng):
+    logits = torch.tensor(rng.normal(0, 2, (3, 5, 40)))
+    assert divergence(logits, logits).item() == pytest.approx(0, abs=1e-7)
+    assert divergence(logits, logits + 3).item() == pytest.approx(0, abs=1e-6)  # logits are free up to a constant
+
+
+def test_the_teacher_does_not_learn(rng):
+    student, teacher = (torch.tensor(logits, requires_grad=True) for logits in rng.normal(0, 2, (2, 4, 40)))
+    divergence(student, teacher).backward()
+    assert teacher.grad is None
+    # KL's gradient by the student's logits: its own probabilities less the teacher's, over the number of rows.
+    expected = (student.softmax(-1) - teacher.softmax(-1)).detach() / 4
+    np.testing.assert_allclose(student.grad, expected, atol=1e-6)

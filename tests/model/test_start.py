@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
-from fartrack.model.start import load_weights, start_from
+from fartrack.model.start import load_weights, start_from, without_layers
 
 WIDTH, PATCH = 24, 16
 
@@ -107,6 +107,32 @@ def test_an_older_network_of_ours(tiny, random_network):
     network = FARTrack(tiny())
     assert start_from(network, old) == []
     assert torch.equal(output(network), output(source))
+
+
+def test_of_a_checkpoint_the_averaged_weights_are_taken(tiny, random_network, tmp_path):
+    raw, average, network = random_network(tiny()), random_network(tiny(), 1), FARTrack(tiny())
+    tensors = {f"ema.{name}": tensor for name, tensor in average.state_dict().items()}
+    for part in ("model", "exp_avg", "exp_avg_sq", "teacher"):
+        tensors |= {f"{part}.{name}": tensor.clone() for name, tensor in raw.state_dict().items()}
+    save_file(tensors, tmp_path / "checkpoint.safetensors")
+    weights = load_weights(tmp_path / "checkpoint.safetensors")
+    assert set(weights) == set(average.state_dict())
+    assert start_from(network, weights) == []
+    assert torch.equal(output(network), output(average))
+
+
+@pytest.mark.parametrize(
+    ("deleted", "left"), [((), [0, 1, 2, 3]), ((0,), [1, 2, 3]), ((2, 1), [0, 3]), ({3}, [0, 1, 2])]
+)
+def test_layers_behind_a_deleted_one_move_up(tiny, random_network, deleted, left):
+    network = random_network(tiny(depth=4))
+    weights = network.state_dict()
+    shallow = FARTrack(tiny(depth=len(left)))
+    shallow.load_state_dict(without_layers(weights, deleted))  # strict: every name is there and none besides
+    for block, layer in zip(shallow.blocks, left, strict=True):
+        assert all(map(torch.equal, block.state_dict().values(), network.blocks[layer].state_dict().values()))
+    assert torch.equal(shallow.vocab, network.vocab)
+    assert len(weights) == len(network.state_dict())  # the given weights stay as they were
 
 
 @pytest.mark.parametrize("attention", ["cached", "joint"])

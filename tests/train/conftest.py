@@ -1,4 +1,6 @@
-"""Prepared data made of what is known exactly: red rectangles that stand still or move on blue ground."""
+"""Prepared data made of what is known exactly: red rectangles that stand still or move on blue ground; tiny recipes."""
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -52,5 +54,49 @@ def synthetic_store(tmp_path):
         folder = tmp_path / "store"
         write_store(folder, _pictures(seed, textured, stills, clips, masks))
         return folder
+
+    return make
+
+
+@pytest.fixture
+def recipe(tiny):
+    """Six steps of a tiny network, with everything random in it that a run knows."""
+    from fartrack.train.data.sampling import SamplingConfig
+    from fartrack.train.recipe import Recipe
+
+    return Recipe(
+        steps=6,
+        sets=2,
+        templates=(1, 2),
+        learning_rate=3e-3,
+        new_learning_rate=3e-3,
+        warmup=2,
+        decay=2,
+        precision="fp32",
+        model=tiny(drop_path=0.5),
+        sampling=SamplingConfig(searches=2),
+    )
+
+
+@pytest.fixture
+def recipe_of(recipe, tiny):
+    """A function that makes a recipe of a kind: of a phase, in stages, or of a network that is made shallower."""
+    from fartrack.tracker import TrackerSettings
+    from fartrack.train.recipe import DistillConfig, RolloutConfig, Stage
+
+    tracker = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0)
+
+    def make(kind, **changes):
+        kinds = {
+            "pretrain": {},
+            "distill": {"distill": DistillConfig(first=1)},
+            "sparsify": {"rollout": RolloutConfig(share=0.5, frames=6, clips=2, synthetic=0.5, tracker=tracker)},
+            "stages": {"stages": (Stage(0.4, 32, 16, 0.5), Stage(0.3, 64, 32, 0.5))},
+            "shallower": {
+                "model": tiny(depth=3, drop_path=0.5),
+                "distill": DistillConfig(scheme="deep-to-shallow", delete=(1,)),
+            },
+        }
+        return replace(recipe, **(kinds[kind] | changes))
 
     return make

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from fartrack.errors import FartrackError
@@ -45,12 +45,16 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build a configuration dataclass from a mapping, such as a parsed TOML or JSON table.
 
     Raises:
-        FartrackError: an unknown field (named, with those that exist), or a value that the class refuses.
+        FartrackError: an unknown field (named, with those that exist), one that must be given and is not, or a value
+            that the class refuses.
     """
-    known = [field.name for field in fields(cast(Any, cls))]
+    known = {field.name: field for field in fields(cast(Any, cls))}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise FartrackError(f"{unknown[0]!r} is no field of {cls.__name__}; those are {', '.join(known)}.")
+    for name, field in known.items():
+        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise FartrackError(f"{cls.__name__} lacks {name}; give it a value.")
     return cls(**values)
 
 

@@ -94,10 +94,14 @@ def token_centres(grid: int, device: torch.device | None = None) -> Tensor:
     return torch.stack([x, y], dim=-1).reshape(-1, 2)
 
 
-def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher ‖ student) of the distributions behind logits ``(..., V)``, averaged over all but the last axis.
+def divergence(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
+    """KL(teacher ‖ student) of the distributions behind logits ``(..., V)``, averaged over all but the last axis; of
+    logits ``(B, n, V)``, over the tokens where ``valid (B, n)`` is True, each sample counting once.
 
     No gradient reaches the teacher.
     """
     teacher = torch.log_softmax(teacher.detach().float(), dim=-1)
-    return (teacher.exp() * (teacher - torch.log_softmax(student.float(), dim=-1))).sum(-1).mean()
+    each = (teacher.exp() * (teacher - torch.log_softmax(student.float(), dim=-1))).sum(-1)
+    if valid is None:
+        return each.mean()
+    return (each.where(valid, 0).sum(1) / valid.sum(1).clamp(min=1)).mean()

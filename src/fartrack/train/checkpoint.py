@@ -38,7 +38,11 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint whole or not at all: to a temporary file, flushed to disk, then renamed."""
+    """Write a checkpoint whole or not at all: to a temporary file, flushed to disk, then renamed.
+
+    Raises:
+        FartrackError: the disk is full, or may not be written to.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     header = {"step": str(checkpoint.step), "recipe": json.dumps(checkpoint.recipe)}
@@ -47,9 +51,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except SafetensorError as error:
+        raise FartrackError(f"{path} cannot be written ({error}); see to the disk, then resume the run.") from None
+    finally:
         part.unlink(missing_ok=True)
-        raise
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -6,6 +6,7 @@ since the network is called in three ways (memorise, search, dense head) and fiv
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 
@@ -44,13 +45,9 @@ class Group:
             return cls(0, 1, place)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+            atexit.register(dist.destroy_process_group)  # not after each run: a group cannot be formed anew
         restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
         return cls(dist.get_rank(), dist.get_world_size(), place, restarted)
-
-    def leave(self) -> None:
-        """Part from the others, in order."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
     def sum(self, value: Tensor) -> Tensor:
         """A tensor summed over the processes, in place."""
@@ -76,3 +73,12 @@ class Group:
         if self.size == 1:
             return flag
         return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def wait(self) -> None:
+        """Until all are here, so that what one has written is there for the others."""
+        self.any(False)
+
+
+def leads() -> bool:
+    """Whether this process is the one of its group that writes."""
+    return int(os.environ.get("RANK", 0)) == 0

@@ -161,22 +161,19 @@ def train(
             checkpoint first).
     """
     group = Group.join(device)
-    try:
-        return _train(
-            recipe,
-            store,
-            run,
-            group,
-            Stop(minutes),
-            start=start,
-            resume=resume or (group.restarted and (run / CHECKPOINT).exists()),
-            workers=workers,
-            save_every=save_every,
-            compile=compile,
-            monitor=Monitor(run, recipe, val, val_every) if group.rank == 0 else None,
-        )
-    finally:
-        group.leave()
+    return _train(
+        recipe,
+        store,
+        run,
+        group,
+        Stop(minutes),
+        start=start,
+        resume=resume or (group.restarted and (run / CHECKPOINT).exists()),
+        workers=workers,
+        save_every=save_every,
+        compile=compile,
+        monitor=Monitor(run, recipe, val, val_every) if group.rank == 0 else None,
+    )
 
 
 def _train(
@@ -238,6 +235,7 @@ def _train(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=ignore_signals,
         pin_memory=group.device.type == "cuda",
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -293,6 +291,7 @@ def _train(
                 break
     if monitor is not None:
         monitor.close()
+    group.wait()
     network.load_state_dict(average)
     network.fades = recipe.fades(done - 1)
     network.eval()
@@ -331,3 +330,9 @@ class Stop:
         """Give the signals back."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
+
+
+def ignore_signals(worker: int) -> None:
+    """Leave stopping to the main process: a signal may go to its workers as well, which it needs to the end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

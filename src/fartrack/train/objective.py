@@ -56,7 +56,8 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe, teacher: FARTrack | 
         "dense": weight.dense * dense_loss(dense, boxes, search.shape[1] // network.config.patch, batch.get("kept")),
     }
     if distributions:
-        terms["divergence"] = recipe.distill.weight * mean([divergence(*pair) for pair in distributions])
+        valid = spread(batch) if recipe.distill.features == "template" else None
+        terms["divergence"] = recipe.distill.weight * mean([divergence(s, t, valid) for s, t in distributions])
     terms["loss"] = torch.stack(list(terms.values())).sum()
     found, truth = (UNIT.to_image(corners.detach().cpu()) for corners in (boxes_found[-1], boxes))
     terms["iou"] = torch.tensor(iou(found, truth).mean())
@@ -66,12 +67,15 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe, teacher: FARTrack | 
 def tapped_layers(network: FARTrack, batch: Batch, taps: range | tuple[int, ...]) -> dict[int, Exit]:
     """The tapped layers of a network on a batch."""
     rows = network.memorise(batch["templates"][:, None], batch["identities"][:, None])
-    memory, valid = network.join(rows, batch["index"]), batch.get("valid")
-    shared = len(batch["search"]) // len(memory)
-    if valid is not None:
-        valid = valid.repeat_interleave(shared, dim=0)
-    output = network(batch["search"], batch["trajectory"], memory, valid=valid, kept=batch.get("kept"), taps=taps)
+    memory, kept = network.join(rows, batch["index"]), batch.get("kept")
+    output = network(batch["search"], batch["trajectory"], memory, valid=spread(batch), kept=kept, taps=taps)
     return output.exits  # type: ignore[no-any-return]
+
+
+def spread(batch: Batch) -> Tensor | None:
+    """``valid`` of every search crop ``(B, T · M)``, if the batch has it."""
+    valid = batch.get("valid")
+    return None if valid is None else valid.repeat_interleave(len(batch["search"]) // len(valid), dim=0)
 
 
 def compared(exit: Exit, recipe: Recipe, searched: int) -> Tensor:

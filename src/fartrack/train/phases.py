@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from fartrack.errors import FartrackError
 from fartrack.export import export_checkpoint
 from fartrack.model.config import DEPTHS
 from fartrack.train.checkpoint import load_checkpoint
+from fartrack.train.distributed import leads
 from fartrack.train.loop import CHECKPOINT, train
 from fartrack.train.recipe import RECIPES, Recipe, recipe_path
 
@@ -30,8 +32,21 @@ def read_recipe(recipe: Path, phase: str) -> Recipe:
     return found
 
 
+def rehearsal(recipe: Recipe) -> Recipe:
+    """The same recipe with four steps of two sets, or of two short clips."""
+    rollout = replace(recipe.rollout, frames=min(recipe.rollout.frames, 8), clips=2)
+    return replace(recipe, steps=4, sets=2, warmup=0, decay=2, rollout=rollout)
+
+
 def train_phases(
-    recipes: Path, store: Path, run: Path, *, start: Path | None = None, minutes: float | None = None, **options: Any
+    recipes: Path,
+    store: Path,
+    run: Path,
+    *,
+    start: Path | None = None,
+    minutes: float | None = None,
+    rehearse: bool = False,
+    **options: Any,
 ) -> list[Path] | None:
     """Run all three phases and export the variants; called again with the same arguments, go on.
 
@@ -41,6 +56,7 @@ def train_phases(
         run: each phase has its folder in here, and so has each exported variant.
         start: start weights of the first phase; each later one starts from the averaged weights of the one before.
         minutes: stop after this long.
+        rehearse: only a few small batches of each phase, to see that the command works on this machine.
         options: of :func:`fartrack.train.loop.train`.
 
     Returns:
@@ -49,6 +65,8 @@ def train_phases(
     """
     folder = recipes if recipes.is_dir() else RECIPES / recipes
     plan = {phase: read_recipe(folder / f"{phase}.toml", phase) for phase in PHASES}
+    if rehearse:
+        plan = {phase: rehearsal(recipe) for phase, recipe in plan.items()}
     end = None if minutes is None else time.monotonic() + 60 * minutes
     for phase, recipe in plan.items():
         checkpoint = run / phase / CHECKPOINT
@@ -60,6 +78,6 @@ def train_phases(
         start = checkpoint
     depth = plan["sparsify"].model.depth
     variants = {name: layers for name, layers in DEPTHS.items() if layers <= depth} or {"model": depth}
-    for name, layers in variants.items():
+    for name, layers in variants.items() if leads() else ():
         export_checkpoint(checkpoint, run / name, layers)
     return [run / name for name in variants]

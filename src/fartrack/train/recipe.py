@@ -75,10 +75,11 @@ class DistillConfig:
         check_choice(self, "scheme", ("layer-by-layer", "deep-to-shallow"))
         check_choice(self, "features", ("trajectory", "search", "template"))
         check_choice(self, "supervised", (False, True))
-        if (self.scheme == "deep-to-shallow") != bool(self.delete):
-            raise FartrackError(
-                f"delete is {self.delete}; it must list layers if scheme is deep-to-shallow, else none."
-            )
+        layers = self.delete
+        if not isinstance(layers, tuple) or not all(type(n) is int for n in layers) or len(set(layers)) < len(layers):
+            raise FartrackError(f"delete is {layers}; it must list different whole numbers.")
+        if (self.scheme == "deep-to-shallow") != bool(layers):
+            raise FartrackError(f"delete is {layers}; it must list layers if scheme is deep-to-shallow, else none.")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         check_numbers(self, share=(0, 1), frames=(2, 10_000), clips=(1, 65_536), synthetic=(0, 1))
+        if not isinstance(self.tracker, TrackerSettings):
+            raise FartrackError(f"tracker is {self.tracker!r}; it must be a table of fields.")
 
 
 @dataclass(frozen=True)
@@ -184,8 +187,9 @@ class Recipe:
             raise FartrackError(f"first is {self.distill.first}; the model has {self.model.depth} layers.")
         if self.distill.features == "template" and self.model.attention == "cached":
             raise FartrackError("features is template; with cached attention there are no template tokens to compare.")
-        if not set(self.distill.delete) <= set(range(1, self.model.depth - 1)) | {0}:
-            raise FartrackError(f"delete is {self.distill.delete}; the last layer must stay.")
+        last = self.model.depth - 1
+        if not set(self.distill.delete) <= set(range(last)):
+            raise FartrackError(f"delete is {self.distill.delete}; it must list layers before the last, {last}.")
         if sum(stage.share for stage in self.stages) > 1 + 1e-9:
             raise FartrackError("The shares of stages sum to more than 1; make them smaller.")
         for stage in self.stages:
@@ -263,7 +267,10 @@ class Recipe:
                     table["delete"] = tuple(table["delete"])
                 values[name] = from_dict(cast(type[Any], kind), table)
         if "stages" in values:
-            values["stages"] = tuple(from_dict(Stage, stage) for stage in values["stages"])
+            stages = values["stages"]
+            if not isinstance(stages, list | tuple) or not all(isinstance(stage, Mapping) for stage in stages):
+                raise FartrackError(f"stages is {stages!r}; it must be a list of tables.")
+            values["stages"] = tuple(from_dict(Stage, stage) for stage in stages)
         if isinstance(values.get("templates"), list):
             values["templates"] = tuple(values["templates"])
         return from_dict(cls, values)

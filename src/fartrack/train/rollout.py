@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fartrack.engines.torch import TorchEngine
+from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.encoder import FARTrack
 from fartrack.tracker import Look, State, Tracker, TrackerSettings
@@ -84,7 +85,13 @@ class Gatherer:
         self.rows.append((index, keeps, look, look.window.to_crop(box)))
 
     def batch(self) -> Batch:
-        """All of it; where a crop has fewer templates than others, the places left are masked."""
+        """All of it; where a crop has fewer templates than others, the places left are masked.
+
+        Raises:
+            FartrackError: there is nothing.
+        """
+        if not self.rows:
+            raise FartrackError("On no frame of these clips is the target near where it was; prepare more frames.")
         tokens = self.tracker.engine.config.template_tokens
         most = max(len(index) for index, *_ in self.rows)
         index = np.zeros((len(self.rows), most), np.int64)

@@ -1,0 +1,110 @@
+"""How fast training is, against what a plain matrix product of the same work would allow, and what its loader adds.
+
+python benchmarks/training_speed.py DATA [--recipe pico-pretrain] [--seconds 20]
+
+DATA is a folder of prepared data. Three rates, in search crops a second, at the crops of every stage of the recipe:
+the bound (the multiply-adds of all matrix products of the forward and the backward pass at the rate that a large
+product of the same kind reaches here), the network alone on one batch over and over, and training as it is, with
+batches from the loader. Let nothing else run meanwhile.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.data import DataLoader
+
+from fartrack.model.config import ModelConfig
+from fartrack.model.encoder import FARTrack
+from fartrack.train.loop import Batches, make_optimizer
+from fartrack.train.objective import Batch, half, losses
+from fartrack.train.recipe import Recipe, recipe_path
+
+
+def main(
+    data: Path,
+    recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships")] = Path("pico-pretrain"),
+    seconds: float = 20,
+    workers: int = 1,
+) -> None:
+    plan = Recipe.read(recipe_path(recipe))
+    dtype = torch.bfloat16 if half(plan.precision, "cpu") else torch.float32
+    table = Table("search crop", "bound", "network alone", "of the bound", "training", "of the network alone")
+    sizes = [*plan.stages, plan.stage(plan.steps)]
+    for stage in sizes:
+        one = replace(plan, stages=(replace(stage, share=1.0),), steps=10**6, warmup=0, decay=0)
+        config, T = one.at(stage), sum(one.templates) / len(one.templates)
+        bound = product_rate(dtype, seconds / 4) / work(
+            config, T / one.sampling.searches, one.sampling.searches, stage.keep
+        )
+        batches = [Batches(data, replace(one, templates=(count,)), 0) for count in one.templates]
+        fixed = [next(iter(batch)) for batch in batches]
+        alone = len(fixed) / sum(1 / rate(one, repeat(batch), seconds / len(fixed)) for batch in fixed)
+        loader = DataLoader(Batches(data, one, 0), batch_size=None, num_workers=workers, prefetch_factor=4)
+        whole = rate(one, iter(loader), seconds)
+        values = (f"{bound:.1f}", f"{alone:.1f}", f"{alone / bound:.0%}", f"{whole:.1f}", f"{whole / alone:.0%}")
+        table.add_row(f"{stage.search_size} px, {stage.keep:.0%} of the tokens", *values)
+    kind = str(dtype).removeprefix("torch.")
+    Console().print(f"samples a second, {torch.get_num_threads()} threads, {kind}, {recipe}")
+    Console().print(table)
+
+
+def product_rate(dtype: torch.dtype, seconds: float) -> float:
+    """Multiply-adds a second of ``(8192, 192) @ (192, 768)``, the largest kind of product in the network."""
+    left, right = torch.randn(8192, 192, dtype=dtype), torch.randn(192, 768, dtype=dtype)
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        left @ right
+        done += 1
+    return done * left.numel() * right.shape[1] / (time.perf_counter() - start)
+
+
+def work(config: ModelConfig, templates: float, searches: int, keep: float) -> float:
+    """Multiply-adds of one search crop, forward and backward (three times the forward pass), with cached attention.
+
+    ``templates`` is their number over ``searches``, the crops that share a set.
+    """
+    own = config.template_tokens
+    query = keep * config.search_tokens + 4 * config.trajectory + 4
+    D, hidden = config.width, config.width * config.mlp_ratio
+    patch = 3 * config.patch**2 * D
+
+    def layer(tokens: float, seen: float) -> float:
+        return tokens * (4 * D * D + 2 * D * hidden) + 2 * tokens * seen * D
+
+    # Templates are encoded once for all the search crops that share them, but each of these attends to all of them.
+    encoded = templates * (own * patch + config.depth * layer(own, own))
+    shared = templates * searches * own
+    searched = config.search_tokens * patch + config.depth * layer(query, query + shared) + 4 * D * 600
+    return 3 * (encoded + searched)
+
+
+def rate(recipe: Recipe, batches: Iterator[Batch], seconds: float) -> float:
+    """Search crops a second over training steps on these batches."""
+    network = FARTrack(recipe.model).train()
+    optimizer = make_optimizer(network, recipe)
+    crops, start = 0, 0.0
+    for number, batch in enumerate(batches):
+        if number == 2:  # the first steps warm up
+            start = time.perf_counter()
+        loss = losses(network, batch, recipe)["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        optimizer.step()
+        crops += len(batch["search"]) if number >= 2 else 0
+        if number >= 4 and time.perf_counter() - start > seconds:
+            break
+    return crops / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -25,8 +25,8 @@ from fartrack.export import WEIGHTS, export, export_checkpoint
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
 from fartrack.model.start import load_weights
-from fartrack.train.checkpoint import Checkpoint, save_checkpoint
 from fartrack.tracker import Tracker, TrackerSettings
+from fartrack.train.checkpoint import Checkpoint, save_checkpoint
 from fartrack.train.recipe import DistillConfig, Recipe, RolloutConfig
 from fartrack.vocabulary import BINS, NO_TRAJECTORY
 from fartrack.weights import open_package

@@ -280,17 +280,6 @@ def test_adaptive_retention_is_in_proportion_to_the_targets_share(name, retentio
     assert counts[False] == round(retention * 49)
 
 
-def test_adaptive_retention_keeps_no_more_than_there_is():
-    engine, truth = RedFinder(), (100, 80, 40, 40)
-    engine.config = ModelConfig(template_factor=1.0)
-    tracker = Tracker(engine, TrackerSettings(retention=0.9, adaptive=True))
-    tracker.init(frame(truth), truth)
-    assert tracker.state.memory.history[0].share == pytest.approx(1)
-    engine.config = ModelConfig(template_factor=2.0)  # as if it filled a window in which a quarter is usual
-    tracker.update(frame(truth))
-    assert len(tracker.state.memory.history[0].keep) == 49
-
-
 def test_later_templates_have_a_share_of_their_own():
     tracker = Tracker(RedFinder(), TrackerSettings(interval=1))
     tracker.init(frame((100, 80, 40, 40)), (100, 80, 40, 40))
@@ -321,6 +310,26 @@ def test_sparsification_at_run_time_decides_anew_on_every_frame():
         assert np.array_equal(after.rows, template.rows)  # all of them stay
         np.testing.assert_allclose(track.box, look.window.to_image(corners), atol=GRID)  # from what was chosen
         assert template.keep is None or template.keep.tolist() != after.keep.tolist()
+
+
+@pytest.mark.parametrize("sparsification", ["sequence", "runtime"])
+def test_a_template_made_anew_keeps_the_tokens_that_it_had(sparsification):
+    engine, images = Whimsical(identities=3), np.random.default_rng(0).integers(0, 256, (9, 240, 320, 3), np.uint8)
+    settings = TrackerSettings(interval=1, templates=3, capacity=4, retention=0.5, sparsification=sparsification)
+    tracker, moved = Tracker(engine, settings), 0
+    tracker.init(images[0], (100, 80, 40, 30))
+    for image in images[1:]:
+        before = {template.frame: template for template in tracker.state.memory.history}
+        tracker.update(image)
+        for template in tracker.state.memory.history:
+            whole = engine.memorise(template.crop[None], np.array([template.identity]))[0]
+            kept = slice(None) if template.keep is None or sparsification == "runtime" else template.keep
+            assert np.array_equal(template.rows, whole[..., kept, :])
+            old = before.get(template.frame, template)
+            if old.identity != template.identity and old.keep is not None:
+                moved += 1
+                assert sparsification == "runtime" or np.array_equal(old.keep, template.keep)
+    assert moved > 0
 
 
 def test_nothing_is_scored_where_everything_is_kept():

@@ -54,14 +54,15 @@ def embed(crop, state, patch=16):
     return linear(torch.stack(patches), state, "patch")
 
 
-def plain(network, search, trajectory, templates, identities, removed=()):
+def plain(network, search, trajectory, templates, identities, removed=(), kept=slice(None)):
     """Logits, template scores and final tokens of one sample, from one sequence [templates | search, trajectory,
     commands]."""
     config = network.config
     state = {name: tensor.detach().double() for name, tensor in network.state_dict().items()}
     rows = [embed(t, state) + state["pos_z"] + state["id_z"][i] for t, i in zip(templates, identities, strict=True)]
     M, owner = sum(map(len, rows)), [i for i, row in enumerate(rows) for _ in row]
-    rows.append(embed(search, state) + state["pos_x"] + state["id_x"])
+    rows.append((embed(search, state) + state["pos_x"] + state["id_x"])[kept])
+    searched = len(rows[-1])
     tokens = [*trajectory.tolist(), *COMMANDS]
     rows.append(torch.stack([state["vocab"][token] + state["pos_t"][i] for i, token in enumerate(tokens)]))
     x = torch.cat(rows)
@@ -84,7 +85,7 @@ def plain(network, search, trajectory, templates, identities, removed=()):
             weights = torch.exp(q[:, part] @ k[:, part].T / math.sqrt(width)) * allowed
             weights = weights / weights.sum(-1, keepdim=True)
             heads.append(weights @ v[:, part])
-            received = weights[M : M + config.search_tokens, :M].mean(0) + weights[-4:, :M].mean(0)
+            received = weights[M : M + searched, :M].mean(0) + weights[-4:, :M].mean(0)
             scores += received / config.heads / config.depth
         x = x + linear(torch.cat(heads, dim=-1), state, f"{name}.proj")
         hidden = linear(norm(x, state, f"{name}.norm2"), state, f"{name}.fc1")
@@ -322,6 +323,16 @@ def test_keeping_every_search_token_changes_nothing(tiny, random_network, attent
     close(first.logits_B4V, second.logits_B4V)
     close(first.search_BND, second.search_BND)
     close(first.attention_BM, second.attention_BM)
+
+
+def test_search_tokens_that_are_kept_and_no_others(tiny, random_network, attention, inputs):
+    network, kept = random_network(tiny(attention=attention)), torch.tensor([[0, 1, 5, 9, 14], [2, 5, 8, 10, 15]])
+    output = run(network, *inputs, kept=kept, with_attention=True)
+    for row, sample in enumerate(zip(*inputs, strict=True)):
+        logits, scores, tokens = (part.float() for part in plain(network, *sample, kept=kept[row]))
+        close(output.logits_B4V[row], logits)
+        close(output.attention_BM[row], scores)
+        close(output.search_BND[row], tokens[4 * T : 4 * T + 5])
 
 
 def test_a_dropped_search_token_is_not_seen(tiny, random_network, attention, inputs):

@@ -34,7 +34,7 @@ def torchrun(tmp_path):
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=120,
         )
 
     return call
@@ -82,7 +82,7 @@ def export(checkpoint, folder, depth):
 
 phases.export_checkpoint = export
 exported = phases.train_phases(Path("."), Path(store), Path(run), workers=0)
-print("exported", [folder.name for folder in exported])
+assert [folder.name for folder in exported] == ["model"]
 """
 
 
@@ -93,7 +93,6 @@ def test_all_phases_in_two_processes(synthetic_store, recipe_of, tiny, tmp_path,
     texts = json.dumps({phase: asdict(recipe) for phase, recipe in plan.items()})
     process = torchrun(ALL_PHASES, texts, store, shared)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.count("exported ['model']") == 2
 
     monkeypatch.setattr(phases, "read_recipe", lambda path, phase: plan[phase])
     monkeypatch.setattr(phases, "export_checkpoint", lambda *_: None)
@@ -127,7 +126,7 @@ def losses(*arguments):
 loop.losses = losses
 recipe, store, run = sys.argv[1:]
 loop.train(Recipe.from_dict(json.loads(recipe)), Path(store), Path(run), workers=0, save_every=3)
-print("done", count)
+Path(f"{run}-{os.environ['RANK']}").write_text(str(count))
 """
 
 
@@ -135,7 +134,8 @@ def test_a_lost_process_is_replaced(synthetic_store, recipe, tiny, tmp_path, tor
     recipe, store = plain(recipe, tiny), synthetic_store()
     process = torchrun(LOST, json.dumps(asdict(recipe)), store, tmp_path / "shared", restarts=1)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.count("done 3") == 2, process.stdout  # steps 4 to 6, after the checkpoint
+    for rank in range(2):
+        assert (tmp_path / f"shared-{rank}").read_text() == "3"  # steps 4 to 6, after the checkpoint
     train(recipe, store, tmp_path / "alone", workers=0)
     assert_same(tmp_path / "alone", tmp_path / "shared")
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import atexit
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,20 @@ class Group:
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         local = int(os.environ.get("LOCAL_RANK", 0))
         place = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+        if kind == "cuda":
+            torch.cuda.set_device(place)
         if "WORLD_SIZE" not in os.environ:
             return cls(0, 1, place)
+        attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+            store, rank, size = next(rendezvous("env://"))
+            # A store outlives the processes that torchrun replaces: what those have left in it must not be found.
+            store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+            backend = "nccl" if kind == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
             atexit.register(dist.destroy_process_group)  # not after each run: a group cannot be formed anew
-        restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
-        return cls(dist.get_rank(), dist.get_world_size(), place, restarted)
+        group = cls(dist.get_rank(), dist.get_world_size(), place)
+        return replace(group, restarted=group.any(attempt > 0))
 
     def sum(self, value: Tensor) -> Tensor:
         """A tensor summed over the processes, in place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -74,7 +75,6 @@ class Monitor:
             if name not in ("step", "samples"):
                 self.writer.add_scalar(name, value, row["step"])
 
-    @torch.no_grad()
     def picture(self, done: int, batch: Batch, network: FARTrack) -> None:
         """Now and then, the step's crops with the boxes to be found (green) and found (red) as ``samples.png``."""
         if done % PICTURE_EVERY != 1 and done != 1:
@@ -109,11 +109,15 @@ class Monitor:
 
 
 def read_log(run: Path) -> list[dict[str, float]]:
-    """The lines of a run's log; none if there is no log yet."""
-    path = run / LOG
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """The lines of a run's log that were written whole; none if there is no log yet."""
+    rows = []
+    for line in (run / LOG).read_text().splitlines() if (run / LOG).is_file() else ():
+        with suppress(ValueError):  # cut short by a full disk
+            rows.append(json.loads(line))
+    return rows
 
 
+@torch.no_grad()
 def predict(network: FARTrack, batch: Batch) -> FloatArray:
     """The boxes ``(B, 4)`` that a network finds on a batch, as corners in the crops' frames."""
     training = network.training

@@ -65,6 +65,14 @@ def test_everything_comes_out_again(pictures, tmp_path):
     assert store.sequence.tolist() == [-1, 0, -1, 1, 0, 0]
 
 
+def test_sequences_are_their_targets_in_order(pictures, tmp_path):
+    write_store(tmp_path, pictures)
+    found = Store.open(tmp_path).sequences()
+    assert [targets.tolist() for targets in found] == [[3, 5], [4]]  # the frame of "a" without one is passed over
+    write_store(tmp_path, [pictures[0], pictures[2]])
+    assert Store.open(tmp_path).sequences() == []
+
+
 def test_the_pixels_are_mapped_and_not_loaded(pictures, tmp_path):
     write_store(tmp_path, pictures)
     store = Store.open(tmp_path)

@@ -1,0 +1,5 @@
+"""``python -m fartrack`` is the command, as ``torchrun`` needs it."""
+
+from fartrack.cli import main
+
+main()

@@ -14,10 +14,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
+
+if TYPE_CHECKING:
+    from fartrack.train.recipe import Recipe
 
 RECIPE: dict[str, Any] = {
     "sets": 6,
@@ -109,7 +112,6 @@ ROWS = [
     Row("minutes", "without SIoU", {"loss": {"siou": 0}}),
     Row("minutes", "without L1", {"loss": {"l1": 0}}),
     Row("minutes", "one search crop a set", {"sets": 12, "sampling": {"searches": 1}}),
-    Row("minutes", "four search crops a set", {"sets": 3, "sampling": {"searches": 4}}),
     Row("minutes", "half of the search tokens", {"stages": [{"share": 0.7, "keep": 0.5}]}),
     Row("minutes", "without copy-paste", {"sampling": {"paste": 0, "distractor": 0, "occluder": 0}}),
     Row("minutes", "without unlabelled regions", {"sampling": {"regions": 0}}),
@@ -145,18 +147,14 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
     model = values["model"]
     sizes = {"search_size": model["search_size"], "template_size": model["template_size"]}
     values["stages"] = [{**sizes, **stage} for stage in values.get("stages", [])]
+    # The rate is constant and the averaged weights are what is measured, so that time alone ends a run.
     recipe = Recipe.from_dict({**values, "seed": seed, "decay": 0, "steps": 10**6})
-
-    probe, clock = run / "probe", time.perf_counter()
-    probed = 4
-    train(replace(recipe, steps=2), data, probe / "warm", start=start, workers=0)
+    if recipe.distill.delete:  # layers fade over the first half of the steps, whose number has to be known
+        recipe = replace(recipe, steps=steps_in(seconds, recipe, data, start, run / "probe"))
     clock = time.perf_counter()
-    train(replace(recipe, steps=probed), data, probe / "timed", start=start, workers=0)
-    steps = max(round(seconds / ((time.perf_counter() - clock) / probed)), 2)
-    recipe = replace(recipe, steps=steps, decay=round(0.6 * steps))
-    clock = time.perf_counter()
-    train(recipe, data, run / "train", start=start, workers=0, save_every=10**9)
+    train(recipe, data, run / "train", start=start, workers=0, save_every=10**9, minutes=seconds / 60)
     taken = time.perf_counter() - clock
+    steps = load_checkpoint(run / "train" / CHECKPOINT).step
 
     average = load_checkpoint(run / "train" / CHECKPOINT).part("ema")
     average = without_layers(average, recipe.distill.delete)
@@ -179,6 +177,15 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
     result = {"ao": scores.ao.mean, "steps": steps, "samples": recipe.samples(steps), "seconds": round(taken, 1)}
     (run / "result.part").write_text(json.dumps({**result, "row": asdict(row), "seed": seed}))
     (run / "result.part").replace(run / "result.json")
+
+
+def steps_in(seconds: float, recipe: "Recipe", data: Path, start: Path, run: Path, probed: int = 8) -> int:
+    """How many steps of a recipe fit into a time."""
+    from fartrack.train.loop import train
+
+    clock = time.perf_counter()
+    train(replace(recipe, steps=probed), data, run, start=start, workers=0)
+    return max(round(seconds / ((time.perf_counter() - clock) / probed)), 2)
 
 
 def report(results: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
@@ -206,7 +213,7 @@ def main(
     seconds: float = 60,
     seeds: int = 3,
     jobs: int = 2,
-    frames: Annotated[int, typer.Option(help="frames of each sequence that are tracked")] = 40,
+    frames: Annotated[int, typer.Option(help="frames of each sequence that are tracked")] = 30,
     only: Annotated[str | None, typer.Option(help="groups, separated by commas")] = None,
     one: Annotated[str | None, typer.Option(hidden=True, help="a run of this process: number of the row, seed")] = None,
 ) -> None:

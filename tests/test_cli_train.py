@@ -1,5 +1,6 @@
 """The whole way on the command line: prepare, train, resume, export, track."""
 
+import resource
 import sys
 
 import av
@@ -8,7 +9,10 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra 'train' is not installed")
 
+import torch
+
 from fartrack.cli import main
+from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.data.store import Store
 
 RECIPE = """
@@ -29,6 +33,10 @@ templates = 2
 
 [sampling]
 stills = 0.0
+"""
+DISTILL = """
+[distill]
+first = 1
 """
 
 
@@ -105,6 +113,62 @@ def test_a_bad_recipe_is_one_sentence(tmp_path, run, change, words):
     code, _, err = run("train", "pretrain", "--recipe", recipe, "--data", tmp_path, "--run", tmp_path / "run")
     assert code == 2 and words in err and err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def trained(tmp_path, videos, run):
+    """A recipe, prepared data and a run of two steps; the options that begin another."""
+    assert run("train", "prepare", videos, "--data", tmp_path / "store")[0] == 0
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(steps=2))
+    options = ("--recipe", recipe, "--data", tmp_path / "store", "--workers", 0)
+    assert run("train", "pretrain", *options, "--run", tmp_path / "first")[0] == 0
+    return options
+
+
+def test_a_phase_starts_from_the_weights_of_another(tmp_path, trained, run):
+    recipe = trained[1]
+    recipe.write_text("learning_rate = 0.0\nnew_learning_rate = 0.0\n" + RECIPE.format(steps=1) + DISTILL)
+    start = tmp_path / "first" / "checkpoint.safetensors"
+    code, out, err = run("train", "distill", *trained, "--run", tmp_path / "second", "--start", start)
+    assert code == 0, err
+    assert "saved" in out
+    one, two = load_checkpoint(start), load_checkpoint(tmp_path / "second" / "checkpoint.safetensors")
+    for name, tensor in one.part("ema").items():
+        torch.testing.assert_close(two.part("model")[name], tensor)
+    code, _, err = run("train", "distill", *trained, "--run", tmp_path / "third", "--start", tmp_path / "absent")
+    assert code == 2 and "absent" in err and err.count("\n") == 1
+
+
+def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path, trained, run):
+    options = ("train", "pretrain", *trained, "--run", tmp_path / "second")
+    code, out, _ = run(*options, "--minutes", 0)
+    assert code == 0 and "stopped before the end" in out and "add --resume to go on" in out
+    assert load_checkpoint(tmp_path / "second" / "checkpoint.safetensors").step == 1
+    code, out, _ = run(*options, "--resume")
+    assert code == 0 and "stopped before" not in out and "saved" in out
+    assert load_checkpoint(tmp_path / "second" / "checkpoint.safetensors").step == 2
+
+
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [("distill", "distils nothing; set first or delete"), ("sparsify", "rolls over no clips; set share")],
+)
+def test_a_recipe_of_another_phase_is_refused(tmp_path, trained, run, phase, words):
+    code, _, err = run("train", phase, *trained, "--run", tmp_path / "second")
+    assert code == 2 and words in err and err.count("\n") == 1
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, trained, run):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    try:
+        code, _, err = run("train", "pretrain", *trained, "--run", tmp_path / "second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2 and "checkpoint.safetensors cannot be written" in err and err.count("\n") == 1
+    assert not list((tmp_path / "second").glob("*.part"))
 
 
 def test_fewer_and_smaller_frames(tmp_path, videos, run):

@@ -1,12 +1,10 @@
 """All three phases on the command line, from videos to a tracker that follows what it never saw."""
 
 import json
-import shutil
+import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import cv2
@@ -17,14 +15,17 @@ pytest.importorskip("torch")
 
 import torch
 
+import fartrack.export
+import fartrack.train.phases
 from fartrack.api import load
 from fartrack.cli import main
+from fartrack.evaluate.runner import run_sequence
+from fartrack.evaluate.sequences import packed_sequences
 from fartrack.export import export
-from fartrack.geometry import iou
 from fartrack.model.encoder import FARTrack
 from fartrack.train.checkpoint import load_checkpoint
-from fartrack.train.monitor import BEST, read_log
-from fartrack.train.phases import PHASES
+from fartrack.train.monitor import read_log
+from fartrack.train.phases import PHASES, train_phases
 from fartrack.train.recipe import Recipe
 
 COMMON = """
@@ -42,23 +43,27 @@ precision = "fp32"
 depth = 3
 width = 48
 heads = 3
-patch = 8
 template_size = 32
 search_size = 64
 templates = 2
 
 [sampling]
-clips = 0.9
+clips = 1.0
 stills = 0.0
-regions = 0.1
+regions = 0.0
 searches = 4
+near = 0.4
 far_share = 0.1
 paper_share = 0.0
+drop_trajectory = 0.6
 wrong_trajectory = 0.0
+doubtful_template = 0.0
+degrade = 0.0
+grey = 0.0
 """
 RECIPES = {
-    "pretrain": COMMON.format(steps=150, rate=3e-3, warmup=10, decay=90),
-    "distill": COMMON.format(steps=15, rate=1e-3, warmup=2, decay=10) + "[distill]\nfirst = 2\n",
+    "pretrain": COMMON.format(steps=340, rate=4e-3, warmup=10, decay=220),
+    "distill": COMMON.format(steps=25, rate=1e-3, warmup=2, decay=20) + "[distill]\nfirst = 2\n",
     "sparsify": COMMON.format(steps=10, rate=5e-4, warmup=2, decay=6)
     + "[rollout]\nshare = 0.5\nframes = 8\nclips = 4\nsynthetic = 0.0\n"
     + "[rollout.tracker]\ntemplates = 2\ninterval = 3\nretention = 0.75\n",
@@ -92,3 +97,170 @@ def write_clip(path, seed, frames=30):
             place = place + speed
         container.mux(stream.encode())
     path.with_suffix(".txt").write_text("\n".join(",".join(map(str, box)) for box in boxes))
+
+
+def command(*arguments):
+    """Run ``fartrack train`` → exit code, output and error output."""
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["fartrack", "train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    return stop.value.code or 0, out.getvalue(), err.getvalue()
+
+
+def write_recipes(folder, **changes):
+    """The three recipes, with other values of some of their fields."""
+    folder.mkdir()
+    for phase, text in RECIPES.items():
+        for name, value in changes.items():
+            text = re.sub(rf"^{name} = .*", f"{name} = {value}", text, flags=re.MULTILINE)
+        (folder / f"{phase}.toml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Prepared data of ten clips."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "clips").mkdir()
+    for seed in range(10):
+        write_clip(folder / "clips" / f"{seed}.mp4", seed)
+    code, out, err = command("prepare", folder / "clips", "--data", folder / "store")
+    assert code == 0 and "300 pictures" in out, err
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory):
+    """A folder of three clips that are in no training data."""
+    folder = tmp_path_factory.mktemp("unseen")
+    for seed in (100, 101, 102):
+        write_clip(folder / f"{seed}.mp4", seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, prepared, unseen):
+    """The command that ran all phases, and its run's folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = ("--recipes", write_recipes(folder / "recipes"), "--data", prepared, "--run", folder / "run")
+    options = ("all", *options, "--val", unseen)
+    code, out, err = command(*options)
+    assert code == 0, err
+    assert f"saved {folder / 'run' / 'model'}" in out
+    return options, folder / "run"
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """What was to be exported: checkpoint, folder and depth; nothing is."""
+    calls = []
+    monkeypatch.setattr(fartrack.train.phases, "export_checkpoint", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def mean_iou(tracker, folder):
+    """Over the clips in a folder."""
+    return np.mean([run_sequence(tracker, sequence).ious.mean() for sequence in packed_sequences(folder)])
+
+
+def test_the_tracker_follows_what_it_never_saw(trained, unseen, tmp_path, monkeypatch):
+    _, run = trained
+    torch.manual_seed(0)
+    untrained = FARTrack(Recipe.read(run.parent / "recipes" / "pretrain.toml").model)
+    monkeypatch.setattr(fartrack.export, "graphs", lambda network: {})  # which PyTorch does without
+    export(untrained, tmp_path / "untrained")
+    before = mean_iou(load(tmp_path / "untrained", engine="torch", threads=1), unseen)
+    after = mean_iou(load(run / "model", threads=1), unseen)
+    assert after > before + 0.25, (before, after)
+
+
+def test_each_phase_leaves_its_run(trained):
+    _, run = trained
+    for phase in PHASES:
+        recipe = Recipe.from_dict(load_checkpoint(run / phase / "checkpoint.safetensors").recipe)
+        assert recipe == Recipe.read(run.parent / "recipes" / f"{phase}.toml")
+        *_, last = read_log(run / phase)
+        assert last["step"] == recipe.steps and 0 <= last["val_ao"] <= 1
+        assert load_checkpoint(run / phase / "best.safetensors").step == recipe.steps
+    assert "divergence" in read_log(run / "distill")[0] and "lost" in read_log(run / "sparsify")[0]
+    about = json.loads((run / "model" / "model.json").read_text())
+    assert about["config"]["depth"] == 3 and about["steps"] == 10
+    assert load(run / "model").settings.retention == 0.75  # as it was trained
+
+
+def test_called_again_it_only_exports(trained, exported):
+    options, run = trained
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*/*")}
+    code, out, err = command(*options)
+    assert code == 0 and f"saved {run / 'model'}" in out, err
+    assert exported == [(run / "sparsify" / "checkpoint.safetensors", run / "model", 3)]
+    assert {path: path.stat().st_mtime_ns for path in run.glob("*/*")} == before
+
+
+def test_stopped_it_says_so_and_goes_on(prepared, tmp_path, exported):
+    recipes = write_recipes(tmp_path / "recipes", steps=2, warmup=0, decay=0, learning_rate=0, new_learning_rate=0)
+    run = tmp_path / "run"
+    options = ("all", "--recipes", recipes, "--data", prepared, "--run", run, "--workers", 0)
+
+    def steps():
+        found = (run / phase / "checkpoint.safetensors" for phase in PHASES)
+        return [load_checkpoint(path).step for path in found if path.exists()]
+
+    for expected in ([1], [2, 1]):
+        code, out, err = command(*options, "--minutes", 0)
+        assert code == 0, err
+        assert "stopped before the end; give the same command again to go on" in out and "saved" not in out
+        assert steps() == expected and exported == []
+    code, out, err = command(*options)
+    assert code == 0 and f"saved {run / 'model'}" in out, err
+    assert steps() == [2, 2, 2] and len(exported) == 1
+    first, *later = (load_checkpoint(run / phase / "checkpoint.safetensors") for phase in PHASES)
+    for phase in later:  # which learn nothing, and start from the one before
+        for name, tensor in first.part("ema").items():
+            torch.testing.assert_close(phase.part("model")[name], tensor)
+
+
+def test_a_rehearsal_is_a_few_steps_of_each_phase(prepared, tmp_path, exported):
+    options = ("--recipes", write_recipes(tmp_path / "recipes"), "--data", prepared, "--run", tmp_path / "run")
+    code, out, err = command("all", *options, "--workers", 0, "--rehearse")
+    assert code == 0 and "saved" in out, err
+    runs = [load_checkpoint(tmp_path / "run" / phase / "checkpoint.safetensors") for phase in PHASES]
+    assert [run.step for run in runs] == [4, 4, 4] and len(exported) == 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "line", "sentence"),
+    [
+        ("distill", "first = 2", "distils nothing; set first or delete in its table distill."),
+        ("sparsify", "share = 0.5", "rolls over no clips; set share in its table rollout."),
+    ],
+)
+def test_a_recipe_without_its_phase_is_refused(prepared, tmp_path, phase, line, sentence):
+    recipes, run = write_recipes(tmp_path / "recipes"), tmp_path / "run"
+    path = recipes / f"{phase}.toml"
+    path.write_text(path.read_text().replace(line, ""))
+    code, _, err = command("all", "--recipes", recipes, "--data", prepared, "--run", run)
+    assert code == 2 and err == f"fartrack: The recipe {path} {sentence}\n"
+    path.unlink()
+    code, _, err = command("all", "--recipes", recipes, "--data", prepared, "--run", run)
+    assert code == 2 and f"no readable recipe {path}" in err and err.count("\n") == 1
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("depth", "variants"),
+    [
+        (3, {"model": 3}),
+        (6, {"pico": 6}),
+        (12, {"pico": 6, "nano": 10}),
+        (15, {"pico": 6, "nano": 10, "tiny": 15}),
+    ],
+)
+def test_the_variants_are_those_the_network_is_deep_enough_for(tmp_path, exported, monkeypatch, depth, variants):
+    monkeypatch.setattr(fartrack.train.phases, "train", lambda *_, **__: "a network")
+    recipes, run = write_recipes(tmp_path / "recipes", depth=depth), tmp_path / "run"
+    folders = train_phases(recipes, tmp_path, run)
+    assert folders == [run / name for name in variants]
+    assert exported == [(run / "sparsify" / "checkpoint.safetensors", run / n, d) for n, d in variants.items()]

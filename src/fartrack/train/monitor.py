@@ -81,7 +81,7 @@ class Monitor:
             return
         image = draw_samples(batch, predict(network, batch))
         part = self.run / "samples.part.png"
-        cv2.imwrite(str(part), image)
+        part.write_bytes(cv2.imencode(".png", image)[1].tobytes())
         part.replace(self.run / "samples.png")
         if self.writer is not None:
             self.writer.add_image("samples", np.ascontiguousarray(image[..., ::-1]), done, dataformats="HWC")

@@ -226,7 +226,7 @@ def test_a_rehearsal_is_a_few_steps_of_each_phase(prepared, tmp_path, exported):
     options = ("--recipes", write_recipes(tmp_path / "recipes"), "--data", prepared, "--run", tmp_path / "run")
     code, out, err = command("all", *options, "--workers", 0, "--rehearse")
     assert code == 0 and "saved" in out, err
-    runs = [load_checkpoint(tmp_path / "run" / phase / "checkpoint.safetensors") for phase in PHASES]
+    runs = [load_checkpoint(tmp_path / "run" / "rehearsal" / phase / "checkpoint.safetensors") for phase in PHASES]
     assert [run.step for run in runs] == [4, 4, 4] and len(exported) == 1
 
 

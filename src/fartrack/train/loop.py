@@ -295,7 +295,7 @@ def _train(
     network.load_state_dict(average)
     network.fades = recipe.fades(done - 1)
     network.eval()
-    return network if done == recipe.steps else None
+    return network if done >= recipe.steps else None
 
 
 class Stop:

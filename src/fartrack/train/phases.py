@@ -56,7 +56,8 @@ def train_phases(
         run: each phase has its folder in here, and so has each exported variant.
         start: start weights of the first phase; each later one starts from the averaged weights of the one before.
         minutes: stop after this long.
-        rehearse: only a few small batches of each phase, to see that the command works on this machine.
+        rehearse: only a few small batches of each phase, in the folder ``rehearsal`` of ``run``, to see that the
+            command works on this machine.
         options: of :func:`fartrack.train.loop.train`.
 
     Returns:
@@ -66,7 +67,7 @@ def train_phases(
     folder = recipes if recipes.is_dir() else RECIPES / recipes
     plan = {phase: read_recipe(folder / f"{phase}.toml", phase) for phase in PHASES}
     if rehearse:
-        plan = {phase: rehearsal(recipe) for phase, recipe in plan.items()}
+        plan, run = {phase: rehearsal(recipe) for phase, recipe in plan.items()}, run / "rehearsal"
     end = None if minutes is None else time.monotonic() + 60 * minutes
     for phase, recipe in plan.items():
         checkpoint = run / phase / CHECKPOINT

@@ -125,6 +125,59 @@ def demo(
     print(f"saved {output}")
 
 
+@app.command(name="eval")
+def evaluate_trackers(
+    tracker: Annotated[
+        str,
+        typer.Option(
+            help="what is compared, separated by commas: a model's name or folder, nanotrack-v2, nanotrack-v3, "
+            "vittrack, csrt, kcf, mil, raw:DIR (published results), module:Class (Python); NAME=... gives one a name"
+        ),
+    ],
+    data: Annotated[Path, typer.Option(help="folder of the benchmark")],
+    benchmark: Annotated[str, typer.Option(help="got10k-val, lasot, otb100, ... or folder")] = "folder",
+    only: Annotated[str | None, typer.Option(help="names of sequences, separated by commas, in place of all")] = None,
+    results: Annotated[Path, typer.Option(help="folder of the raw results; a stopped run goes on there")] = Path(
+        "results"
+    ),
+    report: Annotated[Path | None, typer.Option(help="folder of the report: a page and pictures")] = None,
+    pack: Annotated[Path | None, typer.Option(help="archive for the server of GOT-10k or TrackingNet")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="sequences at once; above 1, speed is measured under load")] = 1,
+    peers: Annotated[Path | None, typer.Option(help="folder of NanoTrack's and VitTrack's ONNX files")] = None,
+    engine: Engine = "onnxruntime",
+    threads: Annotated[int, typer.Option(min=1, help="threads of one tracker")] = 1,
+    templates: Annotated[int | None, typer.Option(help="the most templates that a model uses at once")] = None,
+    interval: Annotated[int | None, typer.Option(help="frames between two templates")] = None,
+    template_score: Annotated[float | None, typer.Option(help="least score of a frame that gives a template")] = None,
+    retention: Annotated[float | None, typer.Option(help="share of each template's tokens that are kept")] = None,
+) -> None:
+    """Measure trackers on a benchmark, side by side."""
+    from fartrack.evaluate.benchmarks import open_benchmark
+    from fartrack.evaluate.peers import TrackerSpec, parse_trackers
+    from fartrack.evaluate.runner import evaluate
+    from fartrack.evaluate.tables import print_tables
+
+    given = {"templates": templates, "interval": interval, "template_score": template_score, "retention": retention}
+    settings = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {"engine": engine, "threads": threads, "settings": settings, "peers": peers}
+    trackers = {name: TrackerSpec(spec, **options) for name, spec in parse_trackers(tracker).items()}
+    if pack and len(trackers) > 1:
+        raise FartrackError("An archive for a server holds the results of one tracker; name one, or leave out --pack.")
+    sequences = open_benchmark(benchmark, data, only.split(",") if only else None)
+    with Meter(f"tracking {data}", None) as meter:
+        evaluations = evaluate(trackers, sequences, results, jobs, meter.reach)
+    print_tables(evaluations, sequences, threads)
+    if report:
+        with needs("eval"):
+            from fartrack.evaluate.report import write_report
+
+            print(f"saved {write_report(evaluations, report)}")
+    if pack:
+        from fartrack.evaluate.submission import pack_submission
+
+        print(f"saved {pack_submission(evaluations[0], pack)}")
+
+
 @app.command()
 def models() -> None:
     """List the models that come with the library."""
@@ -140,7 +193,7 @@ def export(
     depth: Annotated[int | None, typer.Option(help="only the first layers, as an exit of the network")] = None,
 ) -> None:
     """Turn a training run's averaged weights into a model that tracks without PyTorch."""
-    with needs_train():
+    with needs("train"):
         from fartrack.export import export_checkpoint
     export_checkpoint(checkpoint, folder, depth)
     print(f"saved {folder}")
@@ -168,7 +221,7 @@ def prepare(
     ] = None,
 ) -> None:
     """Decode training data once, into memory-mapped arrays."""
-    with needs_train():
+    with needs("train"):
         from fartrack.train.data.readers import read_folder
         from fartrack.train.data.store import write_store
     skipped: Counter[str] = Counter()
@@ -223,7 +276,7 @@ def add_phase(phase: str, about: str) -> None:
     ) -> None:
         options: dict[str, Any] = {"start": start, "resume": resume, "workers": workers, "device": device}
         options |= {"compile": compile, "minutes": minutes, "val": val, "val_every": val_every}
-        with needs_train():
+        with needs("train"):
             from fartrack.train.loop import train
             from fartrack.train.phases import read_recipe
         network = train(read_recipe(recipe, phase), data, run, **options)
@@ -254,7 +307,7 @@ def train_all(
     """All three phases, then the exported variants; called again, it goes on where it stopped."""
     options: dict[str, Any] = {"start": start, "workers": workers, "device": device, "compile": compile}
     options |= {"minutes": minutes, "val": val, "val_every": val_every, "rehearse": rehearse}
-    with needs_train():
+    with needs("train"):
         from fartrack.train.phases import train_phases
     exported = train_phases(recipes, data, run, **options)
     for folder in exported or ():
@@ -264,13 +317,13 @@ def train_all(
 
 
 @contextmanager
-def needs_train() -> Iterator[None]:
-    """Turn a missing library of the ``train`` extra into one sentence."""
+def needs(extra: str) -> Iterator[None]:
+    """Turn a missing library of an extra into one sentence."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise FartrackError(
-            f"This needs {error.name}, which is not installed; run pip install 'fartrack[train]'."
+            f"This needs {error.name}, which is not installed; run pip install 'fartrack[{extra}]'."
         ) from None
 
 
@@ -321,8 +374,12 @@ class Meter:
 
     def count(self) -> None:
         """One frame more is done."""
-        self.frames += 1
-        self._progress.update(self._task, completed=self.frames, fps=self.fps)
+        self.reach(self.frames + 1)
+
+    def reach(self, frames: int, total: int | None = None) -> None:
+        """So many frames are done, of ``total`` if that is known only now."""
+        self.frames = frames
+        self._progress.update(self._task, completed=frames, total=total, fps=self.fps)
 
     def report(self, paths: Iterable[Path | None]) -> None:
         """Say how many frames were tracked, how fast, and what was saved."""

@@ -121,7 +121,7 @@ def judge(monkeypatch):
 
     def run_sequence(tracker, sequence):
         trackers.append(tracker)
-        return SimpleNamespace(ious=[])
+        return SimpleNamespace(ious=lambda sequence: [])
 
     monkeypatch.setattr(module, "packed_sequences", lambda folder: [folder])
     monkeypatch.setattr(module, "run_sequence", run_sequence)

@@ -162,7 +162,7 @@ def exported(monkeypatch):
 
 def mean_iou(tracker, folder):
     """Over the clips in a folder."""
-    return np.mean([run_sequence(tracker, sequence).ious.mean() for sequence in packed_sequences(folder)])
+    return np.mean([run_sequence(tracker, sequence).ious(sequence).mean() for sequence in packed_sequences(folder)])
 
 
 def test_the_tracker_follows_what_it_never_saw(trained, unseen, tmp_path, monkeypatch):

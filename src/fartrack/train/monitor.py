@@ -94,7 +94,7 @@ class Monitor:
         judged.fades = network.fades
         judged.load_state_dict(average)
         tracker = Tracker(TorchEngine(judged), TrackerSettings(**self.recipe.settings))
-        scores = score_sequences([run_sequence(tracker, sequence).ious for sequence in self.sequences])
+        scores = score_sequences([run_sequence(tracker, s).ious(s) for s in self.sequences])
         best = max((row["val_ao"] for row in read_log(self.run) if "val_ao" in row), default=-1.0)
         self.write({"step": done, "samples": self.recipe.samples(done), "val_ao": round(scores.ao.mean, 5)})
         if scores.ao.mean > best:

@@ -7,14 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fartrack.errors import FartrackError
-from fartrack.train.data.readers.sequences import (
-    NO_PICTURES,
-    VIDEOS,
-    is_picture,
-    layout_of,
-    read_sequence,
-    read_video,
-)
+from fartrack.evaluate.sequences import is_picture, layout_of
+from fartrack.train.data.readers.sequences import NO_PICTURES, VIDEOS, read_sequence, read_video
 from fartrack.train.data.readers.stills import read_coco, read_stills
 from fartrack.train.data.readers.targets import SMALLEST_TARGET, shrink
 from fartrack.train.data.store import Picture

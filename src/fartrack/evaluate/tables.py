@@ -1,0 +1,155 @@
+"""What an evaluation says, as tables that are Markdown and read well in a terminal.
+
+One sequence counts once: every mean is over sequences, with its 95 % interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fartrack.evaluate.benchmarks import Benchmark
+from fartrack.evaluate.metrics import Interval, bootstrap, paired
+from fartrack.evaluate.runner import Evaluation
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tracker among those compared.
+
+    Attributes:
+        tracker: its name.
+        means: measure → its mean over sequences.
+        difference: of the first measure to that of the first tracker, sequence by sequence; None for that one.
+        fps: frames per second without decoding; NaN if that is not known.
+    """
+
+    tracker: str
+    means: dict[str, Interval]
+    difference: Interval | None
+    fps: float
+
+
+def compare(evaluations: Sequence[Evaluation], only: frozenset[str] | None = None) -> list[Row]:
+    """Trackers on the same sequences, or on those of the names in ``only``; none if no frame of them can be scored."""
+    tables = [evaluation.table() for evaluation in evaluations]
+    scored = [name for name, values in tables[0].items() if values and (only is None or name in only)]
+    if not scored:
+        return []
+    rows: list[Row] = []
+    for evaluation, table in zip(evaluations, tables, strict=True):
+        columns = {m: [table[name][m] for name in scored] for m in evaluation.benchmark.rules.measures}
+        first = evaluation.benchmark.rules.measures[0]
+        base = [tables[0][name][first] for name in scored]
+        means = {measure: bootstrap(values) for measure, values in columns.items()}
+        difference = paired(columns[first], base) if rows else None
+        rows.append(Row(evaluation.tracker, means, difference, evaluation.fps))
+    return rows
+
+
+def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: int) -> None:
+    """Print the comparison, then the figures of each attribute and of each sequence.
+
+    Args:
+        evaluations: of the same sequences.
+        whole: the benchmark with all of its sequences.
+        threads: of each tracker.
+    """
+    rules, sequences = whole.rules, evaluations[0].benchmark.sequences
+    rows = compare(evaluations)
+    if not rows:
+        _print(f"{whole.name}: {len(sequences)} sequences are tracked; only their first boxes are published.")
+        return
+    tables = [evaluation.table() for evaluation in evaluations]
+    count = f"{sum(1 for values in tables[0].values() if values)}"
+    if len(sequences) < len(whole.sequences):
+        count += f" of {len(whole.sequences)} sequences, those of which all have results"
+    else:
+        count += " sequences"
+    first = title(rules.measures[0])
+    others = (f"{first} less that of {rows[0].tracker}",) if len(rows) > 1 else ()
+    summary = _table("tracker", *map(title, rules.measures), *others, "FPS")
+    for row in rows:
+        cells = [str(row.means[measure]) for measure in rules.measures]
+        cells += [describe(row.difference)] if others else []
+        summary.add_row(row.tracker, *cells, _figure(row.fps, 0))
+    _print(
+        f"{whole.name}, {count}; means over sequences, each counting once, with 95 % intervals (differences: paired)",
+        summary,
+        _speed(evaluations, threads),
+    )
+
+    attributes = sorted({name for sequence in sequences for name in sequence.attributes})
+    if attributes:
+        by_attribute = _table("attribute", "sequences", *(f"{first} of {row.tracker}" for row in rows))
+        for name in attributes:
+            chosen = frozenset(sequence.name for sequence in sequences if name in sequence.attributes)
+            if part := compare(evaluations, chosen):
+                means = (str(row.means[rules.measures[0]]) for row in part)
+                by_attribute.add_row(name, str(sum(1 for one in chosen if tables[0][one])), *means)
+        _print(by_attribute)
+
+    if len(rows) == 1:
+        by_sequence = _table("sequence", "frames", *map(title, rules.measures), "mean score", "ms a frame")
+    else:
+        by_sequence = _table("sequence", "frames", *(f"{first} of {row.tracker}" for row in rows))
+    for place, sequence in enumerate(sequences):
+        if len(rows) == 1:
+            result, measures = evaluations[0].results[place], rules.measures
+            cells = [_figure(tables[0][sequence.name].get(measure, math.nan)) for measure in measures]
+            updates = slice(1, None) if len(result.boxes) > 1 else slice(None)
+            cells += [_figure(result.scores[updates].mean()), _figure(1000 * result.seconds[updates].mean(), 1)]
+        else:
+            cells = [_figure(table[sequence.name].get(rules.measures[0], math.nan)) for table in tables]
+        by_sequence.add_row(sequence.name, str(sequence.length), *cells)
+    _print(by_sequence)
+
+
+def title(measure: str) -> str:
+    """A measure's name as people write it."""
+    return measure.upper() if len(measure) <= 4 else measure.replace("_", " ")
+
+
+def describe(difference: Interval | None) -> str:
+    """A paired difference, which is none if its interval holds 0."""
+    if difference is None:
+        return ""
+    verdict = ", no difference" if difference.low <= 0 <= difference.high else ""
+    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]{verdict}"
+
+
+def _speed(evaluations: Sequence[Evaluation], threads: int) -> str:
+    if all(math.isnan(evaluation.fps) for evaluation in evaluations):
+        return ""
+    most = max(evaluation.jobs for evaluation in evaluations)
+    load = f"; under load, for up to {most} trackers ran at once" if most > 1 else ""
+    return (
+        f"FPS: frames by the time of the updates alone, without decoding, {threads} thread{'s' * (threads > 1)}{load}"
+    )
+
+
+def _figure(value: float, digits: int = 3) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _table(name: str, *columns: str) -> Table:
+    table = Table(box=box.MARKDOWN, header_style="")
+    table.add_column(name, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _print(*parts: str | Table) -> None:
+    """Print a paragraph each; the lines of a table are as long as they must be, so that it stays Markdown."""
+    console = Console(width=1000, color_system=None)
+    for part in parts:
+        with console.capture() as captured:
+            console.print(part, markup=False, highlight=False, soft_wrap=True)
+        if text := "\n".join(line.rstrip() for line in captured.get().strip().splitlines()):
+            print(text, end="\n\n")

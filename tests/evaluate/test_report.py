@@ -1,0 +1,146 @@
+"""The report shows what was measured, in one page that needs no other file."""
+
+import re
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from fartrack.errors import FartrackError
+from fartrack.evaluate.benchmarks import Benchmark
+from fartrack.evaluate.metrics import Rules
+from fartrack.evaluate.runner import Evaluation, Result
+from fartrack.evaluate.sequences import Sequence
+
+pytest.importorskip("matplotlib", reason="the extra 'eval' is not installed")
+from fartrack.evaluate.report import _three_frames, write_report
+
+FRAMES = 5
+RULES = Rules(("ao", "sr50", "normalised_precision"), skip_first=True)
+TRUTH = np.array([[8.0 + 4 * index, 10, 24, 24] for index in range(FRAMES)])
+
+
+@pytest.fixture
+def sequences(tmp_path):
+    """Six short sequences of grey pictures; the target moves to the right."""
+    found = []
+    for number in range(6):
+        paths = [tmp_path / f"s{number}" / f"{index}.png" for index in range(FRAMES)]
+        paths[0].parent.mkdir()
+        for path in paths:
+            path.write_bytes(cv2.imencode(".png", np.full((60, 80, 3), 128, np.uint8))[1].tobytes())
+        found.append(Sequence(f"s{number}", tuple(paths), TRUTH, frozenset({"OCC"} if number < 2 else {"a<b"})))
+    return found
+
+
+def evaluate(name, sequences, off, seconds=0.02, rules=RULES):
+    """A tracker that is ``off`` so many pixels downwards, on each sequence one more."""
+    results = [
+        Result(
+            s.name,
+            s.boxes + np.array([0, off + number, 0, 0]),
+            np.ones(FRAMES),
+            np.array([0.0] + [seconds] * (FRAMES - 1)),
+        )
+        for number, s in enumerate(sequences)
+    ]
+    return Evaluation(name, Benchmark("folder", sequences, rules), results)
+
+
+def text_of(path):
+    return re.sub(r"base64,[A-Za-z0-9+/=]*", "", path.read_text())
+
+
+def test_the_page_needs_nothing_else_and_holds_every_picture(tmp_path, sequences):
+    page = write_report([evaluate("ours", sequences, 1), evaluate("theirs", sequences, 5)], tmp_path / "out")
+    assert page == tmp_path / "out" / "report.html"
+    pictures = {path.stem for path in page.parent.glob("*.png")}
+    assert pictures == {
+        *("success", "precision", "normalised", "speed", "attributes"),
+        *("worst-1-ours", "worst-2-theirs"),
+    }
+    sources = re.findall(r'<img alt="([^"]*)" src="(data:image/png;base64,)', page.read_text())
+    assert {name for name, _ in sources} == pictures
+    assert not re.search(r"(src|href)=\"(?!data:)|url\(|@import|<script", text_of(page))
+    assert {path.suffix for path in page.parent.iterdir()} == {".png", ".html"}
+
+
+def test_the_table_has_means_with_intervals_differences_and_speed(tmp_path, sequences):
+    ours, same, worse = evaluate("ours", sequences, 1), evaluate("same", sequences, 1), evaluate("worse", sequences, 8)
+    page = text_of(write_report([ours, same, worse], tmp_path / "out"))
+    rows = dict(re.findall(r"<tr><td>(\w+)</td>(.*)</tr>", page))
+    # IoU of a square shifted by d of its side 24: (24 - d) / (24 + d)
+    expected = np.mean([(24 - d) / (24 + d) for d in range(1, 7)])
+    assert f"<td>{expected:.3f} [" in rows["ours"]
+    assert "<td>6</td>" in rows["ours"] and "<td>50</td>" in rows["ours"]
+    assert "no difference" not in rows["ours"]
+    assert "+0.000 [+0.000, +0.000], no difference" in rows["same"]
+    assert re.search(r"<td>-0\.\d+ \[-0\.\d+, -0\.\d+\]</td>", rows["worse"])
+    assert "One sequence counts once" in page
+
+
+def test_the_worst_sequence_comes_first(tmp_path, sequences):
+    page = text_of(write_report([evaluate("ours", sequences, 1)], tmp_path / "out"))
+    assert re.findall(r"<tr><td>(s\d)</td>", page) == ["s5", "s4", "s3", "s2", "s1", "s0"]
+
+
+def test_a_filmstrip_shows_both_boxes(tmp_path, sequences):
+    write_report([evaluate("ours", sequences, 12)], tmp_path / "out")
+    image = cv2.imread(str(tmp_path / "out" / "worst-1-ours.png")).astype(int)
+    blue, green, red = np.moveaxis(image, -1, 0)
+    assert ((green > 170) & (red < 40)).sum() > 200
+    assert ((red > 230) & (green < 60) & (blue < 60)).sum() > 200
+
+
+def test_the_worst_frame_is_where_the_target_was_lost(sequences):
+    boxes = TRUTH + np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 30, 0, 0], [0, 40, 0, 0], [0, 2, 0, 0]])
+    result = Result("s0", boxes, np.ones(FRAMES), np.ones(FRAMES))
+    assert _three_frames(sequences[0], result) == (0, 2, 4)
+    truth = TRUTH.copy()
+    truth[2], truth[3] = np.nan, [0, 0, 0, 0]  # absent
+    assert _three_frames(replace(sequences[0], boxes=truth), result) == (0, 4, 4)
+
+
+def test_only_what_is_known_is_drawn(tmp_path, sequences):
+    plain = [replace(sequence, attributes=frozenset()) for sequence in sequences]
+    rules = Rules(("auc",))
+    page = write_report([evaluate("ours", plain, 1, seconds=np.nan, rules=rules)], tmp_path / "out")
+    assert {path.stem for path in page.parent.glob("*.png")} == {"success", "precision", "worst-1-ours"}
+
+
+def test_names_are_no_markup_and_no_paths(tmp_path, sequences):
+    page = write_report([evaluate("../a<b> & $c", sequences, 1)], tmp_path / "out")
+    assert "../a&lt;b&gt; &amp; $c" in text_of(page) and "<b> &" not in text_of(page)
+    assert sorted(path.name for path in page.parent.glob("worst*")) == ["worst-1-.._a_b_c.png"]
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"out", *(s.name for s in sequences)}
+
+
+def test_sequences_without_ground_truth_are_named_and_left_out(tmp_path, sequences):
+    sequences[3] = replace(sequences[3], boxes=TRUTH[:1])
+    results = [Result(s.name, TRUTH, np.ones(FRAMES), np.ones(FRAMES)) for s in sequences]
+    evaluation = Evaluation("ours", Benchmark("folder", sequences, RULES), results)
+    page = text_of(write_report([evaluation], tmp_path / "out"))
+    assert "<p>5 sequences, 25 frames." in page and "left out: s3." in page
+    hidden = [replace(sequence, boxes=TRUTH[:1]) for sequence in sequences]
+    with pytest.raises(FartrackError, match="publishes no ground truth"):
+        write_report([Evaluation("ours", Benchmark("got10k-test", hidden, RULES), results)], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_trackers_on_different_sequences_are_not_compared(tmp_path, sequences):
+    with pytest.raises(FartrackError, match="not run on the same sequences"):
+        write_report([evaluate("a", sequences, 1), evaluate("b", sequences[:3], 1)], tmp_path / "out")
+
+
+def test_a_picture_that_is_gone_is_named_and_nothing_is_written(tmp_path, sequences):
+    evaluation = evaluate("ours", sequences, 1)
+    sequences[5].source[4].unlink()
+    with pytest.raises(FartrackError, match=r"4\.png"):
+        write_report([evaluation], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_sequence_and_many_trackers(tmp_path, sequences):
+    page = write_report([evaluate(f"t{index}", sequences[:1], index) for index in range(11)], tmp_path / "out")
+    assert len(list(page.parent.glob("worst-*.png"))) == 11

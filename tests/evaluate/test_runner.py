@@ -230,6 +230,17 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path, benchmark, monkeypatc
     assert load_result(tmp_path / "r", sequence) is None
 
 
+def test_a_file_cut_off_while_it_is_written_never_has_its_name(tmp_path, monkeypatch):
+    def cut_off(path, text, write=Path.write_text):
+        write(path, text[:3])
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, "write_text", cut_off)
+    with pytest.raises(OSError, match="full"):
+        runner.write_whole(tmp_path / "a.txt", "1,2,3,4")
+    assert not (tmp_path / "a.txt").exists()
+
+
 def test_published_results_are_read_in_the_pixels_of_the_benchmark(tmp_path):
     one_based = Sequence("a", tmp_path / "a", np.array([[10.0, 20, 5, 6], [11, 21, 5, 6], [11, 21, 5, 6]]), origin=1)
     (tmp_path / "a.txt").write_text("11,21,5,6\n12,22,5,6\nnan,nan,nan,nan\n")
@@ -266,6 +277,9 @@ def test_processes_do_not_change_the_results(tmp_path, benchmark, trackers):
     assert calls == [(0, 0)]
     assert again.jobs == 2
     assert again.table() == beside[0].table()
+
+    [again] = evaluate(trackers("Drift"), benchmark, tmp_path / "one", 2)
+    assert again.jobs == 1
 
     # one is broken: it alone runs again
     (tmp_path / "one" / "folder" / "drift" / "s2.txt").write_text("1,2,3\n")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -131,7 +130,7 @@ class TrackerSpec:
             return identity, lambda: load(spec, engine=self.engine, threads=self.threads, settings=settings)
         if ":" in spec:
             made = find_class(spec)
-            source = inspect.getsourcefile(made)
+            source = getattr(sys.modules[spec.partition(":")[0]], "__file__", None)
             return {"class": spec, "source": digest([Path(source)] if source else [])}, made
         known = ", ".join([*shipped(), *PEERS, *OPENCV])
         raise FartrackError(
@@ -185,8 +184,8 @@ def find_class(spec: str) -> Callable[[], AnyTracker]:
         sys.path.append(str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise FartrackError(f"The tracker {spec} cannot be loaded ({error}); give module:Class.") from None
+    except Exception as error:  # whatever importing a user's module may raise
+        raise FartrackError(f"The tracker {spec} cannot be loaded ({error}); give module:Class.") from error
     if not (callable(getattr(found, "init", None)) and callable(getattr(found, "update", None))):
         raise FartrackError(f"The tracker {spec} lacks init(frame, box) or update(frame); add it.")
     return cast(Callable[[], AnyTracker], found)
@@ -214,7 +213,11 @@ def find_opencv(name: str) -> Callable[[], Any]:
 
 
 class OpenCVTracker:
-    """A tracker of OpenCV; where it reports a failure, the box stays where it was."""
+    """A tracker of OpenCV; where it reports a failure, the box stays where it was.
+
+    MIL draws random numbers whose state OpenCV keeps for the process and lets nobody reset, so its boxes depend on what
+    it tracked before.
+    """
 
     def __init__(self, create: Callable[[], Any]) -> None:
         """``create`` makes a tracker for one sequence."""

@@ -155,6 +155,7 @@ def evaluate_trackers(
     from fartrack.evaluate.benchmarks import open_benchmark
     from fartrack.evaluate.peers import TrackerSpec, parse_trackers
     from fartrack.evaluate.runner import evaluate
+    from fartrack.evaluate.submission import packer_of
     from fartrack.evaluate.tables import print_tables
 
     given = {"templates": templates, "interval": interval, "template_score": template_score, "retention": retention}
@@ -163,19 +164,18 @@ def evaluate_trackers(
     trackers = {name: TrackerSpec(spec, **options) for name, spec in parse_trackers(tracker).items()}
     if pack and len(trackers) > 1:
         raise FartrackError("An archive for a server holds the results of one tracker; name one, or leave out --pack.")
+    packer = packer_of(benchmark) if pack else None  # what would fail in the end fails at once
+    if report:
+        with needs("eval"):
+            from fartrack.evaluate.report import write_report
     sequences = open_benchmark(benchmark, data, only.split(",") if only else None)
     with Meter(f"tracking {data}", None) as meter:
         evaluations = evaluate(trackers, sequences, results, jobs, meter.reach)
     print_tables(evaluations, sequences, threads)
     if report:
-        with needs("eval"):
-            from fartrack.evaluate.report import write_report
-
-            print(f"saved {write_report(evaluations, report)}")
-    if pack:
-        from fartrack.evaluate.submission import pack_submission
-
-        print(f"saved {pack_submission(evaluations[0], pack)}")
+        print(f"saved {write_report(evaluations, report)}")
+    if packer and pack:
+        print(f"saved {packer(evaluations[0], pack)}")
 
 
 @app.command()

@@ -15,7 +15,7 @@ from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import BENCHMARKS, Benchmark, open_benchmark
 from fartrack.evaluate.runner import Evaluation, Result
 from fartrack.evaluate.sequences import Sequence
-from fartrack.evaluate.submission import pack_got10k, pack_submission, pack_trackingnet
+from fartrack.evaluate.submission import pack_got10k, pack_trackingnet, packer_of
 
 
 def results_on(sequences, seed=0):
@@ -83,7 +83,7 @@ def test_boxes_go_out_as_the_benchmark_counts_pixels(tmp_path):
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path, videos):
-    first, second = (pack_submission(videos, tmp_path / name).read_bytes() for name in ("a.zip", "b.zip"))
+    first, second = (packer_of("trackingnet-test")(videos, tmp_path / name).read_bytes() for name in ("a.zip", "b.zip"))
     assert first == second
 
 
@@ -117,7 +117,7 @@ def test_what_is_incomplete_is_named_and_not_written(tmp_path, videos, change, s
 def test_a_part_of_the_sequences_is_no_submission(tmp_path, videos):
     part = replace(videos, benchmark=replace(videos.benchmark, sequences=videos.benchmark.sequences[:3]))
     with pytest.raises(FartrackError, match="has 511 sequences, but there are results of 3"):
-        pack_submission(part, tmp_path / "ours.zip")
+        pack_trackingnet(part, tmp_path / "ours.zip")
 
 
 def test_got10k_needs_times(tmp_path):
@@ -129,7 +129,7 @@ def test_got10k_needs_times(tmp_path):
 
 def test_only_some_benchmarks_have_a_server(tmp_path, videos):
     with pytest.raises(FartrackError, match="no server for lasot"):
-        pack_submission(evaluation_on("lasot", ["airplane-1"]), tmp_path / "ours.zip")
+        packer_of("lasot")
     with pytest.raises(FartrackError, match="needs got10k-test"):
         pack_got10k(videos, tmp_path / "ours.zip")
 
@@ -142,6 +142,6 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, videos, monkeypatch):
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", fail)
     with pytest.raises(OSError, match="No space"):
-        pack_submission(videos, tmp_path / "ours.zip")
+        pack_trackingnet(videos, tmp_path / "ours.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["ours.zip"]
     assert (tmp_path / "ours.zip").read_bytes() == b"the last one"

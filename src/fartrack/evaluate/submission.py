@@ -18,19 +18,18 @@ from fartrack.evaluate.runner import Evaluation, Result
 from fartrack.geometry import FloatArray
 
 
-def pack_submission(evaluation: Evaluation, path: Path) -> Path:
-    """The zip file for the server of the evaluation's benchmark.
+def packer_of(benchmark: str) -> Callable[[Evaluation, Path], Path]:
+    """What packs the archive for a benchmark's server, to be asked for before anything is tracked.
 
     Raises:
-        FartrackError: there is no such server, or as the two functions below.
+        FartrackError: there is no such server.
     """
-    packer = PACKERS.get(evaluation.benchmark.name)
-    if packer is None:
+    if benchmark not in PACKERS:
         raise FartrackError(
-            f"There is no server for {evaluation.benchmark.name}, whose ground truth is public; "
+            f"There is no server for {benchmark}, whose ground truth is public; "
             f"submissions are for {' and '.join(PACKERS)}."
         )
-    return packer(evaluation, path)
+    return PACKERS[benchmark]
 
 
 def pack_got10k(evaluation: Evaluation, path: Path) -> Path:

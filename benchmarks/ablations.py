@@ -218,7 +218,7 @@ def main(
     runs: Annotated[Path, typer.Option(help="folder that the runs go to")],
     seconds: float = 60,
     seeds: int = 3,
-    jobs: int = 2,
+    jobs: Annotated[int, typer.Option(help="runs at once; 0 only prints the table of those that are finished")] = 2,
     frames: Annotated[int, typer.Option(help="frames of each sequence that are tracked")] = 30,
     only: Annotated[str | None, typer.Option(help="groups, separated by commas")] = None,
     one: Annotated[str | None, typer.Option(hidden=True, help="a run of this process: number of the row, seed")] = None,
@@ -244,9 +244,10 @@ def main(
             print(f"{row.name}, seed {seed}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
         progress.advance(task)
 
-    with Progress() as progress, ThreadPoolExecutor(jobs) as pool:
-        task = progress.add_task("ablations", total=len(waiting))
-        list(pool.map(launch, waiting))
+    if jobs:
+        with Progress() as progress, ThreadPoolExecutor(jobs) as pool:
+            task = progress.add_task("ablations", total=len(waiting))
+            list(pool.map(launch, waiting))
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row, seed in chosen:
         path = folder(row, seed) / "result.json"

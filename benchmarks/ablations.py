@@ -9,6 +9,7 @@ so the command goes on where it was stopped. It ends with the table as Markdown.
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -236,7 +237,7 @@ def main(
 
     def launch(job: tuple[Row, int]) -> None:
         row, seed = job
-        subprocess.run(["rm", "-rf", str(folder(row, seed))], check=True)
+        shutil.rmtree(folder(row, seed), ignore_errors=True)
         command = [sys.executable, __file__, str(data), str(val), "--start", str(start), "--runs", str(runs)]
         command += ["--seconds", str(seconds), "--frames", str(frames), "--one", f"{ROWS.index(row)},{seed}"]
         done = subprocess.run(command, capture_output=True, text=True)

@@ -200,11 +200,15 @@ class Tracker:
     def follow(self, states: Sequence[State], looks: Sequence[Look]) -> list[tuple[State, Track]]:
         """The next states and tracks of several targets, independent of one another, in as few network calls as
         their memories' sizes allow."""
-        memories = [self._place(state.memory) for state in states]
-        rows = [join_rows([memory.history[place].rows for place in memory.select()]) for memory in memories]
+        chosen = [state.memory.select() for state in states]
+        memories = [self._place(state.memory, places) for state, places in zip(states, chosen, strict=True)]
+        rows = [
+            join_rows([memory.history[place].rows for place in places])
+            for memory, places in zip(memories, chosen, strict=True)
+        ]
         calls: dict[tuple[int, bool], list[int]] = {}
         for index, memory in enumerate(memories):
-            calls.setdefault((rows[index].shape[-2], self._scores(memory)), []).append(index)
+            calls.setdefault((rows[index].shape[-2], self._scores(memory, chosen[index])), []).append(index)
         found: dict[int, tuple[State, Track]] = {}
         for (_, scored), members in calls.items():
             crops = stack([looks[i].crop for i in members])
@@ -215,10 +219,10 @@ class Tracker:
             else:
                 logits, attention = self.engine.search_scored(crops, tokens, batch)
                 for place, i in enumerate(members):
-                    memories[i] = self._prune(memories[i], attention[place])
+                    memories[i] = self._prune(memories[i], chosen[i], attention[place])
                     if self.settings.sparsification == "runtime":
-                        chosen = [memories[i].history[j] for j in memories[i].select()]
-                        kept = join_rows([template.rows[..., template.keep, :] for template in chosen])[None]
+                        templates = [memories[i].history[j] for j in chosen[i]]
+                        kept = join_rows([template.rows[..., template.keep, :] for template in templates])[None]
                         logits[place] = self.engine.search(looks[i].crop[None], looks[i].tokens[None], kept)[0]
             for place, i in enumerate(members):
                 found[i] = self._conclude(states[i], memories[i], looks[i], logits[place])
@@ -249,12 +253,12 @@ class Tracker:
         state = State(number, look.size, np.concatenate([look.trajectory[1:], box[None]]), memory)
         return state, Track(clip_box(box, width, height), score)
 
-    def _place(self, memory: TemplateMemory) -> TemplateMemory:
+    def _place(self, memory: TemplateMemory, chosen: Sequence[int]) -> TemplateMemory:
         """The memory with every chosen template's rows made with the identity of the slot that it now has.
 
         They change only where every slot has an identity of its own (the paper's choice).
         """
-        for slot, place in enumerate(memory.select()):
+        for slot, place in enumerate(chosen):
             template = memory.history[place]
             identity = min(slot, self.engine.config.identities - 1)
             if template.identity != identity:
@@ -264,18 +268,17 @@ class Tracker:
                 memory = memory.replace(place, replace(template, identity=identity, rows=rows))
         return memory
 
-    def _scores(self, memory: TemplateMemory) -> bool:
+    def _scores(self, memory: TemplateMemory, chosen: Sequence[int]) -> bool:
         """Whether the next frame has to score template tokens."""
         sparse = self.settings.retention < 1 or self.settings.adaptive
-        undecided = any(memory.history[place].keep is None for place in memory.select())
+        undecided = any(memory.history[place].keep is None for place in chosen)
         return sparse and (undecided or self.settings.sparsification == "runtime")
 
-    def _prune(self, memory: TemplateMemory, attention: NDArray[np.float32]) -> TemplateMemory:
+    def _prune(self, memory: TemplateMemory, chosen: Sequence[int], attention: NDArray[np.float32]) -> TemplateMemory:
         """The memory with what this frame's attention ``(M,)`` decides about the chosen templates.
 
         For good where a template is undecided; at run time about every one, all rows of which stay.
         """
-        chosen = memory.select()
         ends = np.cumsum([memory.history[place].rows.shape[-2] for place in chosen])
         for place, scores in zip(chosen, np.split(attention, ends[:-1]), strict=True):
             template, retention = memory.history[place], self.settings.retention
@@ -292,7 +295,7 @@ class Tracker:
         config = self.engine.config
         window = Crop.around(box, config.template_factor)
         crop = self._cut(frame, window, config.template_size)
-        x0, y0, x1, y1 = np.clip(window.to_crop(np.array(clip_box(box, *check_frame(frame)))), 0, 1).tolist()
+        x0, y0, x1, y1 = np.clip(window.to_crop(np.array(clip_box(box, *frame.shape[1::-1]))), 0, 1).tolist()
         share = (x1 - x0) * (y1 - y0)
         return Template(number, crop, identity, self._memorise(crop, identity), share)
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fartrack.errors import FartrackError
-from fartrack.evaluate.metrics import Rules
+from fartrack.evaluate.metrics import Rules, present
 from fartrack.evaluate.sequences import (
     LAYOUTS,
     Layout,
@@ -304,7 +304,7 @@ def _published_sequences(name: str, published: Published, root: Path, only: Coll
         _check_known(only, wanted, f"{name} in {shown(root)}")
         wanted, expected = [each for each in wanted if each in only], len(only)
     sequences, faults = [], []
-    for each in _progress(wanted, f"opening {name}"):
+    for each in progress(wanted, f"opening {name}"):
         try:
             if each not in found:
                 raise FartrackError(f"the sequence {each} is missing; download it.")
@@ -410,7 +410,7 @@ def _check_numbers(numbered: list[tuple[int, Path]], first: int, place: Path) ->
 
 
 def _check_first(boxes: FloatArray, truth: Path) -> None:
-    if not (np.isfinite(boxes[0]).all() and (boxes[0, 2:] > 0).all()):
+    if not present(boxes[0]):
         raise FartrackError(f"{shown(truth)} begins with a box without area, where a tracker must start; mend it.")
 
 
@@ -453,7 +453,7 @@ def _any_sequences(root: Path, only: Collection[str] | None) -> list[Sequence]:
     """Videos beside their texts; else folders in any known layout: this one, its subfolders, or theirs."""
     if any(root.glob("*.mp4")):
         sequences = [each for each in packed_sequences(root) if only is None or each.name in only]
-        for sequence in _progress(sequences, "opening videos"):
+        for sequence in progress(sequences, "opening videos"):
             _check_video(sequence)
     else:
         sequences = []
@@ -488,7 +488,7 @@ def _any_sequence(folder: Path) -> list[Sequence]:
     return []
 
 
-def _progress(items: Iterable[T], what: str) -> Iterable[T]:
+def progress(items: Iterable[T], what: str) -> Iterable[T]:
     """The items, with a bar on a terminal while they are taken."""
     console = Console(stderr=True)
     return track(items, what, transient=True, console=console, disable=not console.is_terminal)

@@ -65,6 +65,11 @@ class Curves:
     normalised: FloatArray
 
 
+def present(boxes: FloatArray) -> NDArray[np.bool_]:
+    """Which of the boxes ``(..., 4)`` hold something: all that are finite and have an area."""
+    return cast(NDArray[np.bool_], np.isfinite(boxes).all(-1) & (boxes[..., 2:] > 0).all(-1))
+
+
 def curves(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rules: Rules) -> Curves | None:
     """The three curves of one sequence, or None as :func:`measure` has no measures; its arguments and errors too."""
     errors = _errors(boxes, truth, size, rules)
@@ -124,27 +129,27 @@ def _errors(
     boxes[0] = truth[0]
     if rules.repeat:
         for index in range(1, len(boxes)):
-            if not (np.isfinite(boxes[index]).all() and (boxes[index, 2:] > 0).all()):
+            if not present(boxes[index]):
                 boxes[index] = boxes[index - 1]
-    present = np.isfinite(truth).all(-1) & (truth[:, 2:] > 0).all(-1)
-    counted = present.copy() if rules.absent == "left out" else np.ones_like(present)
+    shown = present(truth)
+    counted = shown.copy() if rules.absent == "left out" else np.ones_like(shown)
     counted[0] &= not rules.skip_first
     if not counted.any():
         return None
     ious = np.full(len(truth), -1.0)
     pixels = np.full(len(truth), -1.0 if rules.absent == "otb" else np.inf)
     shares = pixels.copy()
-    found, true = boxes[present], truth[present]
+    found, true = boxes[shown], truth[shown]
     offset = (found[:, :2] + found[:, 2:] / 2) - (
         true[:, :2] + true[:, 2:] / 2
     )  # so that equal boxes are exactly 0 off
-    pixels[present] = np.hypot(*offset.T)
-    shares[present] = np.hypot(*(offset / true[:, 2:]).T)
+    pixels[shown] = np.hypot(*offset.T)
+    shares[shown] = np.hypot(*(offset / true[:, 2:]).T)
     if rules.clip:
         if size is None:
             raise ValueError("these rules need the picture's size")
         found, true = _clip(found, size), _clip(true, size)
-    ious[present] = iou(found, true)
+    ious[shown] = iou(found, true)
     return ious[counted, None], pixels[counted, None], shares[counted, None]
 
 
@@ -175,9 +180,9 @@ def overlaps(boxes: ArrayLike, truth: ArrayLike) -> FloatArray:
     boxes, truth = np.asarray(boxes, np.float64), np.asarray(truth, np.float64)
     if boxes.shape != truth.shape:
         raise FartrackError(f"There are {len(boxes)} boxes for {len(truth)} frames of ground truth; give one a frame.")
-    present = np.isfinite(truth).all(-1) & (truth[:, 2:] > 0).all(-1)
-    present[0] = False
-    return iou(boxes[present], truth[present])
+    scored = present(truth)
+    scored[0] = False
+    return iou(boxes[scored], truth[scored])
 
 
 @dataclass(frozen=True)

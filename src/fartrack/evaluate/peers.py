@@ -26,7 +26,7 @@ from fartrack.api import load
 from fartrack.engines import EngineName
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
-from fartrack.model.config import from_dict
+from fartrack.model.config import IMAGENET_MEAN, IMAGENET_STD, from_dict
 from fartrack.tracker import Track, TrackerSettings
 from fartrack.weights import open_package, shipped
 
@@ -399,11 +399,7 @@ class VitTrack:
     def _look(self, frame: Image, factor: float, size: int) -> tuple[Floats, FloatArray, int]:
         side = math.ceil(factor * math.sqrt(self._size.prod()))
         crop, middle = cut(frame, self._centre, side, size)
-        return as_batch((crop[..., ::-1] / 255 - MEAN) / STD), middle, side
-
-
-MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-"""ImageNet's, of red, green and blue."""
+        return as_batch((crop[..., ::-1] / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)), middle, side
 
 
 def as_batch(crop: NDArray[Any]) -> Floats:

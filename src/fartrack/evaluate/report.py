@@ -10,11 +10,11 @@ import base64
 import io
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -23,12 +23,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from rich.console import Console
-from rich.progress import track as progress
 
 from fartrack.errors import FartrackError
-from fartrack.evaluate.metrics import HEADLINE, OVERLAPS, PIXELS, SHARES, Interval, curves
-from fartrack.evaluate.runner import Evaluation, Result
+from fartrack.evaluate.benchmarks import progress
+from fartrack.evaluate.metrics import HEADLINE, OVERLAPS, PIXELS, SHARES, Interval, curves, present
+from fartrack.evaluate.runner import Evaluation, Result, write_whole
 from fartrack.evaluate.sequences import Sequence as Clip
 from fartrack.evaluate.tables import Row, compare, describe, title
 from fartrack.geometry import FloatArray, Image, iou
@@ -42,8 +41,6 @@ WIDTH = 11.0
 """Of a filmstrip, in inches."""
 
 TRUTH, FOUND = "#00c040", "#ff2020"
-
-Item = TypeVar("Item")
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em; color: #222 }
@@ -79,8 +76,10 @@ def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, png in {**pictures, **strips}.items():
-        _write(folder / f"{name}.png", png)
-    return _write(folder / "report.html", _page(data, pictures, strips).encode())
+        write_whole(folder / f"{name}.png", png)
+    page = folder / "report.html"
+    write_whole(page, _page(data, pictures, strips))
+    return page
 
 
 # --- what is reported -------------------------------------------------------------------------------------
@@ -251,9 +250,9 @@ def _strip_figures(data: Data) -> Iterator[tuple[str, Figure]]:
         for place in places:
             wanted.setdefault(place, set()).update(_three_frames(data.clips[place], tracked.results[place]))
     frames = {
-        place: _read_frames(data.clips[place], numbers) for place, numbers in _bar("reading frames", wanted.items())
+        place: _read_frames(data.clips[place], numbers) for place, numbers in progress(wanted.items(), "reading frames")
     }
-    for tracked, places in _bar("drawing", list(zip(data.trackers, worst, strict=True))):
+    for tracked, places in progress(list(zip(data.trackers, worst, strict=True)), "drawing"):
         heights = [max(image.shape[0] / image.shape[1] for image, _ in frames[place].values()) for place in places]
         figure = Figure(figsize=(WIDTH, sum(heights) * WIDTH / 3 + 0.3 * len(places)), layout="constrained")
         grid = figure.subplots(len(places), 3, squeeze=False, height_ratios=heights)
@@ -269,15 +268,9 @@ def _strip_figures(data: Data) -> Iterator[tuple[str, Figure]]:
         yield tracked.row.tracker, figure
 
 
-def _bar(what: str, items: Collection[Item]) -> Iterable[Item]:
-    console = Console(stderr=True)
-    return progress(items, what, console=console, transient=True, disable=not console.is_terminal)
-
-
 def _overlap(clip: Clip, result: Result) -> FloatArray:
     """IoU of every frame ``(frames,)``; NaN where the target is absent."""
-    present = np.isfinite(clip.boxes).all(-1) & (clip.boxes[:, 2:] > 0).all(-1)
-    return np.where(present, iou(result.boxes, np.nan_to_num(clip.boxes)), np.nan)
+    return np.where(present(clip.boxes), iou(result.boxes, np.nan_to_num(clip.boxes)), np.nan)
 
 
 def _three_frames(clip: Clip, result: Result) -> tuple[int, int, int]:
@@ -317,7 +310,7 @@ def _draw_frame(axes: Axes, image: Image, scale: float, truth: FloatArray, found
     height, width = image.shape[:2]
     axes.imshow(image, extent=(0, width, height, 0))
     for box, color, thickness in ((truth, TRUTH, 3.0), (found, FOUND, 1.2)):  # both are seen where they coincide
-        if np.isfinite(box).all() and (box[2:] > 0).all():
+        if present(box):
             x, y, w, h = (box * scale).tolist()
             axes.add_patch(Rectangle((x, y), w, h, fill=False, ec=color, lw=thickness))
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
@@ -396,10 +389,3 @@ def _png(figure: Figure) -> bytes:
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
-
-
-def _write(path: Path, data: bytes) -> Path:
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
-    return path

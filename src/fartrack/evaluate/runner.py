@@ -173,10 +173,10 @@ def load_published(folder: Path, sequence: Sequence) -> Result | None:
     return Result(sequence.name, boxes, unknown, unknown)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text or nothing of it."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a text (UTF-8) or bytes, or nothing of it."""
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
     part.replace(path)
 
 

@@ -12,6 +12,9 @@ T = TypeVar("T")
 
 Attention = Literal["cached", "joint"]
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue, from 0 to 1."""
+
 DEPTHS = {"pico": 6, "nano": 10, "tiny": 15}
 """The published variants and the number of encoder layers of each."""
 

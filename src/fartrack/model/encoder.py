@@ -23,11 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fartrack.model.config import ModelConfig
+from fartrack.model.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from fartrack.vocabulary import BINS, COMMANDS, ENTRIES
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass

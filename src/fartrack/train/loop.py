@@ -161,35 +161,9 @@ def train(
             checkpoint first).
     """
     group = Group.join(device)
-    return _train(
-        recipe,
-        store,
-        run,
-        group,
-        Stop(minutes),
-        start=start,
-        resume=resume or (group.restarted and (run / CHECKPOINT).exists()),
-        workers=workers,
-        save_every=save_every,
-        compile=compile,
-        monitor=Monitor(run, recipe, val, val_every) if group.rank == 0 else None,
-    )
-
-
-def _train(
-    recipe: Recipe,
-    store: Path,
-    run: Path,
-    group: Group,
-    stop: Stop,
-    *,
-    start: Path | None,
-    resume: bool,
-    workers: int,
-    save_every: int,
-    compile: bool,
-    monitor: Monitor | None,
-) -> FARTrack | None:
+    stop = Stop(minutes)
+    resume = resume or (group.restarted and (run / CHECKPOINT).exists())
+    monitor = Monitor(run, recipe, val, val_every) if group.rank == 0 else None
     for name, shared in (("sets", recipe.sets), ("clips", recipe.rollout.clips if recipe.rollout.share else 0)):
         if shared % group.size:
             raise FartrackError(f"{name} is {shared}; it must be a multiple of the {group.size} processes.")

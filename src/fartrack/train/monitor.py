@@ -49,6 +49,7 @@ class Monitor:
         self.writer: SummaryWriter | None = None
         self.sums: dict[str, float] = {}
         self.steps = self.crops = 0
+        self.counted = self.samples = 0  # search crops of the run's first steps, so that each is counted once
         self.clock = time.perf_counter()
 
     def count(self, done: int, crops: int, rate: float, values: Mapping[str, float], last: bool) -> None:
@@ -59,11 +60,17 @@ class Monitor:
         if done % EVERY and not last:
             return
         seconds = time.perf_counter() - self.clock
-        row = {"step": done, "samples": self.recipe.samples(done), "rate": round(rate, 6)}
+        row = {"step": done, "samples": self.samples_of(done), "rate": round(rate, 6)}
         row |= {name: round(value / self.steps, 5) for name, value in self.sums.items()}
         row["samples_per_second"] = round(self.crops / seconds, 2)
         self.write(row)
         self.sums, self.steps, self.crops, self.clock = {}, 0, 0, time.perf_counter()
+
+    def samples_of(self, done: int) -> int:
+        """Search crops of the run's first ``done`` steps, which never become fewer."""
+        self.samples += self.recipe.samples(done, self.counted)
+        self.counted = done
+        return self.samples
 
     def write(self, row: Mapping[str, float]) -> None:
         """A line of the log, and its values as points of TensorBoard's curves."""
@@ -96,7 +103,7 @@ class Monitor:
         tracker = Tracker(TorchEngine(judged), TrackerSettings(**self.recipe.settings))
         scores = score_sequences([run_sequence(tracker, s).ious(s) for s in self.sequences])
         best = max((row["val_ao"] for row in read_log(self.run) if "val_ao" in row), default=-1.0)
-        self.write({"step": done, "samples": self.recipe.samples(done), "val_ao": round(scores.ao.mean, 5)})
+        self.write({"step": done, "samples": self.samples_of(done), "val_ao": round(scores.ao.mean, 5)})
         if scores.ao.mean > best:
             tensors = {f"ema.{name}": tensor for name, tensor in average.items()}
             save_checkpoint(self.run / BEST, Checkpoint(done, asdict(self.recipe), tensors))

@@ -227,11 +227,12 @@ class Recipe:
         """Whether a step is a rollout."""
         return bool(np.random.default_rng([self.seed, step, 1]).random() < self.rollout.share)
 
-    def samples(self, steps: int) -> int:
-        """Search crops of this many steps; of a rollout, those of all its frames."""
+    def samples(self, steps: int, since: int = 0) -> int:
+        """Search crops of the steps from ``since`` up to this many; of a rollout, those of all its frames."""
         share, rolled = self.rollout.share, self.rollout.clips * (self.rollout.frames - 1)
-        rolls = steps * int(share) if share in (0, 1) else sum(self.rolls(step) for step in range(steps))
-        return (steps - rolls) * self.batch + rolls * rolled
+        count = steps - since
+        rolls = count * int(share) if share in (0, 1) else sum(self.rolls(step) for step in range(since, steps))
+        return (count - rolls) * self.batch + rolls * rolled
 
     @property
     def settings(self) -> dict[str, Any]:

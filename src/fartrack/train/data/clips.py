@@ -59,7 +59,7 @@ class ClipSampler:
         targets = self.sequences[int(rng.choice(len(self.sequences), p=self.weight))]
         first = int(rng.integers(len(targets) - self.frames + 1))
         picks = targets[first : first + self.frames]
-        images = [np.array(self.store.image(int(self.store.owner[target]))) for target in picks]
+        images = [self.store.image(int(self.store.owner[target])) for target in picks]
         return Clip(images, self.store.boxes[picks])
 
     def _composed(self, rng: np.random.Generator) -> Clip:

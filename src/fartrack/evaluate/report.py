@@ -78,7 +78,7 @@ def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
     for name, png in {**pictures, **strips}.items():
         write_whole(folder / f"{name}.png", png)
     page = folder / "report.html"
-    write_whole(page, _page(data, pictures, strips))
+    write_whole(page, _page(data, pictures, strips).encode())
     return page
 
 

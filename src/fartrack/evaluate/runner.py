@@ -174,10 +174,10 @@ def load_published(folder: Path, sequence: Sequence) -> Result | None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a text (UTF-8) or bytes, or nothing of it."""
+    """Write a text or bytes, or nothing of it."""
     part = path.with_name(f"{path.name}.part")
     if isinstance(content, str):
-        part.write_text(content, encoding="utf-8")
+        part.write_text(content)
     else:
         part.write_bytes(content)
     part.replace(path)

@@ -92,6 +92,8 @@ def test_a_bad_box_is_told_short_and_in_one_line(box):
 class Oracle:
     """An engine that answers with given tokens x0, y0, x1, y1, however absurd, for ever or at random."""
 
+    background = False
+
     def __init__(self, tokens=None, seed=0):
         self.config, self.tokens, self.rng = ModelConfig(), tokens, np.random.default_rng(seed)
 
@@ -260,7 +262,7 @@ def test_update_before_init(tracker, demo_clip):
     [
         ({"model": "huge"}, " or ".join(fartrack.shipped())),
         ({"model": None}, "'None'"),
-        ({"engine": "tensorrt"}, "'tensorrt'; those are onnxruntime, openvino, torch"),
+        ({"engine": "tensorrt"}, "'tensorrt'; those are auto, onnxruntime, openvino, torch"),
         ({"engine": None}, "None"),
         ({"color": "hsv"}, "'hsv'"),
         ({"threads": 0}, "threads is 0"),

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -262,7 +263,10 @@ def test_models_and_version(command):
 
 
 class Camera:
-    """Stands in for cv2.VideoCapture: some frames, and then what the test wants."""
+    """Stands in for cv2.VideoCapture: some frames at once, and then what the test wants; None for them again and again.
+
+    They come faster than any tracker follows, so that of those only the newest is sure to be tracked.
+    """
 
     def __init__(self, images, end):
         self.images, self.end, self.released = list(images), end, False
@@ -274,6 +278,9 @@ class Camera:
         return 25.0
 
     def read(self):
+        if self.end is None:
+            time.sleep(0.001)
+            self.images.append(self.images[0])
         if self.images:
             return True, self.images.pop(0)
         if isinstance(self.end, BaseException):
@@ -311,8 +318,10 @@ def camera(monkeypatch, demo_clip):
 def test_control_c_ends_a_webcam_and_keeps_the_outputs(place, command, one_engine, camera):
     made = camera(KeyboardInterrupt())
     code, out, err = command("track", "0", "--box", BOX, "-o", "out.mp4", "--csv", "out.csv")
-    assert (code, err) == (0, "") and "tracked 5 frames" in out
-    assert len(rows_of_csv("out.csv")) == count_frames("out.mp4") == 5
+    numbers = [int(row["frame"]) for row in rows_of_csv("out.csv")]
+    assert (code, err) == (0, "") and f"tracked {len(numbers)} frames" in out
+    assert numbers == sorted(set(numbers)) and (numbers[0], numbers[-1]) == (0, 4)
+    assert count_frames("out.mp4") == len(numbers)
     assert made.released
 
 
@@ -320,12 +329,12 @@ def test_a_webcam_that_stops(place, command, one_engine, camera):
     made = camera((False, None))
     code, _, err = command("track", "0", "--box", BOX, "--csv", "out.csv")
     assert code == 2 and "webcam 0 stopped" in one_sentence(err)
-    assert len(rows_of_csv("out.csv")) == 5
+    assert rows_of_csv("out.csv")[-1]["frame"] == "4"
     assert made.released
 
 
 def test_a_webcam_without_outputs_is_shown_until_the_user_ends_it(place, command, one_engine, camera, monkeypatch):
-    made, view, before = camera(AssertionError("read on")), View(last=4), holdings(".")
+    made, view, before = camera(None), View(last=4), holdings(".")
     monkeypatch.setattr(cli, "LiveView", lambda: view)
     code, out, _ = command("track", "0", "--box", BOX)
     assert code == 0 and "tracked 3 frames" in out  # the first is shown bare, before tracking begins

@@ -135,6 +135,31 @@ def test_engines_keep_the_same_tokens(loop, demo_clip, name):
     assert min(shared) >= round(RETENTION * 49) - 1
 
 
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("side", [32, 96, 160, 224])
+def test_engines_agree_on_the_centre_of_a_window(engine, loop, demo_clip, name, side):
+    frames, truth = demo_clip
+    tracker = Tracker(engine(REFERENCE))
+    state = tracker.start(frames[0], truth[0])
+    look, edge = tracker.look(state, frames[1]), (224 - side) // 2
+    crop = np.ascontiguousarray(look.crop[edge : edge + side, edge : edge + side])[None]
+    shown = (crop, look.tokens[None], state.memory.rows[None])
+    for call in ("search", "search_scored"):
+        expected, found = (getattr(engine(one), call)(*shown) for one in (REFERENCE, name))
+        np.testing.assert_allclose(found[0], expected[0], atol=1e-3)
+
+
+def test_looking_closely_finds_what_looking_at_all_does(engine, demo_clip):
+    frames, truth = demo_clip
+    tracker = Tracker(engine(REFERENCE), TrackerSettings(least_window=0.42, sure_score=0.4))
+    tracker.init(frames[0], truth[0])
+    ious, sides = [], []
+    for frame, box in zip(frames[1:], truth[1:], strict=True):
+        sides.append(len(tracker.look(tracker.state, frame).crop))
+        ious.append(iou(tracker.update(frame).box, box))
+    assert np.mean(ious) > 0.7 and np.mean(sides) < 170
+
+
 def test_a_graph_serves_any_number_of_templates_and_crops(engine, demo_clip):
     # One batch of two crops must say what two batches of one do.
     reference, (frames, truth) = engine(REFERENCE), demo_clip

@@ -197,7 +197,8 @@ def test_graphs_are_valid_and_dynamic(exported, graph):
     if graph == "template":
         assert axes == {"templates": ["T"], "identities": ["T"]}
     else:
-        assert axes == {"search": ["B"], "trajectory": ["B"], "memory": ["B", "M"]}
+        side = axes["search"][1]
+        assert axes == {"search": ["B", side, side], "trajectory": ["B"], "memory": ["B", "M"]}
 
 
 def test_a_folder_that_is_no_model_is_refused(exported, tmp_path):

@@ -28,6 +28,16 @@ def test_window_is_centred_and_has_the_area_factor(box, factor):
     assert crop.side >= SMALLEST_WINDOW
 
 
+def test_the_centre_of_a_window_is_its_middle_tokens():
+    window = Crop(10.5, -3.25, 112.0)
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    inner = window.centre(10 / 14)
+    assert inner.side == pytest.approx(80)
+    np.testing.assert_allclose(window.to_crop(inner.to_image([0, 0, 1, 1])), [2 / 14, 2 / 14, 12 / 14, 12 / 14])
+    whole, part = window.extract(image, 224), inner.extract(image, 160)
+    assert np.abs(whole[32:192, 32:192].astype(int) - part).max() <= 1  # rounded alike but for the last bit
+
+
 def test_boxes_of_any_leading_shape():
     crop = Crop(10, 20, 40)
     stack = np.arange(24, dtype=float).reshape(2, 3, 4)

@@ -1,5 +1,9 @@
 """The memory is bounded and spread over time, and pruning keeps what has the best scores."""
 
+import copy
+import pickle
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,7 +32,7 @@ def test_memory_is_bounded_and_keeps_first_and_newest(slots, capacity, count, in
     held = [t.frame for t in memory.history]
     assert held == sorted(set(held))
     assert held[0] == 0 and held[-1] == ([0, *frames])[-1]
-    chosen = memory.select()
+    chosen = memory.chosen
     assert len(chosen) == min(slots, len(held))
     assert chosen[0] == 0 and list(chosen) == sorted(set(chosen))
     if slots > 1:
@@ -38,7 +42,7 @@ def test_memory_is_bounded_and_keeps_first_and_newest(slots, capacity, count, in
 @pytest.mark.parametrize("count", [16, 40, 137, 1000])
 def test_chosen_templates_are_spread_linearly_over_the_history(count):
     memory = grown(range(1, count))
-    frames = np.array([memory.history[place].frame for place in memory.select()])
+    frames = np.array([memory.history[place].frame for place in memory.chosen])
     wanted = np.linspace(0, count - 1, 5)
     # Thinned to 16 of `count`, gaps stay under twice 2 · count / 16; the nearest template is half a gap away.
     assert np.abs(frames - wanted).max() <= 2 * count / 16
@@ -46,7 +50,7 @@ def test_chosen_templates_are_spread_linearly_over_the_history(count):
 
 def test_everything_is_spread_exactly_while_it_fits():
     memory = grown(range(1, 9), slots=5, capacity=16)
-    assert [memory.history[i].frame for i in memory.select()] == [0, 2, 4, 6, 8]
+    assert [memory.history[i].frame for i in memory.chosen] == [0, 2, 4, 6, 8]
 
 
 def test_gaps_stay_even():
@@ -94,3 +98,29 @@ def test_adding_leaves_the_old_memory_as_it_was():
 def test_replace_changes_one_place():
     memory = grown([1, 2]).replace(1, template(1, tokens=2))
     assert [t.rows.shape[-2] for t in memory.history] == [4, 2, 4]
+
+
+def test_rows_may_be_under_way():
+    encoded = Future()
+    waiting = Template(0, np.zeros((8, 8, 3), np.uint8), 0, encoded)
+    encoded.set_result(template(0).rows)
+    assert waiting.rows is encoded.result()
+    for other in (pickle.loads(pickle.dumps(waiting)), copy.deepcopy(waiting)):
+        assert np.array_equal(other.rows, waiting.rows) and other.frame == 0
+    assert waiting.prune(np.arange(4, dtype=np.float32), 0.5).rows.shape[-2] == 2
+
+
+def test_what_went_wrong_on_the_way_is_told():
+    encoded = Future()
+    encoded.set_exception(MemoryError("no room"))
+    with pytest.raises(MemoryError, match="no room"):
+        _ = Template(0, np.zeros((8, 8, 3), np.uint8), 0, encoded).rows
+
+
+def test_joined_rows_are_made_once_and_anew_when_the_memory_changes():
+    memory = grown([1, 2])
+    assert memory.rows is memory.rows and memory.rows.shape[-2] == 3 * 4
+    assert memory.add(template(3)).rows.shape[-2] == 4 * 4
+    restored = pickle.loads(pickle.dumps(memory))
+    assert np.array_equal(restored.rows, memory.rows) and restored.chosen == memory.chosen
+    assert len(pickle.dumps(memory)) < 2 * memory.rows.nbytes + 4000  # without what can be made anew

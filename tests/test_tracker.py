@@ -1,5 +1,7 @@
 """The loop with a plain engine that finds a red rectangle in the search crop, so that every number is known."""
 
+import threading
+import time
 import zlib
 
 import numpy as np
@@ -14,6 +16,8 @@ from fartrack.vocabulary import BINS, decode, encode
 
 class RedFinder:
     """Finds what is red; ``sure`` is the probability it gives to the right bin."""
+
+    background = False
 
     def __init__(self, sure=0.999, identities=2):
         self.config = ModelConfig(identities=identities, attention="cached" if identities <= 2 else "joint")
@@ -32,7 +36,9 @@ class RedFinder:
             red = (crop[..., 0] > 150) & (crop[..., 1] < 100)
             if red.any():
                 rows, columns = np.nonzero(red)
-                corners = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) / 224
+                edge = (224 - len(crop)) // 2  # a smaller crop is the centre of the window
+                corners = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + edge
+                corners = corners / 224
                 row[range(4), encode(corners)] = np.log(self.sure / (1 - self.sure) * (BINS - 1))
         return logits
 
@@ -43,6 +49,8 @@ class RedFinder:
 
 class Whimsical:
     """An engine whose every answer hangs on all that it is shown of a target, and on nothing else."""
+
+    background = False
 
     def __init__(self, identities=2):
         self.config = ModelConfig(identities=identities, attention="cached" if identities <= 2 else "joint")
@@ -212,6 +220,87 @@ def test_pruned_tokens_are_removed_from_the_next_frame_on():
     assert [call[1].shape[-2] for call in engine.seen] == [49, kept, kept + 49, 2 * kept, 2 * kept + 49, 3 * kept]
     assert all(len(t.keep) == kept for t in tracker.state.memory.history[:-1])
     assert tracker.state.memory.history[0].keep.tolist() == list(range(49 - kept, 49))
+
+
+def sides(tracker, boxes, images=None):
+    """The sides of the crops that a tracker looks at while it follows a target through these places, and its tracks."""
+    images = images or [frame(box) for box in boxes]
+    state, seen, tracks = tracker.start(images[0], boxes[0]), [], []
+    for image in images[1:]:
+        look = tracker.look(state, image)
+        ((state, track),) = tracker.follow([state], [look])
+        seen.append(len(look.crop))
+        tracks.append(track)
+    return seen, tracks
+
+
+def test_a_slow_target_is_looked_at_closely():
+    boxes = [(100 + i, 80, 40, 40) for i in range(6)]  # a fortieth of its size a frame
+    seen, tracks = sides(Tracker(RedFinder(), TrackerSettings(least_window=0.4)), boxes)
+    assert set(seen) == {96}  # 6 of 14 tokens: the smallest window, and as many missing on either side
+    for track, truth in zip(tracks, boxes[1:], strict=True):
+        assert iou(track.box, truth) > 0.93
+    assert set(sides(Tracker(RedFinder(), TrackerSettings(least_window=0.7)), boxes)[0]) == {160}
+    assert set(sides(Tracker(RedFinder()), boxes)[0]) == {224}
+
+
+def test_a_fast_or_large_target_is_given_room():
+    tracker = Tracker(RedFinder(), TrackerSettings(least_window=0.3))
+    slow, _ = sides(tracker, [(60 + i, 80, 40, 40) for i in range(6)])
+    fast, tracks = sides(tracker, [(60 + 16 * i, 80, 40, 40) for i in range(6)])
+    long, _ = sides(tracker, [(60 + i, 80, 120, 20) for i in range(6)])
+    assert slow[-1] < fast[-1] < 224 and slow[-1] < long[-1]
+    assert iou(tracks[-1].box, (140, 80, 40, 40)) > 0.93
+    stopping, _ = sides(tracker, [(60 + 16 * min(i, 3), 80, 40, 40) for i in range(9)])
+    assert stopping[-1] == slow[-1]  # the speed is forgotten with the trajectory
+
+
+def test_an_unsure_tracker_looks_at_the_whole_window():
+    tracker = Tracker(RedFinder(sure=0.5), TrackerSettings(least_window=0.4, sure_score=0.6))
+    assert sides(tracker, [(100, 80, 40, 40)] * 4)[0] == [96, 224, 224]  # the first box is sure
+    truth = (100, 80, 40, 40)
+    lost, empty = frame(truth), np.full((240, 320, 3), 90, np.uint8)
+    images = [lost, lost, empty, lost, lost]
+    tracker = Tracker(RedFinder(), TrackerSettings(least_window=0.4))
+    assert sides(tracker, [truth] * 5, images)[0] == [96, 96, 224, 96]
+
+
+def test_targets_looked_at_differently_are_followed_as_each_alone():
+    together, alone = (Tracker(RedFinder(), TrackerSettings(least_window=0.4)) for _ in range(2))
+    truths = [(100, 80, 40, 40), (200, 20, 30, 90), (20, 150, 50, 40)]
+    images = [frame(truth) for truth in truths]
+    states = [together.start(image, truth) for image, truth in zip(images, truths, strict=True)]
+    looks = [together.look(*pair) for pair in zip(states, images, strict=True)]
+    assert len({len(look.crop) for look in looks}) > 1
+    expected = [alone.step(*pair)[1] for pair in zip(states, images, strict=True)]
+    assert [track for _, track in together.follow(states, looks)] == expected
+
+
+class Background(Whimsical):
+    """The same, its templates made in a thread of their own, slowly."""
+
+    background = True
+
+    def __init__(self):
+        super().__init__()
+        self.threads = set()
+
+    def memorise(self, crops, identities):
+        self.threads.add(threading.current_thread())
+        time.sleep(0.01)
+        return super().memorise(crops, identities)
+
+
+def test_templates_made_in_the_background_change_nothing():
+    images = np.random.default_rng(0).integers(0, 256, (9, 240, 320, 3), np.uint8)
+    settings = TrackerSettings(interval=2, retention=0.5)
+    found = {}
+    for engine in (Whimsical(), Background()):
+        tracker = Tracker(engine, settings)
+        tracker.init(images[0], (100, 80, 40, 30))
+        found[engine.background] = [tracker.update(image) for image in images[1:]]
+    assert found[True] == found[False]
+    assert threading.current_thread() not in engine.threads and len(engine.threads) == 1
 
 
 @pytest.mark.parametrize("sparsification", ["sequence", "runtime"])

@@ -9,9 +9,20 @@ for track in fartrack.track_video("clip.mp4", (x, y, w, h)): ...
 
 from fartrack.api import load, track_video
 from fartrack.errors import FartrackError
+from fartrack.multi import MultiTracker
 from fartrack.tracker import State, Track, Tracker, TrackerSettings
 from fartrack.weights import shipped
 
 __version__ = "0.1.0"
 
-__all__ = ["FartrackError", "State", "Track", "Tracker", "TrackerSettings", "load", "shipped", "track_video"]
+__all__ = [
+    "FartrackError",
+    "MultiTracker",
+    "State",
+    "Track",
+    "Tracker",
+    "TrackerSettings",
+    "load",
+    "shipped",
+    "track_video",
+]

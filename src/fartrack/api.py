@@ -20,7 +20,7 @@ DEFAULT_MODEL = "pico"
 def load(
     model: str | Path = DEFAULT_MODEL,
     *,
-    engine: EngineName = "onnxruntime",
+    engine: EngineName = "auto",
     threads: int | None = None,
     settings: TrackerSettings | None = None,
     color: Color = "bgr",
@@ -29,7 +29,8 @@ def load(
 
     Args:
         model: a shipped model's name, or the folder of an exported one.
-        engine: ``onnxruntime``, ``openvino`` (extra) or ``torch`` (extra ``train``).
+        engine: ``onnxruntime``, ``openvino`` (extra) or ``torch`` (extra ``train``); or ``auto``, the faster of the first
+            two, measured the first time and remembered.
         threads: of one network call; None leaves it to the runtime.
         settings: how templates are taken and kept; None is what the model was trained for.
         color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.
@@ -63,7 +64,9 @@ def track_video(
         tracker: from :func:`load`, for BGR frames; by default the default model's.
 
     Yields:
-        One track a frame from frame ``start`` on; the first holds the given box, with score 1.
+        One track a frame from frame ``start`` on; the first holds the given box, with score 1. Files are tracked
+        frame by frame; of a webcam, or a stream that is sent as it is filmed, frames are passed over while
+        tracking is slower than they come.
 
     Raises:
         FartrackError: before the first track, a source, box or model that cannot be used; after the last good
@@ -75,11 +78,16 @@ def track_video(
 
 
 def track_frames(tracker: Tracker, frames: FrameSource, box: ArrayLike) -> Iterator[tuple[Frame, Track]]:
-    """Every frame of an open source with its track; see :func:`track_video`."""
+    """The frames of an open source, each with its track; see :func:`track_video`.
+
+    Meanwhile a thread reads ahead: as long as this iterator is neither at its end nor closed. ``Frame.index`` tells
+    which frames of a live source were passed over.
+    """
     if tracker.color != "bgr":
         raise FartrackError("Videos are read in BGR order; load the tracker with color='bgr'.")
-    for number, frame in enumerate(frames):
-        if number == 0:
-            yield frame, tracker.init(frame.image, box)
-        else:
-            yield frame, tracker.update(frame.image)
+    with frames.reading_ahead():
+        for number, frame in enumerate(frames):
+            if number == 0:
+                yield frame, tracker.init(frame.image, box)
+            else:
+                yield frame, tracker.update(frame.image)

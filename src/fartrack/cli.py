@@ -41,7 +41,7 @@ app.add_typer(train_app, name="train")
 console = Console(stderr=True, highlight=False)
 
 Model = Annotated[str, typer.Option(help="a shipped model's name, or the folder of an exported one")]
-Engine = Annotated[str, typer.Option(help="onnxruntime, openvino or torch")]
+Engine = Annotated[str, typer.Option(help="onnxruntime, openvino or torch; auto: the faster of the first two")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="threads of one network call; the runtime's choice if left out")
 ]
@@ -61,7 +61,7 @@ def track(
         bool, typer.Option(help="show the frames while tracking; on for a live source without an output")
     ] = False,
     model: Model = DEFAULT_MODEL,
-    engine: Engine = "onnxruntime",
+    engine: Engine = "auto",
     threads: Threads = None,
 ) -> None:
     """Track one object through a video."""
@@ -103,7 +103,7 @@ def track(
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="annotated video")] = Path("fartrack-demo.mp4"),
     model: Model = DEFAULT_MODEL,
-    engine: Engine = "onnxruntime",
+    engine: Engine = "auto",
     threads: Threads = None,
 ) -> None:
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
@@ -179,11 +179,67 @@ def evaluate_trackers(
 
 
 @app.command()
+def bench(
+    clip: Annotated[
+        str | None, typer.Argument(help="video file or folder of pictures; the demo clip if left out")
+    ] = None,
+    box: Annotated[str | None, typer.Option(help="x,y,w,h in pixels of the clip's first frame")] = None,
+    tracker: Annotated[
+        str, typer.Option(help="what is compared, as for eval; ratios are to the first")
+    ] = DEFAULT_MODEL,
+    threads: Annotated[str, typer.Option(help="threads of a tracker, each in turn, such as 1,2")] = "1",
+    sizes: Annotated[str | None, typer.Option(help="such as 640x360,1280x720; the clip's own if left out")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="in each of which every tracker has its turn")] = 5,
+    frames: Annotated[int, typer.Option(min=1, help="of one turn")] = 30,
+    warm_up: Annotated[int, typer.Option(min=0, help="frames of each before the first round")] = 100,
+    peers: Annotated[Path | None, typer.Option(help="folder of NanoTrack's and VitTrack's ONNX files")] = None,
+    engine: Engine = "onnxruntime",
+    json: Annotated[Path | None, typer.Option(help="the times of all frames, and what they come to")] = None,
+    plot: Annotated[Path | None, typer.Option(help="picture (.png) of the times")] = None,
+) -> None:
+    """Time trackers side by side, each in a process of its own, in turns."""
+    from fartrack.evaluate import speed
+    from fartrack.evaluate.peers import TrackerSpec, parse_trackers
+    from fartrack.evaluate.runner import write_whole
+
+    if (clip is None) != (box is None):
+        raise FartrackError("A clip and the box on its first frame go together; give CLIP --box x,y,w,h, or neither.")
+    options: dict[str, Any] = {"engine": engine, "peers": peers}
+    trackers = {name: TrackerSpec(spec, **options) for name, spec in parse_trackers(tracker).items()}
+    if plot:
+        with needs("eval"):
+            from fartrack.evaluate.speed.plot import plot_speed
+    for path in (json, plot):  # what would fail in the end fails at once
+        if path and not path.parent.is_dir():
+            raise FartrackError(f"There is no folder {path.parent} for {path.name}; make it first.")
+    measured: dict[str, Any] = {"threads": speed.parse_threads(threads), "plan": speed.Plan(rounds, frames, warm_up)}
+    measured["sizes"] = speed.parse_sizes(sizes) if sizes else ()
+    # The bar moves only between bursts, since drawing it takes time from whoever works.
+    columns = (TextColumn("timing"), BarColumn(), MofNCompleteColumn(), TextColumn("turns"))
+    bar = Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
+    with bar:
+        task = bar.add_task("timing", total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, refresh=True)
+
+        found = speed.bench(trackers, clip, None if box is None else parse_box(box), report=report, **measured)
+    speed.print_speed(found)
+    if json:
+        write_whole(json, speed.to_json(found))
+        print(f"saved {json}")
+    if plot:
+        write_whole(plot, plot_speed(found))
+        print(f"saved {plot}")
+
+
+@app.command()
 def models() -> None:
     """List the models that come with the library."""
     for name in shipped():
-        config = open_package(name).config
-        print(f"{name}\t{config.depth} layers, {config.attention} attention")
+        package = open_package(name)
+        settings = "".join(f", {setting} {value}" for setting, value in package.settings.items())
+        print(f"{name}\t{package.config.depth} layers, {package.config.attention} attention{settings}")
 
 
 @app.command()

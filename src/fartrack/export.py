@@ -21,10 +21,13 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxscript.optimizer import optimize
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.export import Dim
 
 from fartrack.errors import FartrackError
+from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack, Output
 from fartrack.model.start import start_from, without_layers
 from fartrack.train.checkpoint import load_checkpoint
@@ -33,6 +36,8 @@ from fartrack.train.recipe import Recipe
 from fartrack.weights import FORMAT, WEIGHTS
 
 OPSET = 20
+SMALL = 255
+"""Bytes of a constant that may lie in a graph, instead of the file of the weights."""
 
 
 class Graph(NamedTuple):
@@ -40,7 +45,7 @@ class Graph(NamedTuple):
 
     module: nn.Module
     inputs: dict[str, Tensor]
-    dynamic: dict[str, dict[int, str]]
+    dynamic: dict[str, dict[int, Any]]
     outputs: list[str]
 
 
@@ -64,7 +69,7 @@ class _Search(nn.Module):
         self.scored = scored
 
     def forward(self, search: Tensor, trajectory: Tensor, memory: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        output: Output = self.network(search, trajectory, memory, with_attention=self.scored)
+        output: Output = self.network(search, trajectory, memory, with_attention=self.scored, tracking=True)
         if output.attention_BM is None:
             return output.logits_B4V
         return output.logits_B4V, output.attention_BM
@@ -73,27 +78,37 @@ class _Search(nn.Module):
 def graphs(network: FARTrack) -> dict[str, Graph]:
     """The graphs of a package by name. Batches are dynamic, and so is the number of template tokens."""
     config = network.config
-    B, T = 2, 3  # a batch of 1 would freeze the axis
     z, x = config.template_size, config.search_size
-    templates = torch.zeros(T, z, z, 3, dtype=torch.uint8)
+    templates = torch.zeros(3, z, z, 3, dtype=torch.uint8)
     with torch.no_grad():
-        memory = network.memorise(templates[:, None], torch.zeros(T, 1, dtype=torch.long))
-    search = {
-        "search": torch.zeros(B, x, x, 3, dtype=torch.uint8),
-        "trajectory": torch.zeros(B, 4 * config.trajectory, dtype=torch.long),
-        "memory": torch.cat([memory[:B], memory[1:]], dim=-2),
+        memory = network.memorise(templates[:, None], torch.zeros(3, 1, dtype=torch.long))
+    search = {  # a batch of 1 would freeze the axis
+        "search": torch.zeros(2, x, x, 3, dtype=torch.uint8),
+        "trajectory": torch.zeros(2, 4 * config.trajectory, dtype=torch.long),
+        "memory": torch.cat([memory[:2], memory[1:]], dim=-2),
     }
-    axes: dict[str, dict[int, str]] = {"search": {0: "B"}, "trajectory": {0: "B"}, "memory": {0: "B", 3: "M"}}
+    B, M, T = (Dim(name) for name in "BMT")
+    axes = {"search": {0: B, **_sides(config)}, "trajectory": {0: B}, "memory": {0: B, 3: M}}
     return {
         "template": Graph(
             _Memorise(network),
-            {"templates": templates, "identities": torch.zeros(T, dtype=torch.long)},
-            {"templates": {0: "T"}, "identities": {0: "T"}},
+            {"templates": templates, "identities": torch.zeros(3, dtype=torch.long)},
+            {"templates": {0: T}, "identities": {0: T}},
             ["rows"],
         ),
         "search": Graph(_Search(network, scored=False), search, axes, ["logits"]),
         "search_scored": Graph(_Search(network, scored=True), search, axes, ["logits", "attention"]),
     }
+
+
+def _sides(config: ModelConfig) -> dict[int, Any]:
+    """The dynamic sides of a search crop: the whole window or less of its centre, the same number of tokens missing
+    on either side."""
+    pair, grid = 2 * config.patch, config.search_size // config.patch
+    if grid < 4:  # an axis with a single value is none
+        return {}
+    side = pair * Dim("pairs", min=1, max=grid // 2) + config.patch * (grid % 2)
+    return {1: side, 2: side}
 
 
 def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = None) -> None:
@@ -175,16 +190,15 @@ def _to_onnx(graph: Graph) -> onnx.ModelProto:
             graph.module,
             kwargs=graph.inputs,
             output_names=graph.outputs,
-            dynamic_shapes={
-                name: {axis: torch.export.Dim(dim) for axis, dim in graph.dynamic[name].items()}
-                for name in graph.inputs
-            },
+            dynamic_shapes={name: graph.dynamic[name] for name in graph.inputs},
             opset_version=OPSET,
             dynamo=True,
-            optimize=True,
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        # Shapes are folded, weights are not: they have to stay as they lie in the file.
+        optimize(program.model, input_size_limit=SMALL)
     model = program.model_proto
     for item in (
         *model.graph.node,

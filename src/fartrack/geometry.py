@@ -55,6 +55,11 @@ class Crop:
         side = max(factor * float(np.sqrt(w * h)), SMALLEST_WINDOW)
         return cls(x + w / 2 - side / 2, y + h / 2 - side / 2, side)
 
+    def centre(self, share: float) -> Crop:
+        """The window around the same centre with ``share`` of the side."""
+        edge = self.side * (1 - share) / 2
+        return Crop(self.x + edge, self.y + edge, self.side * share)
+
     def to_crop(self, boxes: ArrayLike) -> FloatArray:
         """Image boxes ``(..., 4)`` as x, y, w, h → corners ``(..., 4)`` as x0, y0, x1, y1 in this crop's frame."""
         boxes = np.asarray(boxes, np.float64)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fartrack.geometry import Image
+
+Rows = NDArray[np.float32]
+"""What the network keeps of templates, ``(…, M, C)``: one row a template token."""
+
+
+def state_of(value: Any) -> Mapping[str, Any]:
+    """The fields of a dataclass by name, to be copied or pickled: neither caches nor work under way."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 @dataclass(frozen=True)
@@ -18,7 +30,7 @@ class Template:
         frame: number of the frame it was taken from.
         crop: ``(template_size, template_size, 3)`` uint8 RGB.
         identity: which identity embedding its rows were made with.
-        rows: what the network keeps of it, ``(…, M, C)`` float32, one row a token that was kept.
+        encoded: its ``rows``, or the work under way that makes them.
         share: part of the crop's area that the target's box covers, 0 to 1.
         keep: indices of the tokens kept, decided once on the frame after this; None while undecided.
     """
@@ -26,9 +38,18 @@ class Template:
     frame: int
     crop: Image
     identity: int
-    rows: NDArray[np.float32]
+    encoded: Rows | Future[Rows]
     share: float = 1.0
     keep: NDArray[np.int64] | None = None
+
+    @property
+    def rows(self) -> Rows:
+        """What the network keeps of it, one row a token that was kept; waits for the work under way."""
+        return self.encoded.result() if isinstance(self.encoded, Future) else self.encoded
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        """All of it, made."""
+        return {**state_of(self), "encoded": self.rows}
 
     def best(self, scores: NDArray[np.float32], retention: float) -> NDArray[np.int64]:
         """The tokens, in order, that make up the share ``retention`` with the best scores ``(M,)``; at least one."""
@@ -38,7 +59,7 @@ class Template:
     def prune(self, scores: NDArray[np.float32], retention: float) -> Template:
         """Keep the best tokens for good. The other rows are removed, so that later frames do not pay for them."""
         keep = self.best(scores, retention)
-        return replace(self, keep=keep, rows=np.ascontiguousarray(self.rows[..., keep, :]))
+        return replace(self, keep=keep, encoded=np.ascontiguousarray(self.rows[..., keep, :]))
 
 
 @dataclass(frozen=True)
@@ -70,7 +91,8 @@ class TemplateMemory:
             del history[1 + int(np.argmin(gaps))]
         return replace(self, history=tuple(history))
 
-    def select(self) -> tuple[int, ...]:
+    @cached_property
+    def chosen(self) -> tuple[int, ...]:
         """The places in ``history`` of up to ``slots`` different templates, in order of time.
 
         Always the first; with two slots or more the newest; the others are those nearest to a linear spread of
@@ -87,7 +109,21 @@ class TemplateMemory:
             chosen.update(free[:1])
         return tuple(sorted(chosen))
 
+    @cached_property
+    def rows(self) -> Rows:
+        """Those of the chosen templates, joined; the same from frame to frame until the memory changes."""
+        return join_rows([self.history[place].rows for place in self.chosen])
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        """The fields alone."""
+        return state_of(self)
+
     def replace(self, place: int, template: Template) -> TemplateMemory:
         """The memory with another template at a place of ``history``, such as one that was pruned."""
         history = (*self.history[:place], template, *self.history[place + 1 :])
         return replace(self, history=history)
+
+
+def join_rows(rows: Sequence[Rows]) -> Rows:
+    """Rows ``(…, M, C)`` of several templates, joined along M."""
+    return np.concatenate(rows, axis=-2)

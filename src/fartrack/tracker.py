@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
@@ -13,7 +14,7 @@ from fartrack.engines import Engine
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, Box, Crop, FloatArray, Image, check_box, clip_box
 from fartrack.model.config import check_choice, check_numbers
-from fartrack.templates import Template, TemplateMemory
+from fartrack.templates import Rows, Template, TemplateMemory, join_rows
 from fartrack.vocabulary import decode, encode
 
 Color = Literal["bgr", "rgb"]
@@ -23,6 +24,9 @@ Sparsification = Literal["sequence", "runtime"]
 GRID = 0.125
 """Boxes are kept on a grid of this many pixels. Engines and machines differ by about 1e-4 px in one frame; without
 the grid the loop feeds such a difference back until, some 20 frames later, the boxes are pixels apart."""
+
+MARGIN = 0.06
+"""What a look at less than the whole search window shows around the target, on every side, of the window's side."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,10 @@ class TrackerSettings:
             view; others keep more or less in proportion to the target's share.
         sparsification: ``sequence``, decided once a template and carried on (the paper); or ``runtime``, decided
             anew on every frame, which costs a second pass and is there to compare with.
+        least_window: share of the search window's side that is looked at while the target is slow and the last score
+            at least ``sure_score``; as much more as its size and its speed ask for, and the whole window when it is
+            not sure. 1 always looks at all of it. The time of a frame goes with the square of the share.
+        sure_score: see ``least_window``.
     """
 
     templates: int = 5
@@ -64,6 +72,8 @@ class TrackerSettings:
     retention: float = 1.0
     adaptive: bool = False
     sparsification: Sparsification = "sequence"
+    least_window: float = 1.0
+    sure_score: float = 0.6
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
@@ -71,6 +81,7 @@ class TrackerSettings:
         check_choice(self, "sparsification", get_args(Sparsification))
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
+        check_numbers(self, least_window=(0.05, 1), sure_score=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -83,12 +94,14 @@ class State:
         trajectory: ``(trajectory, 4)`` the last boxes x, y, w, h, oldest first, in that frame's pixels. Before there
             are so many, the first box fills the places.
         memory: the templates.
+        score: of the last frame.
     """
 
     frame: int
     size: tuple[int, int]
     trajectory: FloatArray
     memory: TemplateMemory
+    score: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ class Look:
         size: its width and height.
         trajectory: the state's past boxes, in this frame's pixels.
         window: the search window.
-        crop: its pixels, ``(search_size, search_size, 3)`` uint8 RGB.
+        crop: its pixels, or those of its centre, ``(S, S, 3)`` uint8 RGB; the whole window has ``S = search_size``.
         tokens: ``(4 · trajectory,)`` the past boxes in it.
     """
 
@@ -144,6 +157,8 @@ class Tracker:
             settings = replace(settings, templates=engine.config.templates)
         self.engine, self.settings, self.color = engine, settings, color
         self.state: State | None = None
+        # A template is encoded while the caller fetches the next frame.
+        self._background = ThreadPoolExecutor(1, "fartrack-template") if engine.background else None
 
     def init(self, frame: Image, box: ArrayLike) -> Track:
         """Take the object in ``box`` (x, y, w, h in pixels) of ``frame`` (uint8 H×W×3) as the target.
@@ -195,33 +210,43 @@ class Tracker:
             trajectory = trajectory * np.tile(np.array(size) / np.array(state.size), 2)
         window = Crop.around(trajectory[-1], config.search_factor)
         tokens = encode(window.to_crop(trajectory[len(trajectory) - config.trajectory :])).reshape(-1)
-        return Look(frame, size, trajectory, window, self._cut(frame, window, config.search_size), tokens)
+        side = self._side(window.to_crop(trajectory), state.score)
+        crop = self._cut(frame, window.centre(side * config.patch / config.search_size), side * config.patch)
+        return Look(frame, size, trajectory, window, crop, tokens)
+
+    def _side(self, corners: FloatArray, score: float) -> int:
+        """How many tokens a side of the search window's centre are looked at, given the past boxes' corners ``(n, 4)``
+        in it: enough for the target to move on as it last did, and as far again."""
+        grid, settings = self.engine.config.search_size // self.engine.config.patch, self.settings
+        if settings.least_window == 1 or score < settings.sure_score:
+            return grid
+        centres = (corners[:, :2] + corners[:, 2:]) / 2
+        speed = np.abs(np.diff(centres, axis=0)).max(initial=0.0)
+        reach = (corners[-1, 2:] - corners[-1, :2]).max() / 2 + 2 * speed + MARGIN
+        missing = int((1 - max(2 * reach, settings.least_window)) * grid / 2)  # tokens on either side
+        return grid - 2 * max(missing, 0)
 
     def follow(self, states: Sequence[State], looks: Sequence[Look]) -> list[tuple[State, Track]]:
         """The next states and tracks of several targets, independent of one another, in as few network calls as
         their memories' sizes allow."""
-        chosen = [state.memory.select() for state in states]
-        memories = [self._place(state.memory, places) for state, places in zip(states, chosen, strict=True)]
-        rows = [
-            join_rows([memory.history[place].rows for place in places])
-            for memory, places in zip(memories, chosen, strict=True)
-        ]
-        calls: dict[tuple[int, bool], list[int]] = {}
-        for index, memory in enumerate(memories):
-            calls.setdefault((rows[index].shape[-2], self._scores(memory, chosen[index])), []).append(index)
+        memories = [self._place(state.memory) for state in states]
+        calls: dict[tuple[int, int, bool], list[int]] = {}
+        for index, (memory, look) in enumerate(zip(memories, looks, strict=True)):
+            call = (memory.rows.shape[-2], len(look.crop), self._scores(memory))
+            calls.setdefault(call, []).append(index)
         found: dict[int, tuple[State, Track]] = {}
-        for (_, scored), members in calls.items():
+        for (*_, scored), members in calls.items():
             crops = stack([looks[i].crop for i in members])
             tokens = stack([looks[i].tokens for i in members])
-            batch = stack([rows[i] for i in members])
+            batch = stack([memories[i].rows for i in members])
             if not scored:
                 logits = self.engine.search(crops, tokens, batch)
             else:
                 logits, attention = self.engine.search_scored(crops, tokens, batch)
                 for place, i in enumerate(members):
-                    memories[i] = self._prune(memories[i], chosen[i], attention[place])
+                    memories[i] = self._prune(memories[i], attention[place])
                     if self.settings.sparsification == "runtime":
-                        templates = [memories[i].history[j] for j in chosen[i]]
+                        templates = [memories[i].history[j] for j in memories[i].chosen]
                         kept = join_rows([template.rows[..., template.keep, :] for template in templates])[None]
                         logits[place] = self.engine.search(looks[i].crop[None], looks[i].tokens[None], kept)[0]
             for place, i in enumerate(members):
@@ -250,35 +275,36 @@ class Tracker:
         if due and score >= settings.template_score:
             identity = min(1, config.identities - 1)
             memory = memory.add(self._take_template(look.frame, box, number, identity))
-        state = State(number, look.size, np.concatenate([look.trajectory[1:], box[None]]), memory)
+        state = State(number, look.size, np.concatenate([look.trajectory[1:], box[None]]), memory, score)
         return state, Track(clip_box(box, width, height), score)
 
-    def _place(self, memory: TemplateMemory, chosen: Sequence[int]) -> TemplateMemory:
+    def _place(self, memory: TemplateMemory) -> TemplateMemory:
         """The memory with every chosen template's rows made with the identity of the slot that it now has.
 
         They change only where every slot has an identity of its own (the paper's choice).
         """
-        for slot, place in enumerate(chosen):
+        for slot, place in enumerate(memory.chosen):
             template = memory.history[place]
             identity = min(slot, self.engine.config.identities - 1)
             if template.identity != identity:
                 rows = self._memorise(template.crop, identity)
                 if template.keep is not None and self.settings.sparsification == "sequence":
                     rows = rows[..., template.keep, :]
-                memory = memory.replace(place, replace(template, identity=identity, rows=rows))
+                memory = memory.replace(place, replace(template, identity=identity, encoded=rows))
         return memory
 
-    def _scores(self, memory: TemplateMemory, chosen: Sequence[int]) -> bool:
+    def _scores(self, memory: TemplateMemory) -> bool:
         """Whether the next frame has to score template tokens."""
         sparse = self.settings.retention < 1 or self.settings.adaptive
-        undecided = any(memory.history[place].keep is None for place in chosen)
+        undecided = any(memory.history[place].keep is None for place in memory.chosen)
         return sparse and (undecided or self.settings.sparsification == "runtime")
 
-    def _prune(self, memory: TemplateMemory, chosen: Sequence[int], attention: NDArray[np.float32]) -> TemplateMemory:
+    def _prune(self, memory: TemplateMemory, attention: NDArray[np.float32]) -> TemplateMemory:
         """The memory with what this frame's attention ``(M,)`` decides about the chosen templates.
 
         For good where a template is undecided; at run time about every one, all rows of which stay.
         """
+        chosen = memory.chosen
         ends = np.cumsum([memory.history[place].rows.shape[-2] for place in chosen])
         for place, scores in zip(chosen, np.split(attention, ends[:-1]), strict=True):
             template, retention = memory.history[place], self.settings.retention
@@ -297,9 +323,14 @@ class Tracker:
         crop = self._cut(frame, window, config.template_size)
         x0, y0, x1, y1 = np.clip(window.to_crop(np.array(clip_box(box, *frame.shape[1::-1]))), 0, 1).tolist()
         share = (x1 - x0) * (y1 - y0)
-        return Template(number, crop, identity, self._memorise(crop, identity), share)
+        encoded: Rows | Future[Rows]
+        if self._background:
+            encoded = self._background.submit(self._memorise, crop, identity)
+        else:
+            encoded = self._memorise(crop, identity)
+        return Template(number, crop, identity, encoded, share)
 
-    def _memorise(self, crop: Image, identity: int) -> NDArray[np.float32]:
+    def _memorise(self, crop: Image, identity: int) -> Rows:
         rows = self.engine.memorise(crop[None], np.array([identity], np.int64))
         return rows.reshape(rows.shape[1:])
 
@@ -308,11 +339,6 @@ class Tracker:
         if self.color == "rgb":
             return window.extract(frame, size, padding=PADDING_BGR[::-1])
         return np.ascontiguousarray(window.extract(frame, size)[..., ::-1])
-
-
-def join_rows(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Rows ``(…, M, C)`` of several templates, joined along M."""
-    return np.concatenate(rows, axis=-2)
 
 
 def stack(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:

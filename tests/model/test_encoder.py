@@ -354,6 +354,29 @@ def test_a_dropped_search_token_is_not_seen(tiny, random_network, attention, inp
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("depth", [None, 1])
+def test_to_track_no_more_is_computed_than_must_be_and_all_of_it_is_the_same(
+    tiny, random_network, attention, inputs, depth
+):
+    network = random_network(tiny(attention=attention))
+    whole, tracking = (
+        run(network, *inputs, depth=depth, with_attention=True, tracking=tracking) for tracking in (False, True)
+    )
+    close(tracking.logits_B4V, whole.logits_B4V)
+    close(tracking.attention_BM, whole.attention_BM)
+    assert tracking.search_BND.shape[1] == 0
+
+
+def test_to_track_a_smaller_crop_is_the_centre_of_the_window(tiny, random_network, attention, inputs):
+    network, (search, *rest) = random_network(tiny(attention=attention)), inputs
+    centre = torch.tensor([5, 6, 9, 10]).expand(B, 4)
+    expected = run(network, search, *rest, kept=centre, with_attention=True)
+    found = run(network, search[:, 16:48, 16:48].contiguous(), *rest, tracking=True, with_attention=True)
+    close(found.logits_B4V, expected.logits_B4V)
+    close(found.attention_BM, expected.attention_BM)
+    assert (found.logits_B4V - run(network, *inputs).logits_B4V).abs().max() > 0.01
+
+
 def test_smaller_crops_take_resized_positions(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention))
     small = random_network(tiny(attention=attention, search_size=48, template_size=16))

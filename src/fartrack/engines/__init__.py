@@ -15,7 +15,7 @@ from fartrack.vocabulary import BINS
 from fartrack.weights import Package, check_weights
 
 Floats = NDArray[np.float32]
-EngineName = Literal["onnxruntime", "openvino", "torch"]
+EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
 
 
 class Engine(Protocol):
@@ -26,13 +26,15 @@ class Engine(Protocol):
     """
 
     config: ModelConfig
+    background: bool
+    """Whether ``memorise`` may run in a thread of its own beside the caller's."""
 
     def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
         """Template crops ``(T, S, S, 3)`` uint8 RGB and identities ``(T,)`` → rows ``(T, …, M, C)``."""
         ...
 
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
-        """Search crops ``(B, S, S, 3)`` uint8 RGB, past boxes ``(B, 4 · trajectory)`` as tokens, and rows
+        """Search crops ``(B, S, S, 3)`` uint8 RGB (of less than ``search_size``, the centres of the windows), past boxes ``(B, 4 · trajectory)`` as tokens, and rows
         ``(B, …, M, C)`` → logits ``(B, 4, V)``."""
         ...
 
@@ -46,7 +48,7 @@ def open_engine(package: Package, name: EngineName = "onnxruntime", threads: int
 
     Args:
         package: the model.
-        name: ``onnxruntime``, ``openvino`` or ``torch``.
+        name: ``onnxruntime``, ``openvino`` or ``torch``; or ``auto``, the fastest of the first two that is installed.
         threads: of one network call; None leaves it to the runtime.
 
     Raises:
@@ -55,6 +57,10 @@ def open_engine(package: Package, name: EngineName = "onnxruntime", threads: int
     if threads is not None and threads < 1:
         raise FartrackError(f"threads is {threads}; it must be 1 or more, or None.")
     check_weights(package)
+    if name == "auto":
+        from fartrack.engines.choice import fastest_engine
+
+        name = fastest_engine(package, threads)
     engine: Engine
     try:
         match name:

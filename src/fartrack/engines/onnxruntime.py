@@ -18,6 +18,8 @@ from fartrack.weights import Package
 class OnnxRuntimeEngine:
     """Runs a package's graphs with ONNX Runtime."""
 
+    background = True
+
     def __init__(self, package: Package, threads: int | None = None) -> None:
         """Load the graphs that every tracker needs; ``search_scored`` is loaded when it is first used.
 

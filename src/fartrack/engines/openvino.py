@@ -18,6 +18,8 @@ from fartrack.weights import Package
 class OpenVinoEngine:
     """Runs a package's graphs with OpenVINO, in single precision as the other engines do."""
 
+    background = True
+
     def __init__(self, package: Package, threads: int | None = None) -> None:
         """Compile the graphs that every tracker needs; ``search_scored`` is compiled when it is first used.
 

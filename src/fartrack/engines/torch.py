@@ -19,6 +19,8 @@ from fartrack.weights import WEIGHTS, Package
 class TorchEngine:
     """Runs a network in eager PyTorch."""
 
+    background = False  # training switches the network between its modes meanwhile
+
     def __init__(self, network: FARTrack) -> None:
         """Run this network, as it is, on the device it lies on."""
         self.network = network.eval()
@@ -54,11 +56,11 @@ class TorchEngine:
     @torch.inference_mode()
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
         """See :class:`fartrack.engines.Engine`."""
-        output = self.network(*self._on_device(crops, trajectory, memory))
+        output = self.network(*self._on_device(crops, trajectory, memory), tracking=True)
         return cast(Floats, output.logits_B4V.cpu().numpy())
 
     @torch.inference_mode()
     def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
         """See :class:`fartrack.engines.Engine`."""
-        output = self.network(*self._on_device(crops, trajectory, memory), with_attention=True)
+        output = self.network(*self._on_device(crops, trajectory, memory), with_attention=True, tracking=True)
         return cast(Floats, output.logits_B4V.cpu().numpy()), cast(Floats, output.attention_BM.cpu().numpy())

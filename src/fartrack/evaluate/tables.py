@@ -63,7 +63,7 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
     rules, sequences = whole.rules, evaluations[0].benchmark.sequences
     rows = compare(evaluations)
     if not rows:
-        _print(f"{whole.name}: {len(sequences)} sequences are tracked; only their first boxes are published.")
+        print_paragraphs(f"{whole.name}: {len(sequences)} sequences are tracked; only their first boxes are published.")
         return
     tables = [evaluation.table() for evaluation in evaluations]
     count = f"{sum(1 for values in tables[0].values() if values)}"
@@ -73,12 +73,12 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
         count += " sequences"
     first = title(rules.measures[0])
     others = (f"{first} less that of {rows[0].tracker}",) if len(rows) > 1 else ()
-    summary = _table("tracker", *map(title, rules.measures), *others, "FPS")
+    summary = new_table("tracker", *map(title, rules.measures), *others, "FPS")
     for row in rows:
         cells = [str(row.means[measure]) for measure in rules.measures]
         cells += [describe(row.difference)] if others else []
         summary.add_row(row.tracker, *cells, _figure(row.fps, 0))
-    _print(
+    print_paragraphs(
         f"{whole.name}, {count}; means over sequences, each counting once, with 95 % intervals (differences: paired)",
         summary,
         _speed(evaluations, threads),
@@ -86,18 +86,18 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
 
     attributes = sorted({name for sequence in sequences for name in sequence.attributes})
     if attributes:
-        by_attribute = _table("attribute", "sequences", *(f"{first} of {row.tracker}" for row in rows))
+        by_attribute = new_table("attribute", "sequences", *(f"{first} of {row.tracker}" for row in rows))
         for name in attributes:
             chosen = frozenset(sequence.name for sequence in sequences if name in sequence.attributes)
             if part := compare(evaluations, chosen):
                 means = (str(row.means[rules.measures[0]]) for row in part)
                 by_attribute.add_row(name, str(sum(1 for one in chosen if tables[0][one])), *means)
-        _print(by_attribute)
+        print_paragraphs(by_attribute)
 
     if len(rows) == 1:
-        by_sequence = _table("sequence", "frames", *map(title, rules.measures), "mean score", "ms a frame")
+        by_sequence = new_table("sequence", "frames", *map(title, rules.measures), "mean score", "ms a frame")
     else:
-        by_sequence = _table("sequence", "frames", *(f"{first} of {row.tracker}" for row in rows))
+        by_sequence = new_table("sequence", "frames", *(f"{first} of {row.tracker}" for row in rows))
     for place, sequence in enumerate(sequences):
         if len(rows) == 1:
             result, measures = evaluations[0].results[place], rules.measures
@@ -107,7 +107,7 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
         else:
             cells = [_figure(table[sequence.name].get(rules.measures[0], math.nan)) for table in tables]
         by_sequence.add_row(sequence.name, str(sequence.length), *cells)
-    _print(by_sequence)
+    print_paragraphs(by_sequence)
 
 
 def title(measure: str) -> str:
@@ -137,7 +137,8 @@ def _figure(value: float, digits: int = 3) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _table(name: str, *columns: str) -> Table:
+def new_table(name: str, *columns: str) -> Table:
+    """An empty table: names on the left, figures on the right."""
     table = Table(box=box.MARKDOWN, header_style="")
     table.add_column(name, no_wrap=True)
     for column in columns:
@@ -145,7 +146,7 @@ def _table(name: str, *columns: str) -> Table:
     return table
 
 
-def _print(*parts: str | Table) -> None:
+def print_paragraphs(*parts: str | Table) -> None:
     """Print a paragraph each; the lines of a table are as long as they must be, so that it stays Markdown."""
     console = Console(width=1000, color_system=None)
     for part in parts:

@@ -109,9 +109,11 @@ class FARTrack(nn.Module):
         """Crops ``(B, S, S, 3)`` uint8 RGB → embedded patches ``(B, tokens, D)``, row by row."""
         B, S, _, _ = crops.shape
         p, n = self.config.patch, S // self.config.patch
-        x = (crops.to(self.mean.dtype) - self.mean) / self.std
-        x = x.reshape(B, n, p, n, p, 3).transpose(2, 3).reshape(B, n * n, p * p * 3)
-        return cast(Tensor, self.patch(x))
+        patches = crops.reshape(B, n, p, n, p, 3).transpose(2, 3).reshape(B, n * n, p * p, 3).flatten(2)
+        # (x − mean) / std lies in the weights, so that pixels are read once, as bytes.
+        weight = self.patch.weight.reshape(-1, p * p, 3) / self.std
+        bias = self.patch.bias - weight.sum(1) @ self.mean
+        return F.linear(patches.to(self.mean.dtype), weight.flatten(1), bias)
 
     def memorise(self, templates: Tensor, identities: Tensor) -> Tensor:
         """Template crops ``(P, T, S, S, 3)`` uint8 RGB and their identities ``(P, T)`` → memory, M = T · tokens."""
@@ -145,6 +147,7 @@ class FARTrack(nn.Module):
         valid: Tensor | None = None,
         kept: Tensor | None = None,
         taps: Collection[int] = (),
+        tracking: bool = False,
     ) -> Output:
         """One search crop a row against a template memory.
 
@@ -161,12 +164,18 @@ class FARTrack(nn.Module):
             kept: ``(B, n)`` the search tokens to go on with, row by row of the crop; all others are dropped after
                 their embedding (training only).
             taps: the layers, counted from 1, to return as exits.
+            tracking: do no more than a tracker needs: the last layer is computed for the command tokens alone, and
+                ``search_BND`` is empty. A crop smaller than the configuration's is then the centre of the search
+                window (the same pixels, its outer tokens missing) instead of the whole of it on a smaller scale.
         """
         B = search.shape[0]
         commands = torch.arange(COMMANDS.start, COMMANDS.stop, device=search.device).expand(B, 4)
         tokens = self.vocab[torch.cat([trajectory, commands], dim=1)] + self.pos_t
         x = self.patchify(search)
-        x = x + resize_grid(self.pos_x, x.shape[1]) + self.id_x
+        if tracking:
+            x = x + centre_grid(self.pos_x, search.shape[1] // self.config.patch) + self.id_x
+        else:
+            x = x + resize_grid(self.pos_x, x.shape[1]) + self.id_x
         if kept is not None:
             x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
         searched = x.shape[1]
@@ -184,12 +193,13 @@ class FARTrack(nn.Module):
             cache = None if joint else (memory[:, 2 * layer], memory[:, 2 * layer + 1])
             if with_attention:
                 scores.append(block.template_attention(x, cache, M, searched, mask))
-            x, _, _ = block(x, cache, mask, self.fades[layer])
+            ends = tracking and layer + 1 == (depth or self.config.depth)
+            x, _, _ = block(x, cache, mask, self.fades[layer], 4 if ends else None)
             if layer + 1 in taps:
                 exits[layer + 1] = self._exit(x, M if joint else 0)
-        last = self._exit(x, M if joint else 0)
+        last = self._exit(x, M if joint and not tracking else 0)
         attention = torch.stack(scores).mean(0) if with_attention else None
-        return Output(last.logits_B4V, last.tokens_BND[:, :searched], attention, exits)
+        return Output(last.logits_B4V, last.tokens_BND[:, : 0 if tracking else searched], attention, exits)
 
     def _exit(self, x_BND: Tensor, M: int) -> Exit:
         """What the shared norm and the tied head make of a layer's tokens, the first M of them templates'."""
@@ -212,6 +222,14 @@ def resize_grid(grid_ND: Tensor, count: int) -> Tensor:
     return resized.reshape(grid_ND.shape[1], -1).T
 
 
+def centre_grid(grid_ND: Tensor, side: int) -> Tensor:
+    """Position embeddings of a square grid → those of the square of ``side`` cells a side at its centre."""
+    whole = round(len(grid_ND) ** 0.5)
+    edge = (whole - side) // 2
+    square = grid_ND.reshape(whole, whole, -1)
+    return square[edge : edge + side, edge : edge + side].flatten(0, 1)
+
+
 class Block(nn.Module):
     """A pre-norm transformer layer; its keys and values may be preceded by cached ones."""
 
@@ -228,11 +246,14 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
-    def project(self, x_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each ``(B, H, N, E)``."""
-        B, N, D = x_BND.shape
-        qkv = self.qkv(x_BND).reshape(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        return qkv[0], qkv[1], qkv[2]
+    def project(self, x_BND: Tensor, last: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (of the ``last`` few tokens only, if that is given), keys and values, each ``(B, H, N, E)``."""
+        D = x_BND.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(x_BND if last is None else x_BND[:, -last:], weight[:D], bias[:D])
+        kv = F.linear(x_BND, weight[D:], bias[D:])
+        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1).transpose(1, 2) for y in (q, *kv.chunk(2, dim=-1)))
+        return q, k, v
 
     def forward(
         self,
@@ -240,16 +261,19 @@ class Block(nn.Module):
         cache: tuple[Tensor, Tensor] | None = None,
         mask_BA: Tensor | None = None,
         fade: float = 1.0,
+        last: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens ``(B, N, D)`` and the keys and values ``(B, H, M, E)`` of what they also attend to → the new tokens,
-        and their own keys and values. Of all that is attended to, ``mask_BA`` is False where it must not be."""
-        B, N, D = x_BND.shape
-        q, k, v = self.project(self.normalise(self.norm1, x_BND, mask_BA))
+        """Tokens ``(B, N, D)`` and the keys and values ``(B, H, M, E)`` of what they also attend to → the new tokens
+        (of the ``last`` few only, if that is given), and the keys and values of all. Of what is attended to,
+        ``mask_BA`` is False where it must not be."""
+        q, k, v = self.project(self.normalise(self.norm1, x_BND, mask_BA), last)
+        if last is not None:
+            x_BND = x_BND[:, -last:]
         all_k, all_v = k, v
         if cache is not None:
             all_k, all_v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
         seen = None if mask_BA is None else mask_BA[:, None, None]
-        y = F.scaled_dot_product_attention(q, all_k, all_v, seen).transpose(1, 2).reshape(B, N, D)
+        y = F.scaled_dot_product_attention(q, all_k, all_v, seen).transpose(1, 2).flatten(2)
         x_BND = x_BND + self.drop(self.proj(y), fade)
         hidden = F.gelu(self.fc1(self.normalise(self.norm2, x_BND, mask_BA)))
         return x_BND + self.drop(self.fc2(hidden), fade), k, v

@@ -29,7 +29,7 @@ def roll(network: FARTrack, clips: Sequence[Clip], settings: TrackerSettings) ->
         The batch (one template set a search crop), and how often a target was lost.
     """
     training = network.training
-    tracker = Tracker(TorchEngine(network), settings)
+    tracker = Tracker(TorchEngine(network), replace(settings, least_window=1.0))  # crops of one size
     states = [tracker.start(clip.frames[0], clip.boxes[0]) for clip in clips]
     gatherer, lost = Gatherer(tracker), 0
     for t in range(1, len(clips[0].frames)):
@@ -73,7 +73,7 @@ class Gatherer:
         """One search crop of clip number ``clip``: the templates of ``state``, masked as those of ``masks``."""
         kept = {template.frame: template.keep for template in masks.memory.history}
         index, keeps = [], []
-        for slot, place in enumerate(state.memory.select()):
+        for slot, place in enumerate(state.memory.chosen):
             template = state.memory.history[place]
             identity = min(slot, self.tracker.engine.config.identities - 1)
             key = (clip, template.frame, identity)

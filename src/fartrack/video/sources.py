@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import Image
+from fartrack.video.ahead import ReadAhead
 
 NOMINAL_FPS = 25.0
 """Frames a second where the source tells no time, as in a folder of pictures."""
@@ -48,21 +49,29 @@ Frames = Generator[Frame, None, int]
 """Yields the frames from `start` on and returns the number of frames that the source holds."""
 
 
-class FrameSource:
+class FrameSource(Iterator[Frame]):
     """An open source of frames: iterate it once, use it as a context manager or call `close()`.
 
     Attributes: `name` (as the user wrote it, without a password), `first` (the first frame of the
     iteration, ready at once, so that a box can be drawn on it), `fps` (nominal frames a second, None if
-    unknown), `frame_count` (an estimate for the whole source, None if unknown) and `live` (it has no known
-    end). Iteration raises `FartrackError` after the last good frame of a damaged source.
+    unknown), `frame_count` (an estimate for the whole source, None if unknown), `live` (it has no known
+    end) and `waits` (no frame is lost while nobody reads: False for a webcam and a stream that is sent as
+    it is filmed). Iteration raises `FartrackError` after the last good frame of a damaged source.
     """
 
     def __init__(
-        self, frames: Frames, name: str, *, start: int, fps: float | None, frame_count: int | None, live: bool
+        self,
+        frames: Frames,
+        name: str,
+        *,
+        start: int,
+        fps: float | None,
+        frame_count: int | None,
+        live: bool,
+        waits: bool = True,
     ) -> None:
         """Read the first frame of `frames`, so that what cannot be read fails here, with `FartrackError`."""
-        self.name, self.fps, self.frame_count, self.live = name, fps, frame_count, live
-        self._frames = frames
+        self.name, self.fps, self.frame_count, self.live, self.waits = name, fps, frame_count, live, waits
         try:
             self.first = next(frames)
         except StopIteration as end:
@@ -72,19 +81,37 @@ class FrameSource:
                 f"{name} has {end.value} frames, so it cannot start at frame {start}; "
                 f"give a start from 0 to {end.value - 1}."
             ) from None
-        self._iterator = self._from_first()
+        self._begun = False
+        self._others = ReadAhead(frames, newest=not waits)
 
-    def _from_first(self) -> Iterator[Frame]:
-        yield self.first
-        yield from self._frames
+    def __next__(self) -> Frame:
+        """The next frame; what was taken is not given again."""
+        if not self._begun:
+            self._begun = True
+            return self.first
+        return next(self._others)
 
-    def __iter__(self) -> Iterator[Frame]:
-        """Iterate over the frames; what was taken is not given again."""
-        return self._iterator
+    @contextmanager
+    def reading_ahead(self) -> Iterator[None]:
+        """Within this context a thread reads the next frames while the last one is worked on.
+
+        Frames and errors are the same in the same order, at most two of them ahead. Only of a source that does
+        not wait are those frames dropped that a newer one overtakes before they are taken, so that slow work
+        does not lag ever further behind: their numbers are missing from `Frame.index`, and `Frame.time` leaps.
+        The first frame of the iteration is never dropped. Frames that were read and not taken come next.
+        """
+        try:
+            self._others.start()
+            yield
+        finally:
+            self._others.stop()
 
     def close(self) -> None:
-        """Release the file or device; may be called again."""
-        self._frames.close()
+        """Release the file or device; may be called again.
+
+        If a thread is in the midst of a read that hangs, the device is released when that returns.
+        """
+        self._others.close()
 
     def __enter__(self) -> Self:
         """Return the source itself."""
@@ -190,7 +217,8 @@ def _open_webcam(number: int, start: int) -> FrameSource:
     name = f"webcam {number}"
     fps = camera.get(cv2.CAP_PROP_FPS)
     frames = _read_webcam(camera, name, start)
-    return FrameSource(frames, name, start=start, fps=fps if fps > 0 else None, frame_count=None, live=True)
+    rate = fps if fps > 0 else None
+    return FrameSource(frames, name, start=start, fps=rate, frame_count=None, live=True, waits=False)
 
 
 def _read_webcam(camera: cv2.VideoCapture, name: str, start: int) -> Frames:
@@ -243,10 +271,12 @@ def _open_video(url: str, name: str, start: int, path: Path | None) -> FrameSour
     seconds = container.duration / av.time_base if container.duration else None
     live = path is None and seconds is None
     count = stream.frames or (round(seconds * fps) if seconds and fps else None)
+    # what has a size is a recording, and HLS and DASH are served in pieces of seconds: both wait to be fetched
+    waits = not live or container.size > 0 or container.format.name in ("hls", "dash")
     if not live:
         stream.thread_type = "AUTO"  # frame threads are faster but late
     frames = _read_video(container, stream, name, start, fps=fps or NOMINAL_FPS, seconds=seconds, path=path)
-    return FrameSource(frames, name, start=start, fps=fps, frame_count=count, live=live)
+    return FrameSource(frames, name, start=start, fps=fps, frame_count=count, live=live, waits=waits)
 
 
 def _read_video(

@@ -1,7 +1,8 @@
 """The models that ship, and model packages in general.
 
 A package is a folder: ``model.json`` (what it is), ``weights.safetensors`` (the only copy of the weights, half
-precision) and ONNX graphs whose initialisers point into that file.
+precision) and ONNX graphs whose initialisers point into that file. Or it is a named setting of another that ships: then
+its ``model.json`` says ``of`` which, and with what tracker settings, and there is nothing else.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ SHIPPED = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Package:
-    """A model on disk: its folder, the shape of its network, and the tracker settings it was trained for (those that
-    differ from the defaults)."""
+    """A model on disk: its folder, the shape of its network, and the tracker settings it is meant for (those that differ
+    from the defaults)."""
 
     folder: Path
     config: ModelConfig
@@ -51,7 +52,11 @@ def open_package(model: str | Path) -> Package:
     try:
         record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         version = int(record["format"])
-        config, settings = dict(record["config"]), dict(record.get("settings", {}))
+        settings = dict(record.get("settings", {}))
+        if record.get("of") in shipped():
+            base = open_package(record["of"])
+            return Package(base.folder, base.config, {**base.settings, **settings})
+        config = dict(record["config"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise FartrackError(
             f"{folder} is no FARTrack model; give the folder of an exported one, or one of {', '.join(shipped())}."

@@ -1,0 +1,106 @@
+"""`fartrack bench`: tables, raw figures, a picture; and one sentence for whatever is wrong."""
+
+import json
+import signal
+import statistics
+import sys
+
+import pytest
+
+from fartrack.cli import main
+
+CODE = """
+import time
+
+
+class Still:
+    def init(self, frame, box):
+        self.box = box
+
+    def update(self, frame):
+        time.sleep(0.001)
+        return self.box
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """A function that runs the command in a folder with a tracker; it returns what it says."""
+    (tmp_path / "still.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # to which the command adds that folder
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["fartrack", "bench", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, errors = capfd.readouterr()
+        assert (end.value.code or 0) == code, errors
+        return errors.strip() if code else out
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+    sys.modules.pop("still", None)
+
+
+def test_a_model_and_another_tracker(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    short = ("--rounds", "2", "--frames", "3", "--warm-up", "1", "--sizes", "160x90")
+    out = run("--tracker", "still:Still,pico", *short, "--json", "speed.json", "--plot", "speed.png")
+    assert "times Still |" in out
+    assert "Where the time goes" in out
+    assert "saved speed.json" in out
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("*.part"))
+
+    found = json.loads((tmp_path / "speed.json").read_text())
+    still, pico = found["runs"]
+    assert (still["tracker"], pico["tracker"], pico["size"], pico["threads"]) == ("Still", "pico", [160, 90], 1)
+    for record in found["runs"]:
+        frames = [value for times in record["rounds"] for value in times]
+        assert (len(record["rounds"]), len(frames)) == (2, 6)
+        summary = record["summary"]
+        assert summary["ms"]["median"] == pytest.approx(statistics.median(frames))
+        assert summary["fps"] == pytest.approx(1000 / statistics.mean(frames))
+        pairs = zip(record["rounds"], still["rounds"], strict=True)
+        ratios = [statistics.median(own) / statistics.median(first) for own, first in pairs]
+        assert summary["ratio"]["median"] == pytest.approx(statistics.median(ratios))
+        assert summary["first_box_ms"] == pytest.approx(sum(record["first_box"].values()))
+        assert record["peak_mb"] > 10
+    assert still["staged"] is None
+    assert pico["staged"]["frames"] == 6
+    stages = pico["summary"]["stages_ms"]
+    assert stages["whole"] == pytest.approx(sum(stages[name] for name in ("crop", "network", "templates", "rest")))
+    rate = 2 * pico["summary"]["search_macs"] / (stages["network"] / 1000) / (1e9 * found["machine"]["gflops"]["1"])
+    assert pico["summary"]["roofline"] == pytest.approx(rate)
+    kinds = [(turn["kind"], turn["tracker"]) for turn in found["turns"]]
+    assert kinds[:2] == [("warm-up", "Still"), ("warm-up", "pico")]
+    assert kinds[2:6] == [("burst", "Still"), ("burst", "pico"), ("burst", "pico"), ("burst", "Still")]
+    assert kinds[6:] == [("staged", "pico")] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--tracker", "nobody"], "There is no tracker 'nobody'"),
+        (["--tracker", "pico,pico"], "Two trackers are called pico"),
+        (["--tracker", "vittrack"], "name their folder with --peers"),
+        (["--tracker", "raw:results"], "published results"),
+        (["--sizes", "large"], "The size 'large' is none"),
+        (["--threads", "many"], "The number of threads 'many' is none"),
+        (["--threads", "1,4096"], "threads is 4096; this machine has"),
+        (["clip.mp4"], "CLIP --box"),
+        (["--box", "1,2,3,4"], "CLIP --box"),
+        (["clip.mp4", "--box", "1,2,3"], "1,2,3"),
+        (["clip.mp4", "--box", "1,2,3,4"], "There is no file or folder clip.mp4"),
+        (["--json", "nowhere/speed.json"], "There is no folder nowhere"),
+        (["--engine", "abacus", "--sizes", "32x32"], "There is no engine 'abacus'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(run, tmp_path, arguments, told):
+    message = run(*arguments, code=2)
+    assert message.startswith("fartrack: ")
+    assert told in message
+    assert len(message.splitlines()) == 1
+    assert not (tmp_path / "speed.json").exists()

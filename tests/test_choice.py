@@ -21,11 +21,10 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     class Machine:
-        versions = {"onnxruntime": "1", "openvino": "2"}
-        times = {"onnxruntime": 3.0, "openvino": 2.0}
-        broken = ()
-        opened = []
-        clock = 0.0
+        def __init__(self):
+            self.versions = {"onnxruntime": "1", "openvino": "2"}
+            self.times = {"onnxruntime": 3.0, "openvino": 2.0}
+            self.broken, self.opened, self.clock = (), [], 0.0
 
         def open(self, package, name, threads):
             if name in self.broken:
@@ -42,7 +41,6 @@ def machine(monkeypatch, tmp_path):
             return Engine()
 
     machine = Machine()
-    machine.opened = []
     monkeypatch.setattr(choice, "installed", lambda: machine.versions)
     monkeypatch.setattr(choice, "open_engine", machine.open)
     monkeypatch.setattr(choice.time, "perf_counter", lambda: machine.clock)

@@ -14,7 +14,7 @@ def tracker():
 
 def test_each_target_is_followed_as_alone(tracker, demo_clip):
     frames, boxes = demo_clip
-    boxes = [boxes[0], np.array(boxes[0]) + [6, -4, 5, 3]]
+    boxes = [boxes[0], np.add(boxes[0], (6, -4, 5, 3))]
     many = MultiTracker(tracker)
     assert [many.add(frames[0], box) for box in boxes] == [0, 1]
     states = [tracker.start(frames[0], box) for box in boxes]

@@ -121,7 +121,8 @@ def demo(
                 ious.append(float(iou(found.box, truth)))
             sink.write(Frame(index, index / CLIP_FPS, image), found)
             meter.count()
-    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({model}, {engine})")
+    ran = type(tracker.engine).__name__
+    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({model}, {ran})")
     print(f"saved {output}")
 
 

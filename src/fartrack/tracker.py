@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar, cast, get_args
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -338,7 +339,7 @@ class Tracker:
         """A window of a frame, ``(size, size, 3)`` in RGB."""
         if self.color == "rgb":
             return window.extract(frame, size, padding=PADDING_BGR[::-1])
-        return np.ascontiguousarray(window.extract(frame, size)[..., ::-1])
+        return cast(Image, cv2.cvtColor(window.extract(frame, size), cv2.COLOR_BGR2RGB))
 
 
 def stack(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:

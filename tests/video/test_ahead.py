@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -134,6 +134,17 @@ def test_what_was_read_and_not_taken_comes_next():
             assert next(source).index == place + 2
         with pytest.raises(FartrackError, match="Cut off"):
             next(source)
+
+
+def test_where_no_thread_can_be_started(monkeypatch):
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with Feed(3).source as source:
+        with pytest.raises(RuntimeError, match="can't start"), source.reading_ahead():
+            pass
+        assert indices(source) == [0, 1, 2]
 
 
 def test_contexts_within_one_another():
@@ -332,7 +343,7 @@ class Camera:
     """A camera that gives as many frames as it is asked for."""
 
     def __init__(self, number):
-        self.numbers, self.released = count(), False
+        self.reads, self.released = 0, False
         Camera.last = self
 
     def isOpened(self):  # noqa: N802
@@ -343,7 +354,8 @@ class Camera:
 
     def read(self):
         time.sleep(0.001)
-        return True, np.full((64, 64, 3), next(self.numbers) % 256, np.uint8)
+        self.reads += 1
+        return True, np.zeros((64, 64, 3), np.uint8)
 
     def release(self):
         self.released = True
@@ -352,8 +364,8 @@ class Camera:
 def test_a_webcam_faster_than_the_tracker(monkeypatch):
     class Slow(Steady):
         def update(self, image):
-            reads = next(Camera.last.numbers)
-            until(lambda: next(Camera.last.numbers) > reads + 40)
+            reads = Camera.last.reads
+            until(lambda: Camera.last.reads > reads + 40)
             return super().update(image)
 
     monkeypatch.setattr(cv2, "VideoCapture", Camera)

@@ -34,8 +34,8 @@ class Engine(Protocol):
         ...
 
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
-        """Search crops ``(B, S, S, 3)`` uint8 RGB (of less than ``search_size``, the centres of the windows), past boxes ``(B, 4 · trajectory)`` as tokens, and rows
-        ``(B, …, M, C)`` → logits ``(B, 4, V)``."""
+        """Search crops ``(B, S, S, 3)`` uint8 RGB (if smaller than ``search_size``, the centres of the windows), past
+        boxes ``(B, 4 · trajectory)`` as tokens, and rows ``(B, …, M, C)`` → logits ``(B, 4, V)``."""
         ...
 
     def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:

@@ -26,8 +26,8 @@ ROUNDS, CALLS = 5, 4
 def fastest_engine(package: Package, threads: int | None = None) -> EngineName:
     """The installed engine that runs a model fastest.
 
-    Where only one is installed, nothing is measured. Else it takes about a second, once: the answer is kept in a file of
-    the user's cache folder, under the processor, the versions, the model's shape and ``threads``.
+    Where only one is installed, nothing is measured. Else it takes about a second, once: the answer is kept in a file
+    of the user's cache folder, under the processor, the versions, the model's shape and ``threads``.
     """
     versions = installed()
     if len(versions) < 2:

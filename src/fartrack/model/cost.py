@@ -13,9 +13,9 @@ from fartrack.vocabulary import BINS, COMMANDS
 def search_macs(config: ModelConfig, memory: int, side: int | None = None) -> int:
     """Multiply-adds of one search pass.
 
-    In the last layer only the four command tokens are queries, since only they are read out. With ``joint``
-    attention template tokens are queries like all others before that layer, and their patches are counted as embedded
-    on every frame, as in the paper.
+    In the last layer only the four command tokens are queries, since only they are read out. With ``joint`` attention
+    template tokens are queries like all others before that layer, and their patches are counted as embedded on every
+    frame, as in the paper.
 
     Args:
         config: the shape of the network.

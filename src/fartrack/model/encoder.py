@@ -248,11 +248,13 @@ class Block(nn.Module):
 
     def project(self, x_BND: Tensor, last: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (of the ``last`` few tokens only, if that is given), keys and values, each ``(B, H, N, E)``."""
-        D = x_BND.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(x_BND if last is None else x_BND[:, -last:], weight[:D], bias[:D])
-        kv = F.linear(x_BND, weight[D:], bias[D:])
-        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1).transpose(1, 2) for y in (q, *kv.chunk(2, dim=-1)))
+        if last is None:
+            parts = self.qkv(x_BND).chunk(3, dim=-1)
+        else:
+            D, weight, bias = x_BND.shape[-1], self.qkv.weight, self.qkv.bias
+            kv = F.linear(x_BND, weight[D:], bias[D:])
+            parts = F.linear(x_BND[:, -last:], weight[:D], bias[:D]), *kv.chunk(2, dim=-1)
+        q, k, v = (part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in parts)
         return q, k, v
 
     def forward(

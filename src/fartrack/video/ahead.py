@@ -50,9 +50,9 @@ class ReadAhead(Iterator[T]):
             # Inside OpenCV, a thread that outlives the interpreter aborts the process.
             atexit.register(self.stop)
             if not self._reading:  # else one that hung when it was stopped goes on
-                self._thread = threading.Thread(target=self._read, name="read ahead", daemon=True)
-                self._thread.start()
-                self._reading = True
+                thread = threading.Thread(target=self._read, name="read ahead", daemon=True)
+                thread.start()  # first of all, since it may fail; it waits for the lock
+                self._thread, self._reading = thread, True
 
     def stop(self) -> None:
         """Stop reading ahead.

@@ -23,8 +23,8 @@ SHIPPED = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Package:
-    """A model on disk: its folder, the shape of its network, and the tracker settings it is meant for (those that differ
-    from the defaults)."""
+    """A model on disk: its folder, the shape of its network, and the tracker settings it is meant for (those that
+    differ from the defaults)."""
 
     folder: Path
     config: ModelConfig

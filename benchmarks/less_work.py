@@ -1,0 +1,225 @@
+"""Less work for the same answer: what each saving costs in accuracy and gives in time.
+
+python benchmarks/less_work.py VAL [--model pico] [--frames N] [--only TEXT] [--json FILE] [--plot FILE]
+
+VAL is a folder of sequences (NAME.mp4 beside NAME.txt). Every row tracks the first frames of each and is compared with
+the first row, sequence by sequence; intervals are 95 % over sequences. Time is of the whole frame on one thread, video
+decoding excluded, and told only where ONNX Runtime runs it; work is in multiply-adds of the network a frame, those of
+templates included. What needs another network runs in PyTorch, where its time says nothing.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from rich.progress import Progress
+
+from fartrack.engines import Engine, open_engine
+from fartrack.engines.torch import TorchEngine
+from fartrack.evaluate.metrics import overlaps, paired, score_sequences
+from fartrack.evaluate.sequences import packed_sequences
+from fartrack.evaluate.tables import new_table, print_paragraphs
+from fartrack.model.config import ModelConfig
+from fartrack.model.cost import search_macs, template_macs
+from fartrack.model.encoder import centre_grid
+from fartrack.tracker import Tracker, TrackerSettings
+from fartrack.vocabulary import COMMANDS, decode
+from fartrack.weights import open_package
+
+
+class Counted:
+    """An engine that counts the multiply-adds of what it is asked for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.config, self.background, self.macs = engine, engine.config, False, 0.0
+
+    def memorise(self, crops: Any, identities: Any) -> Any:
+        self.macs += len(crops) * template_macs(self.config)
+        return self.engine.memorise(crops, identities)
+
+    def search(self, crops: Any, trajectory: Any, memory: Any) -> Any:
+        self.macs += len(crops) * search_macs(self.config, memory.shape[-2], crops.shape[1] // self.config.patch)
+        return self.engine.search(crops, trajectory, memory)
+
+    def search_scored(self, crops: Any, trajectory: Any, memory: Any) -> Any:
+        self.macs += len(crops) * search_macs(self.config, memory.shape[-2], crops.shape[1] // self.config.patch)
+        return self.engine.search_scored(crops, trajectory, memory)
+
+
+class Leaving(Counted):
+    """Leaves the network after ``exit`` layers where the least mass of that exit's coordinates is ``sure``."""
+
+    def __init__(self, engine: TorchEngine, exit: int, sure: float) -> None:
+        super().__init__(engine)
+        self.network, self.exit, self.sure = engine.network, exit, sure
+
+    @torch.inference_mode()
+    def search(self, crops: Any, trajectory: Any, memory: Any) -> Any:
+        side = crops.shape[1] // self.config.patch
+        inputs = [torch.from_numpy(array) for array in (crops, trajectory, memory)]
+        early = self.network(*inputs, depth=self.exit, tracking=True).logits_B4V.numpy()
+        whole = search_macs(self.config, memory.shape[-2], side)
+        if decode(early)[1].min() >= self.sure:
+            layers = ModelConfig(**{**vars(self.config), "depth": self.exit})
+            self.macs += search_macs(layers, memory.shape[-2], side)
+            return early
+        self.macs += whole
+        return self.network(*inputs, tracking=True).logits_B4V.numpy()
+
+
+class Dropping(Counted):
+    """Drops, after ``layers`` layers, all search tokens but the ``keep`` that the command tokens attend to most."""
+
+    def __init__(self, engine: TorchEngine, layers: int, keep: int) -> None:
+        super().__init__(engine)
+        self.network, self.layers, self.keep = engine.network, layers, keep
+
+    @torch.inference_mode()
+    def search(self, crops: Any, trajectory: Any, memory: Any) -> Any:
+        network, config, D = self.network, self.config, self.config.width
+        search, tokens, rows = (torch.from_numpy(array) for array in (crops, trajectory, memory))
+        commands = torch.arange(COMMANDS.start, COMMANDS.stop).expand(len(search), 4)
+        others = network.vocab[torch.cat([tokens, commands], dim=1)] + network.pos_t
+        x = torch.cat(
+            [
+                network.patchify(search) + centre_grid(network.pos_x, crops.shape[1] // config.patch) + network.id_x,
+                others,
+            ],
+            dim=1,
+        )
+        M, searched = rows.shape[-2], x.shape[1] - others.shape[1]
+        self.macs += searched * 3 * config.patch**2 * D
+        for layer, block in enumerate(network.blocks):
+            if layer == self.layers:
+                q, k, _ = block.project(block.norm1(x))
+                attention = torch.softmax(q[:, :, -4:] @ k.mT * q.shape[-1] ** -0.5, dim=-1)[..., :searched]
+                best = attention.mean((1, 2)).topk(min(self.keep, searched)).indices.sort().values
+                x = torch.cat([x.gather(1, best[..., None].expand(-1, -1, D)), x[:, searched:]], dim=1)
+            N = x.shape[1]
+            Q = 4 if layer == len(network.blocks) - 1 else N
+            self.macs += N * 2 * D**2 + Q * 10 * D**2 + 2 * Q * (N + M) * D
+            x, _, _ = block(x, (rows[:, 2 * layer], rows[:, 2 * layer + 1]))
+        return network.head(F.layer_norm(x[:, -4:], (D,), network.norm.weight, network.norm.bias, 1e-6)).numpy()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: its name, settings of the tracker, and what makes its engine, if it is another one."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    engine: Callable[[TorchEngine], Counted] | None = None
+
+
+def close(least: float, **settings: Any) -> dict[str, Any]:
+    """Settings that look at less than the whole window."""
+    return {"least_window": least, "sure_score": 0.4, **settings}
+
+
+ROWS = [
+    Row("everything"),
+    *(Row(f"at least {least:.0%} of the window's side", close(least)) for least in (0.85, 0.7, 0.55, 0.42)),
+    Row("at least 42 %, sure from 0.6", close(0.42, sure_score=0.6)),
+    Row("at least 42 %, sure from 0.2", close(0.42, sure_score=0.2)),
+    *(Row(f"{n} template{'s' * (n > 1)}", {"templates": n}) for n in (1, 2, 3)),
+    Row("templates only from a score of 0.7", {"template_score": 0.7}),
+    Row("a template every 40 frames", {"interval": 40}),
+    Row("75 % of template tokens", {"retention": 0.75}),
+    Row("at least 42 %, 3 templates", close(0.42, templates=3)),
+    Row("at least 42 %, a template every 40 frames", close(0.42, interval=40)),
+    Row("left after 5 layers if sure from 0.8", engine=partial(Leaving, exit=5, sure=0.8)),
+    Row("left after 4 layers if sure from 0.8", engine=partial(Leaving, exit=4, sure=0.8)),
+    *(
+        Row(f"{keep} search tokens after {layers} layers", engine=partial(Dropping, layers=layers, keep=keep))
+        for layers, keep in ((2, 64), (2, 49), (3, 49), (3, 25))
+    ),
+    *(
+        Row(f"at least 42 %, {keep} search tokens after 3 layers", close(0.42), partial(Dropping, layers=3, keep=keep))
+        for keep in (36, 25)
+    ),
+]
+
+
+def main(
+    val: Path,
+    model: str = "pico",
+    frames: Annotated[int, typer.Option(help="of each sequence")] = 10**6,
+    only: Annotated[str, typer.Option(help="rows whose names match this pattern, and the first")] = "",
+    output: Annotated[Path | None, typer.Option("--json")] = None,
+    plot: Annotated[Path | None, typer.Option(help="accuracy against milliseconds")] = None,
+) -> None:
+    """Track with every row's saving and print the table."""
+    torch.set_num_threads(1)
+    package = open_package(model)
+    fast, slow = open_engine(package, "onnxruntime", 1), TorchEngine.load(package, 1)
+    sequences = packed_sequences(val)
+    rows = [row for row in ROWS if row is ROWS[0] or re.search(only, row.name)]
+    total = len(rows) * sum(min(frames, len(sequence.boxes)) for sequence in sequences)
+    results: list[dict[str, Any]] = []
+    with Progress() as progress:
+        task = progress.add_task("tracking", total=total)
+        for row in rows:
+            engine = row.engine(slow) if row.engine else Counted(fast)
+            tracker = Tracker(engine, TrackerSettings(**{**package.settings, **row.settings}))
+            ious, times = [], []
+            for sequence in sequences:
+                boxes = []
+                for index, frame in zip(range(min(frames, len(sequence.boxes))), sequence.frames(), strict=False):
+                    clock = time.perf_counter()
+                    track = tracker.update(frame) if index else tracker.init(frame, sequence.boxes[0])
+                    times.append(1e3 * (time.perf_counter() - clock))
+                    boxes.append(track.box)
+                    progress.advance(task)
+                ious.append(overlaps(boxes, sequence.boxes[: len(boxes)]))
+            scores = score_sequences(ious)
+            results.append(
+                {
+                    "name": row.name,
+                    "each": [float(values.mean()) for values in ious if len(values)],
+                    "ao": str(scores.ao),
+                    "mean": scores.ao.mean,
+                    "sr75": scores.sr75.mean,
+                    "ms": None if row.engine else float(np.mean(times)),
+                    "gmacs": engine.macs / len(times) / 1e9,
+                }
+            )
+    table = new_table(f"{model}, {len(sequences)} sequences", "AO", "SR75", "AO less that of everything", "GMAC", "ms")
+    for result in results:
+        difference = str(paired(result["each"], results[0]["each"])) if result is not results[0] else ""
+        ms = "" if result["ms"] is None else f"{result['ms']:.1f}"
+        cells = (result["ao"], f"{result['sr75']:.3f}", difference, f"{result['gmacs']:.2f}", ms)
+        table.add_row(result["name"], *cells)
+    print_paragraphs(table)
+    if output:
+        output.write_text(json.dumps(results, indent=1))
+    if plot:
+        draw(results, plot)
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy against milliseconds, a point a row."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for result in results:
+        if result["ms"] is not None:
+            axes.plot(result["ms"], result["mean"], "o")
+            place = (result["ms"], result["mean"])
+            axes.annotate(result["name"], place, fontsize=7, xytext=(4, 3), textcoords="offset points")
+    axes.set_xlabel("ms a frame, one thread")
+    axes.set_ylabel("AO")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    typer.run(main)

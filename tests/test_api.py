@@ -262,7 +262,7 @@ def test_update_before_init(tracker, demo_clip):
     [
         ({"model": "huge"}, " or ".join(fartrack.shipped())),
         ({"model": None}, "'None'"),
-        ({"engine": "tensorrt"}, "'tensorrt'; those are auto, onnxruntime, openvino, torch"),
+        ({"engine": "tensorrt"}, "'tensorrt'; those are auto, onnxruntime, onnxruntime-int8, openvino, torch"),
         ({"engine": None}, "None"),
         ({"color": "hsv"}, "'hsv'"),
         ({"threads": 0}, "threads is 0"),

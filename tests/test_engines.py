@@ -20,6 +20,7 @@ from fartrack.evaluate.sequences import read_boxes
 from fartrack.geometry import iou
 from fartrack.tracker import GRID
 from fartrack.video import frames_from_source
+from fartrack.vocabulary import decode
 
 SEQUENCES = Path(__file__).parents[2] / "shared" / "data" / "video" / "val"
 SEQUENCE = "otb-Biker"
@@ -158,6 +159,20 @@ def test_looking_closely_finds_what_looking_at_all_does(engine, demo_clip):
         sides.append(len(tracker.look(tracker.state, frame).crop))
         ious.append(iou(tracker.update(frame).box, box))
     assert np.mean(ious) > 0.7 and np.mean(sides) < 170
+
+
+def test_int8_finds_nearly_the_same(engine, loop, demo_clip):
+    # Along the same states: errors of a frame are not fed back. 0.02 of the window's side were the most in 8 bits.
+    frames, _ = demo_clip
+    states, _ = loop(REFERENCE, (*demo_clip, "demo"), 1.0)
+    int8 = Tracker(fartrack.load(engine="onnxruntime-int8", threads=1).engine)
+    differences = []
+    for state, frame in zip(states[:-1], frames[1:], strict=True):
+        look = int8.look(state, frame)
+        shown = (look.crop[None], look.tokens[None], state.memory.rows[None])
+        corners = [decode(one.search(*shown)[0])[0] for one in (engine(REFERENCE), int8.engine)]
+        differences.append(np.abs(corners[0] - corners[1]).max())
+    assert 0 < np.median(differences) < 0.005 and max(differences) < 0.03
 
 
 def test_a_graph_serves_any_number_of_templates_and_crops(engine, demo_clip):

@@ -175,13 +175,14 @@ def test_graphs_share_one_copy_of_the_weights(exported, graph):
 
 def test_the_package_is_these_files(exported):
     _, folder, _ = exported
-    assert {path.name for path in folder.iterdir()} == {"model.json", WEIGHTS, *(f"{graph}.onnx" for graph in GRAPHS)}
+    graphs = {f"{graph}.onnx" for graph in (*GRAPHS, "search_int8")}
+    assert {path.name for path in folder.iterdir()} == {"model.json", WEIGHTS, *graphs}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing is left beside it
     record = json.loads((folder / "model.json").read_text())
     assert record["name"] == "a test"
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", [*GRAPHS, "search_int8"])
 def test_nothing_tells_of_the_exporting_machine(exported, graph):
     content = (exported[1] / f"{graph}.onnx").read_bytes()
     for trace in (b"site-packages", str(Path.home()).encode(), b"/usr/", b".py", str(exported[1]).encode()):

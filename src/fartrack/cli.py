@@ -41,7 +41,9 @@ app.add_typer(train_app, name="train")
 console = Console(stderr=True, highlight=False)
 
 Model = Annotated[str, typer.Option(help="a shipped model's name, or the folder of an exported one")]
-Engine = Annotated[str, typer.Option(help="onnxruntime, openvino or torch; auto: the faster of the first two")]
+Engine = Annotated[
+    str, typer.Option(help="onnxruntime, onnxruntime-int8, openvino or torch; auto: the faster here of two of them")
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="threads of one network call; the runtime's choice if left out")
 ]

@@ -20,8 +20,13 @@ class OnnxRuntimeEngine:
 
     background = True
 
-    def __init__(self, package: Package, threads: int | None = None) -> None:
+    def __init__(self, package: Package, threads: int | None = None, search: str = "search") -> None:
         """Load the graphs that every tracker needs; ``search_scored`` is loaded when it is first used.
+
+        Args:
+            package: the model.
+            threads: of one network call; None leaves it to the runtime.
+            search: the graph that searches, ``search`` or ``search_int8``.
 
         Raises:
             FartrackError: a graph is missing or cannot be read.
@@ -30,7 +35,7 @@ class OnnxRuntimeEngine:
         self._package = package
         self._threads = threads
         self._template = self._session("template")
-        self._search = self._session("search")
+        self._search = self._session(search)
 
     def _session(self, graph: str) -> ort.InferenceSession:
         path = graph_path(self._package, graph)

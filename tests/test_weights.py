@@ -5,6 +5,7 @@ import json
 import pytest
 
 import fartrack
+from fartrack.engines import resolve
 from fartrack.errors import FartrackError
 from fartrack.weights import SHIPPED, open_package, shipped
 
@@ -16,6 +17,8 @@ def test_a_named_setting_is_another_model_with_settings_of_its_own():
     assert fast.settings == {**base.settings, **json.loads((SHIPPED / "pico-fast/model.json").read_text())["settings"]}
     assert fast.settings["least_window"] < 1
     assert fartrack.load("pico-fast", engine="onnxruntime").settings.least_window == fast.settings["least_window"]
+    assert (resolve(base, "torch"), resolve(fast, "torch"), resolve(fast, "auto")) == ("torch", "torch", fast.engine)
+    assert fast.engine == "onnxruntime-int8"
 
 
 @pytest.mark.parametrize("of", ["giant", 3, None, ["pico"]])

@@ -30,8 +30,8 @@ def load(
     Args:
         model: a shipped model's name, or the folder of an exported one.
         engine: ``onnxruntime``, ``openvino`` (extra) or ``torch`` (extra ``train``), which find the same boxes;
-            ``auto``, the faster of the first two here, measured the first time and remembered; or
-            ``onnxruntime-int8``, faster, with boxes that differ a little.
+            ``onnxruntime-int8``, faster, with boxes that differ a little; or ``auto``, the one that the model is meant
+            for, or the faster of the first two here, measured the first time and remembered.
         threads: of one network call; None leaves it to the runtime.
         settings: how templates are taken and kept; None is what the model was trained for.
         color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.

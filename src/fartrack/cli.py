@@ -42,7 +42,8 @@ console = Console(stderr=True, highlight=False)
 
 Model = Annotated[str, typer.Option(help="a shipped model's name, or the folder of an exported one")]
 Engine = Annotated[
-    str, typer.Option(help="onnxruntime, onnxruntime-int8, openvino or torch; auto: the faster here of two of them")
+    str,
+    typer.Option(help="onnxruntime, onnxruntime-int8, openvino or torch; auto: the model's or the fastest here"),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="threads of one network call; the runtime's choice if left out")
@@ -147,7 +148,7 @@ def evaluate_trackers(
     pack: Annotated[Path | None, typer.Option(help="archive for the server of GOT-10k or TrackingNet")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="sequences at once; above 1, speed is measured under load")] = 1,
     peers: Annotated[Path | None, typer.Option(help="folder of NanoTrack's and VitTrack's ONNX files")] = None,
-    engine: Engine = "onnxruntime",
+    engine: Engine = "auto",
     threads: Annotated[int, typer.Option(min=1, help="threads of one tracker")] = 1,
     templates: Annotated[int | None, typer.Option(help="the most templates that a model uses at once")] = None,
     interval: Annotated[int | None, typer.Option(help="frames between two templates")] = None,
@@ -196,7 +197,7 @@ def bench(
     frames: Annotated[int, typer.Option(min=1, help="of one turn")] = 30,
     warm_up: Annotated[int, typer.Option(min=0, help="frames of each before the first round")] = 100,
     peers: Annotated[Path | None, typer.Option(help="folder of NanoTrack's and VitTrack's ONNX files")] = None,
-    engine: Engine = "onnxruntime",
+    engine: Engine = "auto",
     json: Annotated[Path | None, typer.Option(help="the times of all frames, and what they come to")] = None,
     plot: Annotated[Path | None, typer.Option(help="picture (.png) of the times")] = None,
 ) -> None:

@@ -60,7 +60,7 @@ def test_trackers_that_cannot_be_named(text, told):
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        (TrackerSpec("nothing"), "no tracker 'nothing'; use pico, nanotrack-v2"),
+        (TrackerSpec("nothing"), "no tracker 'nothing'; use pico, pico-fast, nanotrack-v2"),
         (TrackerSpec("vittrack"), "vittrack needs its ONNX files object_tracking_vittrack_2023sep.onnx; name"),
         (TrackerSpec("nanotrack-v3", peers=Path("nowhere")), "needs nowhere/nanotrackv3_backbone.onnx"),
         (TrackerSpec("no_such_module:Class"), "No module named 'no_such_module'"),

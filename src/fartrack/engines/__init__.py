@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,8 @@ def open_engine(package: Package, name: EngineName = "onnxruntime", threads: int
 
     Args:
         package: the model.
-        name: ``onnxruntime``, ``openvino`` or ``torch``, which find the same boxes; ``auto``, the faster here of the
-            first two that are installed; or ``onnxruntime-int8``, faster, with boxes that differ a little.
+        name: ``onnxruntime``, ``openvino`` or ``torch``, which find the same boxes; ``onnxruntime-int8``, faster, with
+            boxes that differ a little; or ``auto``, see :func:`resolve`.
         threads: of one network call; None leaves it to the runtime.
 
     Raises:
@@ -58,10 +58,7 @@ def open_engine(package: Package, name: EngineName = "onnxruntime", threads: int
     if threads is not None and threads < 1:
         raise FartrackError(f"threads is {threads}; it must be 1 or more, or None.")
     check_weights(package)
-    if name == "auto":
-        from fartrack.engines.choice import fastest_engine
-
-        name = fastest_engine(package, threads)
+    name = resolve(package, name, threads)
     engine: Engine
     try:
         match name:
@@ -86,6 +83,17 @@ def open_engine(package: Package, name: EngineName = "onnxruntime", threads: int
         ) from None
     _try_out(engine, package)
     return engine
+
+
+def resolve(package: Package, name: EngineName, threads: int | None = None) -> EngineName:
+    """The engine that ``auto`` means for a model: the one it is meant for, or the fastest here; any other is itself."""
+    if name != "auto":
+        return name
+    if package.engine != "auto":
+        return cast(EngineName, package.engine)
+    from fartrack.engines.choice import fastest_engine
+
+    return fastest_engine(package, threads)
 
 
 def _try_out(engine: Engine, package: Package) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fartrack import __version__
 from fartrack.api import load
-from fartrack.engines import EngineName
+from fartrack.engines import EngineName, resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.config import IMAGENET_MEAN, IMAGENET_STD, from_dict
@@ -84,7 +84,7 @@ class TrackerSpec:
     """
 
     spec: str
-    engine: EngineName = "onnxruntime"
+    engine: EngineName = "auto"
     threads: int | None = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     peers: Path | None = None
@@ -126,8 +126,9 @@ class TrackerSpec:
             files = sorted(
                 path for path in package.folder.iterdir() if path.suffix in (".json", ".onnx", ".safetensors")
             )
-            identity = {"model": digest(files), "engine": self.engine, "settings": asdict(settings)}
-            return identity, lambda: load(spec, engine=self.engine, threads=self.threads, settings=settings)
+            engine = resolve(package, self.engine, self.threads)
+            identity = {"model": digest(files), "engine": engine, "settings": asdict(settings)}
+            return identity, lambda: load(spec, engine=engine, threads=self.threads, settings=settings)
         if ":" in spec:
             made = find_class(spec)
             source = getattr(sys.modules[spec.partition(":")[0]], "__file__", None)

@@ -2,7 +2,7 @@
 
 A package is a folder: ``model.json`` (what it is), ``weights.safetensors`` (the only copy of the weights, half
 precision) and ONNX graphs whose initialisers point into that file. Or it is a named setting of another that ships: then
-its ``model.json`` says ``of`` which, and with what tracker settings, and there is nothing else.
+its ``model.json`` says ``of`` which, and with what tracker settings and engine, and there is nothing else.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ SHIPPED = Path(__file__).parent
 @dataclass(frozen=True)
 class Package:
     """A model on disk: its folder, the shape of its network, and the tracker settings it is meant for (those that
-    differ from the defaults)."""
+    differ from the defaults), and the engine it is meant for, if not whichever is fastest."""
 
     folder: Path
     config: ModelConfig
     settings: Mapping[str, Any] = field(default_factory=dict)
+    engine: str = "auto"
 
 
 def shipped() -> list[str]:
@@ -55,7 +56,8 @@ def open_package(model: str | Path) -> Package:
         settings = dict(record.get("settings", {}))
         if record.get("of") in shipped():
             base = open_package(record["of"])
-            return Package(base.folder, base.config, {**base.settings, **settings})
+            engine = str(record.get("engine", base.engine))
+            return Package(base.folder, base.config, {**base.settings, **settings}, engine)
         config = dict(record["config"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise FartrackError(

@@ -596,7 +596,9 @@ def test_unknown_models(place, refused, name, words):
 
 
 def test_unknown_engine(place, refused):
-    assert "onnxruntime, openvino, torch" in refused("track", "clip.mp4", "--box", BOX, "--engine", "tensorrt")
+    assert "onnxruntime, onnxruntime-int8, openvino, torch" in refused(
+        "track", "clip.mp4", "--box", BOX, "--engine", "tensorrt"
+    )
 
 
 @pytest.mark.parametrize(

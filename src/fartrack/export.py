@@ -148,7 +148,8 @@ def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = No
             model = _to_onnx(graph)
             _share_weights(model, network, part / WEIGHTS)
             onnx.save(model, part / f"{name}.onnx")
-        _quantise(part, "search")
+            if name == "search":
+                _quantise(part, name)
         record = {"format": FORMAT, "config": asdict(network.config), **(about or {})}
         (part / "model.json").write_text(json.dumps(record, indent=1) + "\n")
         for path in folder.glob("*") if folder.exists() else ():

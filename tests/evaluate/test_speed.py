@@ -146,7 +146,8 @@ def test_a_tracker_that_fails_is_named(fakes, tmp_path, tracker, told):
 
 def test_our_own_tracker_in_stages(demo_clip):
     frames, boxes = demo_clip
-    plain, tracker = fartrack.load("pico", threads=1), fartrack.load("pico", threads=1)
+    whole = fartrack.TrackerSettings()  # looks at all of the window
+    plain, tracker = (fartrack.load("pico", threads=1, settings=whole) for _ in range(2))
     for each in (plain, tracker):
         each.init(frames[0], boxes[0])
     engine = tracker.engine

@@ -12,7 +12,7 @@ from fartrack.errors import FartrackError
 from fartrack.geometry import Image
 from fartrack.model.config import ModelConfig
 from fartrack.vocabulary import BINS
-from fartrack.weights import Package, check_weights
+from fartrack.weights import Package, check_weights, misfit
 
 Floats = NDArray[np.float32]
 EngineName = Literal["auto", "onnxruntime", "onnxruntime-int8", "openvino", "torch"]
@@ -109,14 +109,6 @@ def _try_out(engine: Engine, package: Package) -> None:
         sound = False
     if not sound:
         raise misfit(package)
-
-
-def misfit(package: Package) -> FartrackError:
-    """The error of a package whose parts are readable but make no network together."""
-    return FartrackError(
-        f"The model {package.folder} is damaged, for its model.json, graphs and weights do not fit together; "
-        "export it anew or reinstall fartrack."
-    )
 
 
 def graph_path(package: Package, graph: str) -> Path:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fartrack.engines import Floats, misfit
+from fartrack.engines import Floats
 from fartrack.geometry import Image
 from fartrack.model.encoder import FARTrack
 from fartrack.model.start import load_weights
-from fartrack.weights import WEIGHTS, Package
+from fartrack.weights import WEIGHTS, Package, misfit
 
 
 class TorchEngine:

@@ -74,10 +74,11 @@ def open_package(model: str | Path) -> Package:
 
 
 def check_weights(package: Package) -> None:
-    """Check that the weights of a package are all there: its file is as long as the header in it declares.
+    """Check that the weights of a package are all there: its file is as long as the header in it declares. And that they
+    are for crops of the package's sizes, for its graphs take smaller ones too.
 
     Raises:
-        FartrackError: they are missing, cut off or no safetensors file.
+        FartrackError: they are missing, cut off, no safetensors file, or of other crops.
     """
     path = package.folder / WEIGHTS
     try:
@@ -87,7 +88,18 @@ def check_weights(package: Package) -> None:
             header = json.loads(file.read(min(length, size)))
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         whole = size == 8 + length + max(ends)
+        tokens = [header[name]["shape"][0] for name in ("pos_x", "pos_z")]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise FartrackError(f"{path} is missing, damaged or cut off; export the model anew or reinstall fartrack.")
+    if tokens != [package.config.search_tokens, package.config.template_tokens]:
+        raise misfit(package)
+
+
+def misfit(package: Package) -> FartrackError:
+    """The error of a package whose parts are readable but make no network together."""
+    return FartrackError(
+        f"The model {package.folder} is damaged, for its model.json, graphs and weights do not fit together; "
+        "export it anew or reinstall fartrack."
+    )

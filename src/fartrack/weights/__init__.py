@@ -74,8 +74,8 @@ def open_package(model: str | Path) -> Package:
 
 
 def check_weights(package: Package) -> None:
-    """Check that the weights of a package are all there: its file is as long as the header in it declares. And that they
-    are for crops of the package's sizes, for its graphs take smaller ones too.
+    """Check that the weights of a package are all there, as long as the header of their file declares, and that they
+    are for crops of the package's sizes, since its graphs take smaller ones too.
 
     Raises:
         FartrackError: they are missing, cut off, no safetensors file, or of other crops.

@@ -288,10 +288,10 @@ class Tracker:
             template = memory.history[place]
             identity = min(slot, self.engine.config.identities - 1)
             if template.identity != identity:
-                rows = self._memorise(template.crop, identity)
+                anew = replace(template, identity=identity, encoded=self._encode(template.crop, identity))
                 if template.keep is not None and self.settings.sparsification == "sequence":
-                    rows = rows[..., template.keep, :]
-                memory = memory.replace(place, replace(template, identity=identity, encoded=rows))
+                    anew = replace(anew, encoded=anew.rows[..., template.keep, :])
+                memory = memory.replace(place, anew)
         return memory
 
     def _scores(self, memory: TemplateMemory) -> bool:
@@ -324,12 +324,13 @@ class Tracker:
         crop = self._cut(frame, window, config.template_size)
         x0, y0, x1, y1 = np.clip(window.to_crop(np.array(clip_box(box, *frame.shape[1::-1]))), 0, 1).tolist()
         share = (x1 - x0) * (y1 - y0)
-        encoded: Rows | Future[Rows]
+        return Template(number, crop, identity, self._encode(crop, identity), share)
+
+    def _encode(self, crop: Image, identity: int) -> Rows | Future[Rows]:
+        """A template's rows, or the work that makes them in the one thread that encodes."""
         if self._background:
-            encoded = self._background.submit(self._memorise, crop, identity)
-        else:
-            encoded = self._memorise(crop, identity)
-        return Template(number, crop, identity, encoded, share)
+            return self._background.submit(self._memorise, crop, identity)
+        return self._memorise(crop, identity)
 
     def _memorise(self, crop: Image, identity: int) -> Rows:
         rows = self.engine.memorise(crop[None], np.array([identity], np.int64))

@@ -21,6 +21,12 @@ def test_a_named_setting_is_another_model_with_settings_of_its_own():
     assert fast.engine == "onnxruntime-int8"
 
 
+def test_a_setting_of_a_newer_format_is_refused(tmp_path):
+    (tmp_path / "model.json").write_text(json.dumps({"format": 99, "of": "pico"}))
+    with pytest.raises(FartrackError, match="of format 99, newer than this version reads; upgrade fartrack"):
+        open_package(tmp_path)
+
+
 @pytest.mark.parametrize("of", ["giant", 3, None, ["pico"]])
 def test_a_setting_of_a_model_that_does_not_ship_is_none(tmp_path, of):
     (tmp_path / "model.json").write_text(json.dumps({"format": 1, "of": of, "settings": {}}))

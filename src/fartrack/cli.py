@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fartrack import __version__
 from fartrack.api import DEFAULT_MODEL, load, track_frames
-from fartrack.engines import EngineName
+from fartrack.engines import EngineName, resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.tracker import Track
@@ -112,7 +112,8 @@ def demo(
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
     from fartrack.demo import CLIP_FPS, CLIP_LENGTH, render_clip
 
-    tracker = load(model, engine=cast(EngineName, engine), threads=threads)
+    engine = resolve(open_package(model), cast(EngineName, engine), threads)
+    tracker = load(model, engine=engine, threads=threads)
     ious: list[float] = []
     busy = 0.0
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
@@ -124,8 +125,7 @@ def demo(
                 ious.append(float(iou(found.box, truth)))
             sink.write(Frame(index, index / CLIP_FPS, image), found)
             meter.count()
-    ran = type(tracker.engine).__name__
-    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({model}, {ran})")
+    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({model}, {engine})")
     print(f"saved {output}")
 
 

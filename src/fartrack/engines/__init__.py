@@ -17,6 +17,9 @@ from fartrack.weights import Package, check_weights, misfit
 Floats = NDArray[np.float32]
 EngineName = Literal["auto", "onnxruntime", "onnxruntime-int8", "openvino", "torch"]
 
+INT8 = "-int8"
+"""Behind the name of an engine that searches in 8 bits."""
+
 
 class Engine(Protocol):
     """What the tracker needs of a network.
@@ -65,7 +68,7 @@ def open_engine(package: Package, name: EngineName = "onnxruntime", threads: int
             case "onnxruntime" | "onnxruntime-int8":
                 from fartrack.engines.onnxruntime import OnnxRuntimeEngine
 
-                engine = OnnxRuntimeEngine(package, threads, "search_int8" if name.endswith("int8") else "search")
+                engine = OnnxRuntimeEngine(package, threads, "search_int8" if name.endswith(INT8) else "search")
             case "openvino":
                 from fartrack.engines.openvino import OpenVinoEngine
 

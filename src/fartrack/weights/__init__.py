@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,8 @@ def open_package(model: str | Path) -> Package:
         record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         version = int(record["format"])
         settings = dict(record.get("settings", {}))
-        if record.get("of") in shipped():
-            base = open_package(record["of"])
-            engine = str(record.get("engine", base.engine))
-            return Package(base.folder, base.config, {**base.settings, **settings}, engine)
-        config = dict(record["config"])
+        base = open_package(record["of"]) if record.get("of") in shipped() else None
+        config = {} if base else dict(record["config"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise FartrackError(
             f"{folder} is no FARTrack model; give the folder of an exported one, or one of {', '.join(shipped())}."
@@ -67,6 +64,9 @@ def open_package(model: str | Path) -> Package:
         raise FartrackError(
             f"The model {folder} is of format {version}, newer than this version reads; upgrade fartrack."
         )
+    if base:
+        engine = str(record.get("engine", base.engine))
+        return replace(base, settings={**base.settings, **settings}, engine=engine)
     try:
         return Package(folder, from_dict(ModelConfig, config), settings)
     except FartrackError as error:

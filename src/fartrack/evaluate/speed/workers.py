@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import cv2
 
+from fartrack.engines import INT8
 from fartrack.errors import FartrackError
 from fartrack.evaluate.peers import TrackerSpec, as_track
 from fartrack.evaluate.speed.footage import Film
@@ -188,9 +189,10 @@ class Subject:
             FartrackError: it cannot be opened, or what its first update returns is no box.
         """
         self.pinned = PINS and len(os.sched_getaffinity(0)) == spec.threads
-        if "model" in spec.identity():  # which also loads the module of a class
+        identity = spec.identity()  # which also loads the module of a class
+        if "engine" in identity:
             with suppress(ImportError):  # open() has the sentence for it
-                importlib.import_module(f"fartrack.engines.{spec.engine}")
+                importlib.import_module(f"fartrack.engines.{identity['engine'].removesuffix(INT8)}")
         self._film, self._number = film, 0
         first = film.frame(0)
         clocks = [time.perf_counter()]

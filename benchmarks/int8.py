@@ -29,7 +29,9 @@ from fartrack.engines import Floats, graph_path
 from fartrack.engines.onnxruntime import OnnxRuntimeEngine
 from fartrack.evaluate.metrics import overlaps, paired, score_sequences
 from fartrack.evaluate.sequences import packed_sequences
+from fartrack.evaluate.speed import Spread
 from fartrack.evaluate.tables import describe, new_table, print_paragraphs
+from fartrack.export import fold
 from fartrack.geometry import Box, FloatArray, Image
 from fartrack.model.config import from_dict
 from fartrack.tracker import Tracker, TrackerSettings
@@ -80,10 +82,7 @@ def calibration(clips: Path, engine: Variant, settings: TrackerSettings) -> list
 def quantised(package: Package, feeds: list[Feed], folder: Path) -> dict[str, Path]:
     """Write the variants of the search graph into a folder; by name, fp32 as it is in the package first."""
     fp32, folded = graph_path(package, "search"), folder / "folded.onnx"
-    options = ort.SessionOptions()  # weights of half precision behind casts become fp32 initialisers
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath, options.log_severity_level = str(folded), 3
-    ort.InferenceSession(str(fp32), options, providers=["CPUExecutionProvider"])
+    fold(fp32, folded)
     graph = onnx.load(folded).graph
     constants = {initializer.name for initializer in graph.initializer}
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
@@ -161,12 +160,6 @@ def difference(first: list[FloatArray], second: list[FloatArray], level: float |
     return describe(paired(one, other))
 
 
-def quartiles(values: FloatArray, digits: int) -> str:
-    """The median and the interquartile range."""
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
 def main(
     val: Path,
     clips: Annotated[Path, typer.Option("--calibration", help="folder of sequences to calibrate on")],
@@ -195,7 +188,7 @@ def main(
     speed = new_table("", "MB", *(column for name in times for column in (f"{name}, ms", "of fp32")))
     accuracy = new_table("", "AO", "SR50", "SR75", "AO less that of fp32", "SR75 less that of fp32")
     for name in engines:
-        ratios = ((quartiles(t[name], 1), quartiles(t[name] / t["fp32"], 2)) for t in times.values())
+        ratios = ((Spread.of(t[name]).text(1), Spread.of(t[name] / t["fp32"]).text()) for t in times.values())
         speed.add_row(name, sizes[name], *(cell for pair in ratios for cell in pair))
         scores = score_sequences(ious[name])
         differences = [difference(ious[name], ious["fp32"], level) for level in (None, 0.75) if name != "fp32"]

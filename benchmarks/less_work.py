@@ -10,22 +10,20 @@ templates included. What needs another network runs in PyTorch, where its time s
 
 import json
 import re
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 from rich.progress import Progress
 
 from fartrack.engines import Engine, open_engine
 from fartrack.engines.torch import TorchEngine
-from fartrack.evaluate.metrics import overlaps, paired, score_sequences
+from fartrack.evaluate.metrics import paired, score_sequences
+from fartrack.evaluate.runner import run_sequence
 from fartrack.evaluate.sequences import packed_sequences
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.model.config import ModelConfig
@@ -47,12 +45,16 @@ class Counted:
         return self.engine.memorise(crops, identities)
 
     def search(self, crops: Any, trajectory: Any, memory: Any) -> Any:
-        self.macs += len(crops) * search_macs(self.config, memory.shape[-2], crops.shape[1] // self.config.patch)
+        self.count(self.config, crops, memory)
         return self.engine.search(crops, trajectory, memory)
 
     def search_scored(self, crops: Any, trajectory: Any, memory: Any) -> Any:
-        self.macs += len(crops) * search_macs(self.config, memory.shape[-2], crops.shape[1] // self.config.patch)
+        self.count(self.config, crops, memory)
         return self.engine.search_scored(crops, trajectory, memory)
+
+    def count(self, config: ModelConfig, crops: Any, memory: Any) -> None:
+        """Add a search pass of a network of this shape."""
+        self.macs += len(crops) * search_macs(config, memory.shape[-2], crops.shape[1] // config.patch)
 
 
 class Leaving(Counted):
@@ -64,16 +66,12 @@ class Leaving(Counted):
 
     @torch.inference_mode()
     def search(self, crops: Any, trajectory: Any, memory: Any) -> Any:
-        side = crops.shape[1] // self.config.patch
         inputs = [torch.from_numpy(array) for array in (crops, trajectory, memory)]
         early = self.network(*inputs, depth=self.exit, tracking=True).logits_B4V.numpy()
-        whole = search_macs(self.config, memory.shape[-2], side)
-        if decode(early)[1].min() >= self.sure:
-            layers = ModelConfig(**{**vars(self.config), "depth": self.exit})
-            self.macs += search_macs(layers, memory.shape[-2], side)
-            return early
-        self.macs += whole
-        return self.network(*inputs, tracking=True).logits_B4V.numpy()
+        if decode(early)[1].min() < self.sure:
+            return super().search(crops, trajectory, memory)
+        self.count(replace(self.config, depth=self.exit), crops, memory)
+        return early
 
 
 class Dropping(Counted):
@@ -108,7 +106,7 @@ class Dropping(Counted):
             Q = 4 if layer == len(network.blocks) - 1 else N
             self.macs += N * 2 * D**2 + Q * 10 * D**2 + 2 * Q * (N + M) * D
             x, _, _ = block(x, (rows[:, 2 * layer], rows[:, 2 * layer + 1]))
-        return network.head(F.layer_norm(x[:, -4:], (D,), network.norm.weight, network.norm.bias, 1e-6)).numpy()
+        return network.head(network.norm(x[:, -4:])).numpy()
 
 
 @dataclass(frozen=True)
@@ -161,25 +159,20 @@ def main(
     torch.set_num_threads(1)
     package = open_package(model)
     fast, slow = open_engine(package, "onnxruntime", 1), TorchEngine.load(package, 1)
-    sequences = packed_sequences(val)
+    sequences = [replace(sequence, boxes=sequence.boxes[:frames]) for sequence in packed_sequences(val)]
     rows = [row for row in ROWS if row is ROWS[0] or re.search(only, row.name)]
-    total = len(rows) * sum(min(frames, len(sequence.boxes)) for sequence in sequences)
+    tracked = sum(sequence.length for sequence in sequences)
     results: list[dict[str, Any]] = []
     with Progress() as progress:
-        task = progress.add_task("tracking", total=total)
+        task = progress.add_task("tracking", total=len(rows) * tracked)
         for row in rows:
             engine = row.engine(slow) if row.engine else Counted(fast)
-            tracker = Tracker(engine, TrackerSettings(**{**package.settings, **row.settings}))
-            ious, times = [], []
+            tracker = Tracker(engine, TrackerSettings(**{**package.settings, "least_window": 1.0, **row.settings}))
+            ious, seconds = [], 0.0
             for sequence in sequences:
-                boxes = []
-                for index, frame in zip(range(min(frames, len(sequence.boxes))), sequence.frames(), strict=False):
-                    clock = time.perf_counter()
-                    track = tracker.update(frame) if index else tracker.init(frame, sequence.boxes[0])
-                    times.append(1e3 * (time.perf_counter() - clock))
-                    boxes.append(track.box)
-                    progress.advance(task)
-                ious.append(overlaps(boxes, sequence.boxes[: len(boxes)]))
+                result = run_sequence(tracker, sequence, partial(progress.advance, task))
+                ious.append(result.ious(sequence))
+                seconds += result.seconds.sum()
             scores = score_sequences(ious)
             results.append(
                 {
@@ -188,8 +181,8 @@ def main(
                     "ao": str(scores.ao),
                     "mean": scores.ao.mean,
                     "sr75": scores.sr75.mean,
-                    "ms": None if row.engine else float(np.mean(times)),
-                    "gmacs": engine.macs / len(times) / 1e9,
+                    "ms": None if row.engine else 1000 * seconds / tracked,
+                    "gmacs": engine.macs / tracked / 1e9,
                 }
             )
     table = new_table(f"{model}, {len(sequences)} sequences", "AO", "SR75", "AO less that of everything", "GMAC", "ms")

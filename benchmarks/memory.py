@@ -22,18 +22,13 @@ from rich.table import Table
 
 from fartrack import load
 from fartrack.demo import render_clip
+from fartrack.evaluate.speed.workers import peak_mb
 from fartrack.geometry import Image
 
 MARKS = (200, 500, 1_000, 2_000, 5_000, 10_000)
 FULL = 500
 ALLOWED_MB = 5.0
 STATM = Path("/proc/self/statm")
-
-
-def peak_mb() -> float:
-    """The most memory that the process has held so far."""
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kilobytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def current_mb() -> float | None:

@@ -1,5 +1,8 @@
 """What tests of several rooms share."""
 
+import signal
+import sys
+
 import pytest
 
 from fartrack.model.config import ModelConfig
@@ -14,6 +17,35 @@ def cache_folder(tmp_path_factory):
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture
+def command_in(monkeypatch, capfd):
+    """A function that makes another: in a folder it runs ``fartrack COMMAND`` with the arguments it is called with, and
+    returns what it says. ``module`` is what the command loads from that folder."""
+    from fartrack.cli import main
+
+    handler, loaded = signal.getsignal(signal.SIGTERM), []
+    monkeypatch.setattr(sys, "path", [*sys.path])  # to which the command adds that folder
+
+    def make(folder, command, module):
+        monkeypatch.chdir(folder)
+        loaded.append(module)
+
+        def call(*arguments, code=0):
+            monkeypatch.setattr(sys, "argv", ["fartrack", command, *arguments])
+            with pytest.raises(SystemExit) as end:
+                main()
+            out, errors = capfd.readouterr()
+            assert (end.value.code or 0) == code, errors
+            return errors.strip() if code else out
+
+        return call
+
+    yield make
+    signal.signal(signal.SIGTERM, handler)
+    for module in loaded:
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture

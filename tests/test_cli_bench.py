@@ -1,13 +1,9 @@
 """`fartrack bench`: tables, raw figures, a picture; and one sentence for whatever is wrong."""
 
 import json
-import signal
 import statistics
-import sys
 
 import pytest
-
-from fartrack.cli import main
 
 CODE = """
 import time
@@ -24,24 +20,10 @@ class Still:
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capfd):
+def run(tmp_path, command_in):
     """A function that runs the command in a folder with a tracker; it returns what it says."""
     (tmp_path / "still.py").write_text(CODE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # to which the command adds that folder
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["fartrack", "bench", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, errors = capfd.readouterr()
-        assert (end.value.code or 0) == code, errors
-        return errors.strip() if code else out
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
-    sys.modules.pop("still", None)
+    return command_in(tmp_path, "bench", "still")
 
 
 def test_a_model_and_another_tracker(run, tmp_path):

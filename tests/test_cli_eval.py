@@ -1,15 +1,11 @@
 """`fartrack eval`: the tables, going on after a stop, and one sentence for whatever is wrong."""
 
 import re
-import signal
-import sys
 import zipfile
 
 import cv2
 import numpy as np
 import pytest
-
-from fartrack.cli import main
 
 FRAMES, SEQUENCES = 5, 6
 
@@ -47,23 +43,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def run(place, monkeypatch, capfd):
+def run(place, command_in):
     """A function that runs the command in that folder; it returns what it says."""
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # to which the command adds that folder
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments, code=0):
-        monkeypatch.setattr(sys, "argv", ["fartrack", "eval", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, errors = capfd.readouterr()
-        assert (end.value.code or 0) == code, errors
-        return errors.strip() if code else out
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
-    sys.modules.pop("mine", None)
+    return command_in(place, "eval", "mine")
 
 
 def rows(text, head):

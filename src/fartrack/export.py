@@ -258,15 +258,19 @@ def _share_weights(model: onnx.ModelProto, network: FARTrack, weights: Path) -> 
         model.graph.node.insert(0, node)
 
 
+def fold(graph: Path, folded: Path) -> None:
+    """Write a graph of a package anew, its weights in it as constants of single precision."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath, options.log_severity_level = str(folded), 3
+    onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+
 def _quantise(folder: Path, graph: str) -> None:
     """Write ``GRAPH_int8.onnx`` beside a graph: products with weights in 8 bits, what flows between them in single
     precision. Weights have 7 bits, for processors without VNNI add two products of 8 bits into 16."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3
     folded, int8 = folder / "folded.onnx", folder / f"{graph}_int8.onnx"
-    options.optimized_model_filepath = str(folded)  # in which weights are constants of single precision
-    onnxruntime.InferenceSession(str(folder / f"{graph}.onnx"), options, providers=["CPUExecutionProvider"])
+    fold(folder / f"{graph}.onnx", folded)
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # its advice to infer shapes first does not matter here
     try:

@@ -124,6 +124,6 @@ class TemplateMemory:
         return replace(self, history=history)
 
 
-def join_rows(rows: Sequence[Rows]) -> Rows:
+def join_rows(rows: Sequence[Rows] | Rows) -> Rows:
     """Rows ``(…, M, C)`` of several templates, joined along M."""
-    return np.concatenate(rows, axis=-2)
+    return np.concatenate(list(rows), axis=-2)

@@ -210,8 +210,9 @@ class Tracker:
         if size != state.size:
             trajectory = trajectory * np.tile(np.array(size) / np.array(state.size), 2)
         window = Crop.around(trajectory[-1], config.search_factor)
-        tokens = encode(window.to_crop(trajectory[len(trajectory) - config.trajectory :])).reshape(-1)
-        side = self._side(window.to_crop(trajectory), state.score)
+        corners = window.to_crop(trajectory)
+        tokens = encode(corners[len(corners) - config.trajectory :]).reshape(-1)
+        side = self._side(corners, state.score)
         crop = self._cut(frame, window.centre(side * config.patch / config.search_size), side * config.patch)
         return Look(frame, size, trajectory, window, crop, tokens)
 

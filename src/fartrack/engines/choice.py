@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +13,8 @@ import numpy as np
 
 from fartrack.engines import EngineName, open_engine
 from fartrack.errors import FartrackError
+from fartrack.processor import cpuinfo, processor_name
+from fartrack.templates import join_rows
 from fartrack.weights import Package
 
 CANDIDATES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
@@ -32,8 +33,9 @@ def fastest_engine(package: Package, threads: int | None = None) -> EngineName:
     versions = installed()
     if len(versions) < 2:
         return CANDIDATES[0]
-    key = " ".join([platform.processor() or platform.machine(), processor(), str(versions), str(package.config)])
-    key = f"{key} threads={threads}"
+    # Virtual machines of one name may have different instructions.
+    machine = f"{processor_name()} {cpuinfo('flags')} {os.cpu_count()}"
+    key = f"{machine} {versions} {package.config} threads={threads}"
     remembered = recall()
     if remembered.get(key) in versions:
         return remembered[key]
@@ -53,16 +55,6 @@ def installed() -> dict[EngineName, str]:
     return found
 
 
-def processor() -> str:
-    """What the system calls the processor, as far as it tells; with the number of logical cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        told = sorted({line for line in lines if line.startswith(("model name", "flags"))})
-    except OSError:
-        told = []
-    return f"{told} {os.cpu_count()}"
-
-
 def measure(package: Package, names: dict[EngineName, str], threads: int | None) -> EngineName:
     """The engine with the least median time of a search against a full set of templates; those that do not work here
     are passed over."""
@@ -78,7 +70,7 @@ def measure(package: Package, names: dict[EngineName, str], threads: int | None)
             continue
     times: dict[EngineName, list[float]] = {name: [] for name in engines}
     rows = {
-        name: np.concatenate(list(engine.memorise(templates, np.zeros(len(templates), np.int64))), axis=-2)[None]
+        name: join_rows(engine.memorise(templates, np.zeros(len(templates), np.int64)))[None]
         for name, engine in engines.items()
     }
     for _ in range(ROUNDS):

@@ -69,14 +69,14 @@ def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
     """
     data = _gather(evaluations)
     figures = {**_curve_figures(data), "speed": _speed_figure(data), "attributes": _attribute_figure(data)}
-    pictures = {name: _png(figure) for name, figure in figures.items() if figure}
+    pictures = {name: png(figure) for name, figure in figures.items() if figure}
     strips = {
-        f"worst-{number}-{_file_name(tracker)}": _png(figure)
+        f"worst-{number}-{_file_name(tracker)}": png(figure)
         for number, (tracker, figure) in enumerate(_strip_figures(data), 1)
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, png in {**pictures, **strips}.items():
-        write_whole(folder / f"{name}.png", png)
+    for name, picture in {**pictures, **strips}.items():
+        write_whole(folder / f"{name}.png", picture)
     page = folder / "report.html"
     write_whole(page, _page(data, pictures, strips).encode())
     return page
@@ -381,9 +381,10 @@ def _img(name: str, png: bytes) -> str:
 # --- files ------------------------------------------------------------------------------------------------
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure, dpi: int = DPI) -> bytes:
+    """A figure as a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 

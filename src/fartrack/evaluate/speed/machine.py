@@ -6,10 +6,8 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +15,7 @@ import onnxruntime as ort
 
 from fartrack import __version__
 from fartrack.evaluate.speed.workers import Worker, processors
+from fartrack.processor import processor_name
 
 PRODUCTS = ((212, 192, 768), (1024, 1024, 1024))
 """Rows, depth and columns of the products of matrices: one of a network's layers, and a large one."""
@@ -95,13 +94,3 @@ def inspect(threads: list[int]) -> Machine:
     versions = {"fartrack": __version__, "python": platform.python_version(), "numpy": np.__version__}
     versions |= {"onnxruntime": ort.__version__, "opencv": cv2.__version__}
     return Machine(processor_name(), len(processors()), load, rates, copying, versions)
-
-
-def processor_name() -> str:
-    """The name of the processor, as far as the system tells it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from fartrack.evaluate.speed.results import Speed
+from fartrack.evaluate.report import png
+from fartrack.evaluate.speed.results import Speed, size_text, threads_text
 
 DPI = 120
 
@@ -26,18 +25,16 @@ def plot_speed(speed: Speed) -> bytes:
             medians = np.array([frame.median for frame in frames])
             spread = [[f.median - f.low for f in frames], [f.high - f.median for f in frames]]
             places = np.arange(len(names)) + (number - (len(threads) - 1) / 2) * width
-            label = f"{count} thread{'s' * (count > 1)}"
-            bars = axes.barh(places, medians, 0.9 * width, xerr=spread, color=palette(number % 10), label=label)
+            color, label = palette(number % 10), threads_text(count)
+            bars = axes.barh(places, medians, 0.9 * width, xerr=spread, color=color, label=label)
             axes.bar_label(bars, [f" {value:.1f}" for value in medians], padding=4, fontsize=8)
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.margins(x=0.1)
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
-        axes.set_title(f"{size[0]}×{size[1]}", fontsize=10)
+        axes.set_title(size_text(size), fontsize=10)
     panels[-1].set_xlabel("ms a frame without decoding: median, quartiles")
     panels[0].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(speed.machine.processor, fontsize=11)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
+    return png(figure, DPI)

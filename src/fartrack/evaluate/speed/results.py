@@ -16,6 +16,7 @@ from fartrack.evaluate.speed.machine import Machine
 from fartrack.evaluate.speed.stages import Staged
 from fartrack.evaluate.speed.workers import LEAD_IN
 from fartrack.evaluate.tables import new_table, print_paragraphs
+from fartrack.geometry import FloatArray
 
 LEAST_BUSY = 0.95
 """Processors that a tracker keeps busy if nothing is in its way: its first thread is always at work."""
@@ -49,7 +50,7 @@ class Spread(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float] | FloatArray) -> Spread:
         """That of at least one value."""
         return cls(*(float(value) for value in np.percentile(values, (50, 25, 75))))
 
@@ -87,7 +88,7 @@ class Run:
     @property
     def frame(self) -> Spread:
         """Of all frames."""
-        return Spread.of(np.concatenate(self.rounds).tolist())
+        return Spread.of(np.concatenate(self.rounds))
 
     @property
     def p95(self) -> float:
@@ -209,7 +210,7 @@ def to_json(speed: Speed) -> str:
 def print_speed(speed: Speed) -> None:
     """Print the machine, a table of each size, and where the time of our own trackers goes."""
     machine, plan = speed.machine, speed.plan
-    rates = ", ".join(f"{rate:.0f} GFLOP/s with {_threads(count)}" for count, rate in machine.gflops.items())
+    rates = ", ".join(f"{rate:.0f} GFLOP/s with {threads_text(count)}" for count, rate in machine.gflops.items())
     load = "" if machine.load is None else f"; load before the start {machine.load:.1f}"
     libraries = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     print_paragraphs(
@@ -220,7 +221,7 @@ def print_speed(speed: Speed) -> None:
         *_doubts(speed),
     )
     for size in dict.fromkeys(run.size for run in speed.runs):
-        print_paragraphs(_size(size), _frame_table(speed, [run for run in speed.runs if run.size == size]))
+        print_paragraphs(size_text(size), _frame_table(speed, [run for run in speed.runs if run.size == size]))
     if ours := [run for run in speed.runs if run.staged is not None]:
         print_paragraphs(
             "Where the time goes: mean milliseconds a frame, in bursts of their own; what the network has to do",
@@ -259,13 +260,15 @@ def _stage_table(speed: Speed, runs: list[Run]) -> Table:
         cells = [f"{stages[name]:.2f}" if name in stages else "" for name in names]
         cells += [f"{run.staged.memory / count:.0f}", f"{run.staged.macs / count / 1e6:.0f}"]
         cells += ["" if share is None else f"{share:.0%}"]
-        table.add_row(run.tracker, str(run.threads), _size(run.size), *cells)
+        table.add_row(run.tracker, str(run.threads), size_text(run.size), *cells)
     return table
 
 
-def _threads(count: int) -> str:
+def threads_text(count: int) -> str:
+    """Such as ``2 threads``."""
     return f"{count} thread{'s' * (count > 1)}"
 
 
-def _size(size: Size) -> str:
+def size_text(size: Size) -> str:
+    """Such as ``640×360``."""
     return f"{size[0]}×{size[1]}"

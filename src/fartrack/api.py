@@ -46,7 +46,7 @@ def load(
             settings = from_dict(TrackerSettings, package.settings)
         except FartrackError as error:
             raise FartrackError(f"{package.folder / 'model.json'}: {error}") from None
-    return Tracker(open_engine(package, engine, threads), settings, color)
+    return Tracker(open_engine(package, engine, threads), settings, color, package.calibration)
 
 
 def track_video(

@@ -48,6 +48,13 @@ Engine = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="threads of one network call; the runtime's choice if left out")
 ]
+Data = Annotated[Path, typer.Option(help="folder of the benchmark")]
+Benchmark = Annotated[str, typer.Option(help="got10k-val, lasot, otb100, ... or folder")]
+Only = Annotated[str | None, typer.Option(help="names of sequences, separated by commas, in place of all")]
+Results = Annotated[Path, typer.Option(help="folder of the raw results; a stopped run goes on there")]
+Jobs = Annotated[int, typer.Option(min=1, help="sequences at once; above 1, speed is measured under load")]
+Peers = Annotated[Path | None, typer.Option(help="folder of NanoTrack's and VitTrack's ONNX files")]
+TrackerThreads = Annotated[int, typer.Option(min=1, help="threads of one tracker")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="annotated H.264 video (.mp4, .mov, .mkv)")]
 
 
@@ -138,18 +145,16 @@ def evaluate_trackers(
             "vittrack, csrt, kcf, mil, raw:DIR (published results), module:Class (Python); NAME=... gives one a name"
         ),
     ],
-    data: Annotated[Path, typer.Option(help="folder of the benchmark")],
-    benchmark: Annotated[str, typer.Option(help="got10k-val, lasot, otb100, ... or folder")] = "folder",
-    only: Annotated[str | None, typer.Option(help="names of sequences, separated by commas, in place of all")] = None,
-    results: Annotated[Path, typer.Option(help="folder of the raw results; a stopped run goes on there")] = Path(
-        "results"
-    ),
+    data: Data,
+    benchmark: Benchmark = "folder",
+    only: Only = None,
+    results: Results = Path("results"),
     report: Annotated[Path | None, typer.Option(help="folder of the report: a page and pictures")] = None,
     pack: Annotated[Path | None, typer.Option(help="archive for the server of GOT-10k or TrackingNet")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="sequences at once; above 1, speed is measured under load")] = 1,
-    peers: Annotated[Path | None, typer.Option(help="folder of NanoTrack's and VitTrack's ONNX files")] = None,
+    jobs: Jobs = 1,
+    peers: Peers = None,
     engine: Engine = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="threads of one tracker")] = 1,
+    threads: TrackerThreads = 1,
     templates: Annotated[int | None, typer.Option(help="the most templates that a model uses at once")] = None,
     interval: Annotated[int | None, typer.Option(help="frames between two templates")] = None,
     template_score: Annotated[float | None, typer.Option(help="least score of a frame that gives a template")] = None,
@@ -183,6 +188,55 @@ def evaluate_trackers(
 
 
 @app.command()
+def calibrate(
+    tracker: Annotated[str, typer.Option(help="whose score is measured: one, as for eval")],
+    data: Data,
+    benchmark: Benchmark = "folder",
+    only: Only = None,
+    results: Results = Path("results"),
+    jobs: Jobs = 1,
+    peers: Peers = None,
+    engine: Engine = "auto",
+    threads: TrackerThreads = 1,
+    plot: Annotated[Path | None, typer.Option(help="picture (.png): predicted chance against what was seen")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="put the calibration into model.json of the tracker, a folder of yours")
+    ] = False,
+) -> None:
+    """Turn a tracker's score into the chance that its box is right, and measure how far it holds."""
+    from fartrack.evaluate.benchmarks import open_benchmark
+    from fartrack.evaluate.reliability import assess, gather, print_reliability, write_calibration
+    from fartrack.evaluate.peers import TrackerSpec, parse_trackers
+    from fartrack.evaluate.runner import evaluate, write_whole
+
+    (name, spec), *others = parse_trackers(tracker).items()
+    if others:
+        raise FartrackError("One tracker is calibrated at a time; name one.")
+    chosen = TrackerSpec(spec, engine=cast(EngineName, engine), threads=threads, peers=peers)
+    package = chosen.package()
+    # what would fail in the end fails at once
+    if write and (package is None or spec in shipped()):
+        raise FartrackError(f"{spec} is no model folder of yours, so nothing can be written there; leave out --write.")
+    if plot:
+        with needs("eval"):
+            from fartrack.evaluate.reliability_plot import plot_reliability
+        if not plot.parent.is_dir():
+            raise FartrackError(f"There is no folder {plot.parent} for {plot.name}; make it first.")
+    sequences = open_benchmark(benchmark, data, only.split(",") if only else None)
+    with Meter(f"tracking {data}", None) as meter:
+        (evaluation,) = evaluate({name: chosen}, sequences, results, jobs, meter.reach)
+    present = package.calibration if package else None
+    found = assess(gather(evaluation, present), present)
+    print_reliability(found, f"{name} on {benchmark}")
+    if plot:
+        write_whole(plot, plot_reliability(found, name))
+        print(f"saved {plot}")
+    if write:
+        write_calibration(Path(spec), found.calibration)
+        print(f"saved {Path(spec) / 'model.json'}")
+
+
+@app.command()
 def bench(
     clip: Annotated[
         str | None, typer.Argument(help="video file or folder of pictures; the demo clip if left out")
@@ -196,7 +250,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="in each of which every tracker has its turn")] = 5,
     frames: Annotated[int, typer.Option(min=1, help="of one turn")] = 30,
     warm_up: Annotated[int, typer.Option(min=0, help="frames of each before the first round")] = 100,
-    peers: Annotated[Path | None, typer.Option(help="folder of NanoTrack's and VitTrack's ONNX files")] = None,
+    peers: Peers = None,
     engine: Engine = "auto",
     json: Annotated[Path | None, typer.Option(help="the times of all frames, and what they come to")] = None,
     plot: Annotated[Path | None, typer.Option(help="picture (.png) of the times")] = None,

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fartrack.calibration import Calibration
 from fartrack.engines import Engine
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, Box, Crop, FloatArray, Image, check_box, clip_box
@@ -36,8 +37,9 @@ class Track:
 
     Attributes:
         box: ``x, y, w, h`` in pixels of the frame, clipped to it.
-        score: 0 to 1, how sure the network is of the box: the least probability mass behind its four
-            coordinates. 1 on the frame on which the box was given.
+        score: 0 to 1. Of a calibrated model, the chance that the box has an IoU of at least 0.5 with the truth; of
+            another, the raw score: the least probability mass behind the box's four coordinates. 1 on the frame on
+            which the box was given.
     """
 
     box: Box
@@ -46,7 +48,7 @@ class Track:
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    """What may be chosen at run time.
+    """What may be chosen at run time. Scores here are raw ones, whether or not the model is calibrated.
 
     Attributes:
         templates: the most templates used at once; 1 keeps to the first frame's.
@@ -95,7 +97,7 @@ class State:
         trajectory: ``(trajectory, 4)`` the last boxes x, y, w, h, oldest first, in that frame's pixels. Before there
             are so many, the first box fills the places.
         memory: the templates.
-        score: of the last frame.
+        score: of the last frame, raw.
     """
 
     frame: int
@@ -140,13 +142,20 @@ class Tracker:
     scaled along.
     """
 
-    def __init__(self, engine: Engine, settings: TrackerSettings | None = None, color: Color = "bgr") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: TrackerSettings | None = None,
+        color: Color = "bgr",
+        calibration: Calibration | None = None,
+    ) -> None:
         """A tracker without a target.
 
         Args:
             engine: the network.
             settings: by default the model's own.
             color: order of the channels of the frames: ``bgr`` as OpenCV has it, or ``rgb``.
+            calibration: of the scores that tracks have; None leaves them raw. It moves no box.
 
         Raises:
             FartrackError: another colour order.
@@ -156,7 +165,7 @@ class Tracker:
         settings = settings or TrackerSettings()
         if settings.templates > engine.config.templates:
             settings = replace(settings, templates=engine.config.templates)
-        self.engine, self.settings, self.color = engine, settings, color
+        self.engine, self.settings, self.color, self.calibration = engine, settings, color, calibration
         self.state: State | None = None
         # A template is encoded while the caller fetches the next frame.
         self._background = ThreadPoolExecutor(1, "fartrack-template") if engine.background else None
@@ -278,6 +287,8 @@ class Tracker:
             identity = min(1, config.identities - 1)
             memory = memory.add(self._take_template(look.frame, box, number, identity))
         state = State(number, look.size, np.concatenate([look.trajectory[1:], box[None]]), memory, score)
+        if self.calibration is not None:
+            score = float(self.calibration.apply(score))
         return state, Track(clip_box(box, width, height), score)
 
     def _place(self, memory: TemplateMemory) -> TemplateMemory:

@@ -28,7 +28,7 @@ from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.config import IMAGENET_MEAN, IMAGENET_STD, from_dict
 from fartrack.tracker import Track, TrackerSettings
-from fartrack.weights import open_package, shipped
+from fartrack.weights import Package, open_package, shipped
 
 Floats = NDArray[np.float32]
 
@@ -105,6 +105,15 @@ class TrackerSpec:
         """
         return {"fartrack": __version__, "threads": self.threads, **self._find()[0]}
 
+    def package(self) -> Package | None:
+        """The model package, if it is a model of ours.
+
+        Raises:
+            FartrackError: the folder is no model.
+        """
+        ours = self.spec not in (*PEERS, *OPENCV) and (self.spec in shipped() or Path(self.spec).is_dir())
+        return open_package(self.spec) if ours else None
+
     def _find(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
         """The tracker's part of the identity, and what opens it."""
         spec = self.spec
@@ -120,14 +129,15 @@ class TrackerSpec:
         if spec in OPENCV:
             create = find_opencv(spec)
             return {"opencv": spec, "version": cv2.__version__}, lambda: OpenCVTracker(create)
-        if spec in shipped() or Path(spec).is_dir():
-            package = open_package(spec)
+        if package := self.package():
             settings = from_dict(TrackerSettings, {**package.settings, **self.settings})
             files = sorted(
                 path for path in package.folder.iterdir() if path.suffix in (".json", ".onnx", ".safetensors")
             )
             engine = resolve(package, self.engine, self.threads)
-            identity = {"model": digest(files), "engine": engine, "settings": asdict(settings)}
+            identity: dict[str, Any] = {"model": digest(files), "engine": engine, "settings": asdict(settings)}
+            if package.calibration:  # a named setting's is in none of these files
+                identity["score"] = asdict(package.calibration)
             return identity, lambda: load(spec, engine=engine, threads=self.threads, settings=settings)
         if ":" in spec:
             made = find_class(spec)

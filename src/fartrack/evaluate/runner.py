@@ -132,7 +132,7 @@ def save_result(folder: Path, result: Result) -> None:
     """Keep a result; its boxes, written last, show that it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / f"{result.name}_time.txt", "".join(f"{value:.6f}\n" for value in result.seconds))
-    write_whole(folder / f"{result.name}_score.txt", "".join(f"{value:.4f}\n" for value in result.scores))
+    write_whole(folder / f"{result.name}_score.txt", "".join(f"{value:.6f}\n" for value in result.scores))
     rows = (",".join(f"{value:.4f}" for value in box) for box in result.boxes.tolist())
     write_whole(folder / f"{result.name}.txt", "".join(f"{row}\n" for row in rows))
 

@@ -2,7 +2,8 @@
 
 A package is a folder: ``model.json`` (what it is), ``weights.safetensors`` (the only copy of the weights, half
 precision) and ONNX graphs whose initialisers point into that file. Or it is a named setting of another that ships: then
-its ``model.json`` says ``of`` which, and with what tracker settings and engine, and there is nothing else.
+its ``model.json`` says ``of`` which, and with what tracker settings, engine and calibration of the score, and there is
+nothing else.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fartrack.calibration import Calibration
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig, from_dict
 
@@ -24,12 +26,14 @@ SHIPPED = Path(__file__).parent
 @dataclass(frozen=True)
 class Package:
     """A model on disk: its folder, the shape of its network, and the tracker settings it is meant for (those that
-    differ from the defaults), and the engine it is meant for, if not whichever is fastest."""
+    differ from the defaults), the engine it is meant for, if not whichever is fastest, and its score's calibration, if
+    it has one."""
 
     folder: Path
     config: ModelConfig
     settings: Mapping[str, Any] = field(default_factory=dict)
     engine: str = "auto"
+    calibration: Calibration | None = None
 
 
 def shipped() -> list[str]:
@@ -56,6 +60,7 @@ def open_package(model: str | Path) -> Package:
         settings = dict(record.get("settings", {}))
         base = open_package(record["of"]) if record.get("of") in shipped() else None
         config = {} if base else dict(record["config"])
+        score = dict(record.get("score") or {})
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise FartrackError(
             f"{folder} is no FARTrack model; give the folder of an exported one, or one of {', '.join(shipped())}."
@@ -64,11 +69,12 @@ def open_package(model: str | Path) -> Package:
         raise FartrackError(
             f"The model {folder} is of format {version}, newer than this version reads; upgrade fartrack."
         )
-    if base:
-        engine = str(record.get("engine", base.engine))
-        return replace(base, settings={**base.settings, **settings}, engine=engine)
     try:
-        return Package(folder, from_dict(ModelConfig, config), settings)
+        calibration = from_dict(Calibration, score) if score else None
+        if base:
+            engine, calibration = str(record.get("engine", base.engine)), calibration or base.calibration
+            return replace(base, settings={**base.settings, **settings}, engine=engine, calibration=calibration)
+        return Package(folder, from_dict(ModelConfig, config), settings, calibration=calibration)
     except FartrackError as error:
         raise FartrackError(f"{folder / 'model.json'}: {error}") from None
 

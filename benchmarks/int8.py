@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 from rich.progress import track as progress
 
-from fartrack.engines import Floats, graph_path
+from fartrack.engines import Floats
 from fartrack.engines.onnxruntime import OnnxRuntimeEngine
 from fartrack.evaluate.metrics import overlaps, paired, score_sequences
 from fartrack.evaluate.sequences import packed_sequences
@@ -81,7 +81,7 @@ def calibration(clips: Path, engine: Variant, settings: TrackerSettings) -> list
 
 def quantised(package: Package, feeds: list[Feed], folder: Path) -> dict[str, Path]:
     """Write the variants of the search graph into a folder; by name, fp32 as it is in the package first."""
-    fp32, folded = graph_path(package, "search"), folder / "folded.onnx"
+    fp32, folded = package.graph("search"), folder / "folded.onnx"
     fold(fp32, folded)
     graph = onnx.load(folded).graph
     constants = {initializer.name for initializer in graph.initializer}
@@ -171,7 +171,7 @@ def main(
     package = open_package(model)
     settings, base = from_dict(TrackerSettings, package.settings), OnnxRuntimeEngine(package, threads)
     with tempfile.TemporaryDirectory() as scratch:
-        feeds = calibration(clips, Variant(base, graph_path(package, "search"), threads), settings)
+        feeds = calibration(clips, Variant(base, package.graph("search"), threads), settings)
         paths = quantised(package, feeds, Path(scratch))
         sizes = {name: f"{path.stat().st_size / 1e6:.1f}" for name, path in paths.items()} | {"fp32": "0"}
         engines = {name: Variant(base, path, threads) for name, path in paths.items()}

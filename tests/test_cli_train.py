@@ -88,13 +88,29 @@ def test_from_videos_to_a_tracker(tmp_path, videos, run):
     recipe.write_text(RECIPE.format(steps=4))
     assert run(*pretrain, "--resume")[0] == 0
 
-    assert run("export", training / "checkpoint.safetensors", tmp_path / "model")[0] == 0
+    code, out, _ = run(
+        "export", training / "checkpoint.safetensors", tmp_path / "model", "--exits", "shallow=1", "--int8", "none"
+    )
+    assert code == 0 and out.splitlines() == [f"saved {tmp_path / name}" for name in ("model", "shallow")]
     csv = tmp_path / "out.csv"
     code, _, err = run(
-        "track", videos / "square.mp4", "--box", "20,30,24,24", "--model", tmp_path / "model", "--csv", csv
+        "track", videos / "square.mp4", "--box", "20,30,24,24", "--model", tmp_path / "shallow", "--csv", csv
     )
     assert code == 0, err
     assert len(csv.read_text().splitlines()) == 1 + 12
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--exits", "6,10"), "exits is '6,10'; give names and depths, such as nano=10,pico=6."),
+        (("--exits", "pico=six"), "exits is 'pico=six'; give names"),
+        (("--int8", "6,all"), "int8 is '6,all'; give depths, such as 6,15, or none."),
+    ],
+)
+def test_exits_that_cannot_be_read_are_one_sentence(tmp_path, run, options, words):
+    code, _, err = run("export", tmp_path / "run.safetensors", tmp_path / "model", *options)
+    assert code == 2 and words in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

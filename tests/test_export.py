@@ -3,7 +3,7 @@
 import functools
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +155,10 @@ def test_the_weights_are_half_precision_and_complete(exported):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_graphs_share_one_copy_of_the_weights(exported, graph):
-    _, folder, _ = exported
+    assert_weights_are_shared(exported[1], graph)
+
+
+def assert_weights_are_shared(folder, graph):
     model = onnx.load(folder / f"{graph}.onnx", load_external_data=False)
     shared = 0
     for tensor in model.graph.initializer:
@@ -167,7 +170,7 @@ def test_graphs_share_one_copy_of_the_weights(exported, graph):
             shared += 1
         else:
             assert np.prod(tensor.dims) < 64, tensor.name
-    assert shared > 10 or (graph == "template" and shared >= 1)
+    assert shared > 10 or (graph.startswith("template") and shared >= 1)
     for node in model.graph.node:
         for attribute in node.attribute:
             assert np.prod(attribute.t.dims) < 64, node.name  # nor as a constant
@@ -201,6 +204,109 @@ def test_graphs_are_valid_and_dynamic(exported, graph):
     else:
         side = axes["search"][1]
         assert axes == {"search": ["B", side, side], "trajectory": ["B"], "memory": ["B", "M"]}
+
+
+@pytest.fixture(scope="module")
+def exits(exports, tmp_path_factory):
+    """The folders of a model of three layers, of its exit after two, and of these two exported on their own."""
+    shallow, alone, _ = exports("cached")
+    deep = FARTrack(replace(shallow.config, depth=3))
+    with torch.no_grad():
+        for name, parameter in deep.named_parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape) + ("norm" in name))
+    deep.load_state_dict(shallow.state_dict(), strict=False)
+    folder = tmp_path_factory.mktemp("exits") / "deep"
+    export(deep, folder, {"settings": {"retention": 0.5}}, exits={"shallow": 2}, int8=[2])
+    return folder, folder.parent / "shallow", alone
+
+
+def outputs(package, engine):
+    """Rows, logits, and logits with attention, that a model finds for inputs at random."""
+    opened = open_engine(package, engine, threads=1)
+    templates, identities, search, trajectory = inputs(package.config, 2, 3)
+    rows = opened.memorise(templates, identities)
+    shown = (search, trajectory, memory_of(rows, 2))
+    return rows, opened.search(*shown), *opened.search_scored(*shown)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-int8", "openvino", "torch"])
+def test_an_exit_is_what_its_layers_are_alone(exits, engine):
+    pytest.importorskip(engine.removesuffix("-int8"))
+    deep, shallow, alone = map(open_package, exits)
+    assert (shallow.config, shallow.layers, shallow.folder) == (alone.config, 3, deep.folder.resolve())
+    assert shallow.settings == {"retention": 0.5}
+    found, expected = outputs(shallow, engine), outputs(alone, engine)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, **TOLERANCE)
+    if not engine.endswith("int8"):
+        assert np.abs(outputs(deep, engine)[1] - found[1]).max() > 0.1  # the third layer did something
+
+
+def test_an_exit_has_no_weights_of_its_own(exits):
+    deep, shallow, _ = exits
+    names = {f"{graph}{exit}.onnx" for graph in GRAPHS for exit in ("", "-2")} | {"search_int8-2.onnx"}
+    assert {path.name for path in deep.iterdir()} == {"model.json", WEIGHTS, *names}
+    assert {path.name for path in deep.parent.iterdir()} == {"deep", "shallow"}
+    assert [path.name for path in shallow.iterdir()] == ["model.json"]
+    record = json.loads((shallow / "model.json").read_text())
+    assert record == {"format": 2, "of": "../deep", "depth": 2}
+    assert json.loads((deep / "model.json").read_text())["format"] == 1  # so that older versions read it
+    for graph in GRAPHS:
+        assert_weights_are_shared(deep, f"{graph}-2")
+
+
+def test_a_graph_that_was_not_exported_is_named(exits):
+    deep, _, _ = exits
+    with pytest.raises(FartrackError, match=r"deep lacks search_int8.onnx; use another engine, or export it anew"):
+        open_engine(open_package(deep), "onnxruntime-int8")
+
+
+def test_exits_that_do_not_fit_the_weights_are_refused(exits, tmp_path):
+    deep, shallow, alone = (shutil.copytree(folder, tmp_path / folder.name) for folder in exits)
+    shutil.copy(alone / WEIGHTS, deep / WEIGHTS)  # two layers, where three are said to be
+    for folder, engine in ((deep, "onnxruntime"), (shallow, "onnxruntime"), (shallow, "torch")):
+        with pytest.raises(FartrackError, match="do not fit together"):
+            open_engine(open_package(folder), engine)
+    shutil.copy(exits[0] / WEIGHTS, alone / WEIGHTS)  # and the other way round
+    with pytest.raises(FartrackError, match="do not fit together"):
+        open_engine(open_package(alone), "torch")
+
+
+def test_a_setting_of_an_exit_finds_its_graphs(exits, tmp_path, monkeypatch):
+    for folder in exits[:2]:
+        shutil.copytree(folder, tmp_path / folder.name)
+    (tmp_path / "fast").mkdir()
+    record = {"format": 1, "of": "shallow", "engine": "onnxruntime-int8", "settings": {"least_window": 0.5}}
+    (tmp_path / "fast" / "model.json").write_text(json.dumps(record))
+    monkeypatch.setattr(fartrack.weights, "SHIPPED", tmp_path)
+    fast, shallow = open_package("fast"), open_package("shallow")
+    assert fast.settings == {"retention": 0.5, "least_window": 0.5}
+    assert (fast.config, fast.graph("search_int8").name) == (shallow.config, "search_int8-2.onnx")
+    tracker = fartrack.load("fast", threads=1)
+    assert tracker.engine.config.depth == 2 and tracker.settings.least_window == 0.5
+    searched = outputs(fast, "auto")[1]
+    np.testing.assert_array_equal(searched, outputs(shallow, "onnxruntime-int8")[1])
+    assert np.abs(searched - outputs(shallow, "onnxruntime")[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"exits": {"pico": 4}}, "no exit after layer 4; give 1 to 3"),
+        ({"exits": {"pico": 0}}, "no exit after layer 0"),
+        ({"exits": {"a/b": 2}}, "named 'a/b'; give it the name of a folder beside"),
+        ({"exits": {"": 2}}, "named ''"),
+        ({"exits": {"model": 2}}, "named 'model'"),
+        ({"exits": {"thesis": 2}}, "thesis holds something that is no model"),
+        ({"exits": {"pico": 2}, "int8": [2, 1]}, "No model of 1 layers is exported"),
+    ],
+)
+def test_exits_that_cannot_be_are_refused(tmp_path, tiny, options, words):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
+    with pytest.raises(FartrackError, match=words):
+        export(FARTrack(tiny(depth=3)), tmp_path / "model", **options)
+    assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter1.tex"]
 
 
 def test_a_folder_that_is_no_model_is_refused(exported, tmp_path):

@@ -305,12 +305,28 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors of a training run")],
     folder: Annotated[Path, typer.Argument(help="where the model goes")],
     depth: Annotated[int | None, typer.Option(help="only the first layers, as an exit of the network")] = None,
+    exits: Annotated[
+        str, typer.Option(help="such as nano=10,pico=6: models beside it, of so many of its layers, with no weights")
+    ] = "",
+    int8: Annotated[
+        str | None, typer.Option(help="the depths that get an 8-bit graph, such as 6,15, or none; all if left out")
+    ] = None,
 ) -> None:
-    """Turn a training run's averaged weights into a model that tracks without PyTorch."""
+    """Turn a training run's averaged weights into a model that tracks without PyTorch, and its exits into more."""
+    try:
+        pairs = [exit.partition("=") for exit in exits.split(",") if exits]
+        named = {name.strip(): int(layers) for name, _, layers in pairs}
+    except ValueError:
+        raise FartrackError(f"exits is {exits!r}; give names and depths, such as nano=10,pico=6.") from None
+    try:
+        depths = None if int8 is None else [int(layers) for layers in int8.split(",") if int8 != "none"]
+    except ValueError:
+        raise FartrackError(f"int8 is {int8!r}; give depths, such as 6,15, or none.") from None
     with needs("train"):
         from fartrack.export import export_checkpoint
-    export_checkpoint(checkpoint, folder, depth)
-    print(f"saved {folder}")
+    export_checkpoint(checkpoint, folder, depth, named, depths)
+    for saved in (folder, *(folder.parent / name for name in named)):
+        print(f"saved {saved}")
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 The package holds the weights once, in half precision, as a safetensors file. Each ONNX graph refers into that file
 by offset (ONNX external data) and widens what it reads to single precision when it is loaded, so any number of
-graphs costs one copy of the weights, and PyTorch starts from the very same file. Only the graph for the engine
-``onnxruntime-int8`` has weights of its own.
+graphs, those of exits too, costs one copy of the weights, and PyTorch starts from the very same file. Only the graphs
+for the engine ``onnxruntime-int8`` have weights of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ from fartrack.model.start import start_from, without_layers
 from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.loop import CHECKPOINT
 from fartrack.train.recipe import Recipe
-from fartrack.weights import FORMAT, WEIGHTS
+from fartrack.weights import FORMAT, WEIGHTS, graph_file
 
 OPSET = 20
 SMALL = 255
@@ -114,8 +115,15 @@ def _sides(config: ModelConfig) -> dict[int, Any]:
     return {1: side, 2: side}
 
 
-def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = None) -> None:
-    """Write a model package; an existing one is replaced only once the new one is whole.
+def export(
+    network: FARTrack,
+    folder: Path,
+    about: Mapping[str, Any] | None = None,
+    exits: Mapping[str, int] | None = None,
+    int8: Collection[int] | None = None,
+) -> None:
+    """Write a model package, and one beside it for each exit, which has no weights of its own; existing ones are
+    replaced only once the new one is whole.
 
     The network's weights are rounded to half precision in place, so that it computes what the package computes.
 
@@ -123,50 +131,62 @@ def export(network: FARTrack, folder: Path, about: Mapping[str, Any] | None = No
         network: the network, of any depth and either attention.
         folder: where the package goes; its parent must exist.
         about: what ``model.json`` says beside the format and the configuration, such as how it was trained.
+        exits: the names of further packages, and how many of the first layers each has.
+        int8: the depths that get a graph for ``onnxruntime-int8``, which has weights of its own; None for all.
 
     Raises:
-        FartrackError: the parent folder is absent, or the folder is a file or holds something else than a package.
+        FartrackError: the parent folder is absent, or a folder is a file or holds something else than a package; an
+            exit's name is none, or there is no such exit; ``int8`` is a depth that is not exported.
     """
-    if not folder.parent.is_dir():
-        raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
-    if folder.exists() and not folder.is_dir():
-        raise FartrackError(f"{folder} is a file; name a folder.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
-        raise FartrackError(f"{folder} holds something that is no model; name another folder.")
+    exits, whole = dict(exits or {}), network.config.depth
+    depths = sorted({whole, *exits.values()})
+    for name, depth in exits.items():
+        if Path(name).name != name or name in ("", "..", folder.name):
+            raise FartrackError(f"An exit is named {name!r}; give it the name of a folder beside {folder}.")
+        _check_depth(depth, whole)
+    if unknown := sorted({*(int8 or ())} - {*depths}):
+        raise FartrackError(f"No model of {unknown[0]} layers is exported that could have an int8 graph.")
+    for place in (folder, *(folder.parent / name for name in exits)):
+        _check_place(place)
     network = network.eval().cpu()
     for tensor in network.state_dict().values():
         tensor.copy_(tensor.half())
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
-        part = Path(scratch) / "package"
-        part.mkdir()
+    with _replacing(folder) as part:
         save_file(
             {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()},
             part / WEIGHTS,
         )
         (part / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone
-        for name, graph in graphs(network).items():
-            model = _to_onnx(graph)
-            _share_weights(model, network, part / WEIGHTS)
-            onnx.save(model, part / f"{name}.onnx")
-            if name == "search":
-                _quantise(part, name)
-        record = {"format": FORMAT, "config": asdict(network.config), **(about or {})}
-        (part / "model.json").write_text(json.dumps(record, indent=1) + "\n")
-        for path in folder.glob("*") if folder.exists() else ():
-            if path.suffix == ".md":  # the model card stays
-                shutil.copy(path, part / path.name)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        for depth in depths:
+            first = network if depth == whole else _first_layers(network, depth)
+            for name, graph in graphs(first).items():
+                model, path = _to_onnx(graph), part / graph_file(name, depth, whole)
+                _share_weights(model, first, part / WEIGHTS)
+                onnx.save(model, path)
+                if name == "search" and (int8 is None or depth in int8):
+                    _quantise(path, part / graph_file("search_int8", depth, whole))
+        # What is new since format 1 is in the variants; older versions read this one as well.
+        _write_record(part, {"format": 1, "config": asdict(network.config), **(about or {})})
+    for name, depth in exits.items():
+        with _replacing(folder.parent / name) as part:
+            _write_record(part, {"format": FORMAT, "of": f"../{folder.name}", "depth": depth})
 
 
-def export_checkpoint(checkpoint: Path, folder: Path, depth: int | None = None) -> None:
+def export_checkpoint(
+    checkpoint: Path,
+    folder: Path,
+    depth: int | None = None,
+    exits: Mapping[str, int] | None = None,
+    int8: Collection[int] | None = None,
+) -> None:
     """Export the averaged weights of a training run's checkpoint, with what is known of the run.
 
     Args:
         checkpoint: of the run.
         folder: see :func:`export`.
         depth: an exit of the network, the number of its first layers that are exported; None for all.
+        exits: see :func:`export`.
+        int8: see :func:`export`.
 
     Raises:
         FartrackError: no readable checkpoint, no such exit, or see :func:`export`.
@@ -176,14 +196,54 @@ def export_checkpoint(checkpoint: Path, folder: Path, depth: int | None = None) 
     average, whole = run.part("ema"), recipe.model.depth - len(recipe.distill.delete)
     if recipe.distill.delete:
         average = without_layers(average, recipe.distill.delete)
-    if depth is not None and not 1 <= depth <= whole:
-        raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {whole}.")
+    if depth is not None:
+        _check_depth(depth, whole)
     network = FARTrack(replace(recipe.model, depth=depth or whole))
     if not average or start_from(network, average):
         raise FartrackError(f"{checkpoint} has no averaged weights of its model; give a run's {CHECKPOINT}.")
     training = {key: value for key, value in run.recipe.items() if key != "model"}
     about = {"settings": recipe.settings, "samples": recipe.samples(run.step), "steps": run.step, "training": training}
-    export(network, folder, about)
+    export(network, folder, about, exits, int8)
+
+
+def _check_depth(depth: int, whole: int) -> None:
+    if not 1 <= depth <= whole:
+        raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {whole}.")
+
+
+def _check_place(folder: Path) -> None:
+    """Check that a package may go there."""
+    if not folder.parent.is_dir():
+        raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
+    if folder.exists() and not folder.is_dir():
+        raise FartrackError(f"{folder} is a file; name a folder.")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
+        raise FartrackError(f"{folder} holds something that is no model; name another folder.")
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder, which takes the place of the package once it is filled; a model card stays."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
+        part = Path(scratch) / "package"
+        part.mkdir()
+        yield part
+        for path in folder.glob("*.md"):
+            shutil.copy(path, part / path.name)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _first_layers(network: FARTrack, depth: int) -> FARTrack:
+    """The network that ends after this many layers."""
+    first = FARTrack(replace(network.config, depth=depth))
+    first.load_state_dict(without_layers(network.state_dict(), range(depth, network.config.depth)))
+    return first.eval()
 
 
 def _to_onnx(graph: Graph) -> onnx.ModelProto:
@@ -266,11 +326,11 @@ def fold(graph: Path, folded: Path) -> None:
     onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
-def _quantise(folder: Path, graph: str) -> None:
-    """Write ``GRAPH_int8.onnx`` beside a graph: products with weights in 8 bits, what flows between them in single
-    precision. Weights have 7 bits, for processors without VNNI add two products of 8 bits into 16."""
-    folded, int8 = folder / "folded.onnx", folder / f"{graph}_int8.onnx"
-    fold(folder / f"{graph}.onnx", folded)
+def _quantise(graph: Path, int8: Path) -> None:
+    """Write a graph anew: products with weights in 8 bits, what flows between them in single precision. Weights have
+    7 bits, for processors without VNNI add two products of 8 bits into 16."""
+    folded = graph.with_name("folded.onnx")
+    fold(graph, folded)
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # its advice to infer shapes first does not matter here
     try:

@@ -75,8 +75,8 @@ recipes, store, run = sys.argv[1:]
 plan = {name: Recipe.from_dict(values) for name, values in json.loads(recipes).items()}
 phases.read_recipe = lambda path, phase: plan[phase]
 
-def export(checkpoint, folder, depth):
-    assert checkpoint.exists()
+def export(checkpoint, folder, depth, exits):
+    assert checkpoint.exists() and not exits
     folder.mkdir()
     (folder / os.environ["RANK"]).touch()
 

@@ -154,7 +154,7 @@ def trained(tmp_path_factory, prepared, unseen):
 
 @pytest.fixture
 def exported(monkeypatch):
-    """What was to be exported: checkpoint, folder and depth; nothing is."""
+    """What was to be exported: checkpoint, folder, depth and exits; nothing is."""
     calls = []
     monkeypatch.setattr(fartrack.train.phases, "export_checkpoint", lambda *arguments: calls.append(arguments))
     return calls
@@ -195,7 +195,7 @@ def test_called_again_it_only_exports(trained, exported):
     before = {path: path.stat().st_mtime_ns for path in run.glob("*/*")}
     code, out, err = command(*options)
     assert code == 0 and f"saved {run / 'model'}" in out, err
-    assert exported == [(run / "sparsify" / "checkpoint.safetensors", run / "model", 3)]
+    assert exported == [(run / "sparsify" / "checkpoint.safetensors", run / "model", 3, {})]
     assert {path: path.stat().st_mtime_ns for path in run.glob("*/*")} == before
 
 
@@ -263,4 +263,5 @@ def test_the_variants_are_those_the_network_is_deep_enough_for(tmp_path, exporte
     recipes, run = write_recipes(tmp_path / "recipes", depth=depth), tmp_path / "run"
     folders = train_phases(recipes, tmp_path, run)
     assert folders == [run / name for name in variants]
-    assert exported == [(run / "sparsify" / "checkpoint.safetensors", run / n, d) for n, d in variants.items()]
+    deepest, depth = variants.popitem()  # and the others are its exits
+    assert exported == [(run / "sparsify" / "checkpoint.safetensors", run / deepest, depth, variants)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
@@ -112,15 +111,3 @@ def _try_out(engine: Engine, package: Package) -> None:
         sound = False
     if not sound:
         raise misfit(package)
-
-
-def graph_path(package: Package, graph: str) -> Path:
-    """The file of a package's graph (``template``, ``search``, ``search_int8`` or ``search_scored``).
-
-    Raises:
-        FartrackError: the package lacks it.
-    """
-    path = package.folder / f"{graph}.onnx"
-    if not path.is_file():
-        raise FartrackError(f"The model {package.folder} lacks {path.name}; export it anew with `fartrack export`.")
-    return path

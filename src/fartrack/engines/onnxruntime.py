@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from fartrack.engines import Floats, graph_path
+from fartrack.engines import Floats
 from fartrack.errors import FartrackError
 from fartrack.geometry import Image
 from fartrack.weights import Package
@@ -38,7 +38,7 @@ class OnnxRuntimeEngine:
         self._search = self._session(search)
 
     def _session(self, graph: str) -> ort.InferenceSession:
-        path = graph_path(self._package, graph)
+        path = self._package.graph(graph)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if self._threads is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from fartrack.engines import Floats, graph_path
+from fartrack.engines import Floats
 from fartrack.errors import FartrackError
 from fartrack.geometry import Image
 from fartrack.weights import Package
@@ -37,7 +37,7 @@ class OpenVinoEngine:
         self._search = self._compile("search")
 
     def _compile(self, graph: str) -> Any:
-        path = graph_path(self._package, graph)
+        path = self._package.graph(graph)
         try:
             return self._core.compile_model(self._core.read_model(path), "CPU", self._settings)
         except RuntimeError:

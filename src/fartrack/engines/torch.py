@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fartrack.engines import Floats
 from fartrack.geometry import Image
 from fartrack.model.encoder import FARTrack
-from fartrack.model.start import load_weights
+from fartrack.model.start import load_weights, without_layers
 from fartrack.weights import WEIGHTS, Package, misfit
 
 
@@ -37,6 +37,7 @@ class TorchEngine:
             torch.set_num_threads(threads)
         network = FARTrack(package.config)
         weights = load_weights(package.folder / WEIGHTS)
+        weights = without_layers(weights, range(package.config.depth, package.layers))
         try:
             network.load_state_dict(weights)
         except RuntimeError:

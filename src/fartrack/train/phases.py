@@ -53,7 +53,7 @@ def train_phases(
     Args:
         recipes: a folder of ``pretrain.toml``, ``distill.toml`` and ``sparsify.toml``, or the name of one that ships.
         store: folder of prepared data.
-        run: each phase has its folder in here, and so has each exported variant.
+        run: each phase has its folder in here, and so has each exported variant; the deepest has the weights of all.
         start: start weights of the first phase; each later one starts from the averaged weights of the one before.
         minutes: stop after this long.
         rehearse: only a few small batches of each phase, in the folder ``rehearsal`` of ``run``, to see that the
@@ -79,6 +79,7 @@ def train_phases(
         start = checkpoint
     depth = plan["sparsify"].model.depth
     variants = {name: layers for name, layers in DEPTHS.items() if layers <= depth} or {"model": depth}
-    for name, layers in variants.items() if leads() else ():
-        export_checkpoint(checkpoint, run / name, layers)
+    if leads():
+        *exits, deepest = variants
+        export_checkpoint(checkpoint, run / deepest, variants[deepest], {name: variants[name] for name in exits})
     return [run / name for name in variants]

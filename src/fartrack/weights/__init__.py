@@ -1,9 +1,12 @@
 """The models that ship, and model packages in general.
 
 A package is a folder: ``model.json`` (what it is), ``weights.safetensors`` (the only copy of the weights, half
-precision) and ONNX graphs whose initialisers point into that file. Or it is a named setting of another that ships: then
-its ``model.json`` says ``of`` which, and with what tracker settings, engine and calibration of the score, and there is
-nothing else.
+precision) and ONNX graphs whose initialisers point into that file, such as ``search.onnx``. Graphs of exits, networks
+of only its first layers, may lie beside them and point into the same file: ``search-6.onnx`` has six.
+
+Or a package is a variant of another. Then there is nothing but its ``model.json``, which says ``of`` which (one that
+ships, or a folder relative to its own, such as ``../tiny``), and what differs: the ``depth`` of an exit, tracker
+``settings``, the ``engine``, the calibration of the ``score``.
 """
 
 from __future__ import annotations
@@ -18,22 +21,49 @@ from fartrack.calibration import Calibration
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig, from_dict
 
-FORMAT = 1
+FORMAT = 2
+"""The newest that this version reads. Since 2 a variant may have a depth of its own."""
+
 WEIGHTS = "weights.safetensors"
 SHIPPED = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Package:
-    """A model on disk: its folder, the shape of its network, and the tracker settings it is meant for (those that
-    differ from the defaults), the engine it is meant for, if not whichever is fastest, and its score's calibration, if
-    it has one."""
+    """A model on disk.
+
+    Attributes:
+        folder: where its weights and graphs lie.
+        config: the shape of its network.
+        layers: of the weights; more than ``config.depth`` if the model is an exit, the first layers of a deeper one.
+        settings: the tracker settings it is meant for, those that differ from the defaults.
+        engine: the engine it is meant for, if not whichever is fastest.
+        calibration: of its score, if it has one.
+    """
 
     folder: Path
     config: ModelConfig
+    layers: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     engine: str = "auto"
     calibration: Calibration | None = None
+
+    def graph(self, name: str) -> Path:
+        """The file of a graph: ``template``, ``search``, ``search_int8`` or ``search_scored``.
+
+        Raises:
+            FartrackError: the package lacks it.
+        """
+        path = self.folder / graph_file(name, self.config.depth, self.layers)
+        if not path.is_file():
+            other = "use another engine, or " if name == "search_int8" else ""
+            raise FartrackError(f"The model {self.folder} lacks {path.name}; {other}export it anew with that graph.")
+        return path
+
+
+def graph_file(name: str, depth: int, layers: int) -> str:
+    """The name of the file of a graph of the first ``depth`` of so many layers."""
+    return f"{name}.onnx" if depth == layers else f"{name}-{depth}.onnx"
 
 
 def shipped() -> list[str]:
@@ -45,7 +75,8 @@ def open_package(model: str | Path) -> Package:
     """A shipped model by its name, or one of your own by its folder.
 
     Raises:
-        FartrackError: an unknown name, a folder or file that is no model, or one of a newer format.
+        FartrackError: an unknown name, a folder or file that is no model, or one of a newer format; or a variant of
+            one, of itself, or of more layers than there are.
     """
     folder = SHIPPED / str(model)
     if str(model) not in shipped():
@@ -54,14 +85,29 @@ def open_package(model: str | Path) -> Package:
             raise FartrackError(
                 f"There is no model {str(model)!r}; use {' or '.join(shipped())}, or the folder of an exported model."
             )
+    return _read(folder, [])
+
+
+def _place(of: str, folder: Path) -> Path:
+    """The folder of the model that the one in ``folder`` is of: one that ships, or relative to it."""
+    return SHIPPED / of if of in shipped() else (folder / of).resolve()
+
+
+def _read(folder: Path, variants: list[Path]) -> Package:
+    """The package in a folder; each of ``variants`` is of the next one, and the last of this folder's."""
     try:
         record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         version = int(record["format"])
         settings = dict(record.get("settings", {}))
-        base = open_package(record["of"]) if record.get("of") in shipped() else None
+        base = _place(record["of"], folder) if "of" in record else None
         config = {} if base else dict(record["config"])
         score = dict(record.get("score") or {})
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RuntimeError):
+        if variants:
+            raise FartrackError(
+                f"The model {variants[-1]} is a variant of {folder}, which is no FARTrack model; put that one there, "
+                "or correct 'of' in its model.json."
+            ) from None
         raise FartrackError(
             f"{folder} is no FARTrack model; give the folder of an exported one, or one of {', '.join(shipped())}."
         ) from None
@@ -71,20 +117,36 @@ def open_package(model: str | Path) -> Package:
         )
     try:
         calibration = from_dict(Calibration, score) if score else None
-        if base:
-            engine, calibration = str(record.get("engine", base.engine)), calibration or base.calibration
-            return replace(base, settings={**base.settings, **settings}, engine=engine, calibration=calibration)
-        return Package(folder, from_dict(ModelConfig, config), settings, calibration=calibration)
+        if base is None:
+            shape = from_dict(ModelConfig, config)
+            return Package(folder, shape, shape.depth, settings, calibration=calibration)
     except FartrackError as error:
         raise FartrackError(f"{folder / 'model.json'}: {error}") from None
+    variants = [*variants, folder]
+    if any(base.resolve() == variant.resolve() for variant in variants):
+        raise FartrackError(f"The model {folder} is a variant of itself; correct 'of' in its model.json.")
+    package = _read(base, variants)
+    most = package.config.depth
+    depth = record.get("depth", most)
+    if type(depth) is not int or not 1 <= depth <= most:
+        raise FartrackError(f"{folder / 'model.json'}: depth is {depth!r}; {base} has exits 1 to {most}.")
+    if calibration is None and depth == most:  # the scores of another network say something else
+        calibration = package.calibration
+    return replace(
+        package,
+        config=replace(package.config, depth=depth),
+        settings={**package.settings, **settings},
+        engine=str(record.get("engine", package.engine)),
+        calibration=calibration,
+    )
 
 
 def check_weights(package: Package) -> None:
-    """Check that the weights of a package are all there, as long as the header of their file declares, and that they
-    are for crops of the package's sizes, since its graphs take smaller ones too.
+    """Check that the weights of a package are all there, as long as the header of their file declares, that they have
+    its layers, and that they are for crops of the package's sizes, since its graphs take smaller ones too.
 
     Raises:
-        FartrackError: they are missing, cut off, no safetensors file, or of other crops.
+        FartrackError: they are missing, cut off, no safetensors file, or of another network.
     """
     path = package.folder / WEIGHTS
     try:
@@ -95,11 +157,12 @@ def check_weights(package: Package) -> None:
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         whole = size == 8 + length + max(ends)
         tokens = [header[name]["shape"][0] for name in ("pos_x", "pos_z")]
+        layers = len({name.split(".")[1] for name in header if name.startswith("blocks.")})
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise FartrackError(f"{path} is missing, damaged or cut off; export the model anew or reinstall fartrack.")
-    if tokens != [package.config.search_tokens, package.config.template_tokens]:
+    if [*tokens, layers] != [package.config.search_tokens, package.config.template_tokens, package.layers]:
         raise misfit(package)
 
 

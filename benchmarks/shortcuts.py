@@ -1,0 +1,293 @@
+"""Does the network copy its trajectory, and does it stay with its target when a look-alike crosses it?
+
+python benchmarks/shortcuts.py VAL [--model pico] [--sequences N] [--crossings K] [--seed S] [--json FILE]
+
+VAL is a folder of sequences (NAME.mp4 beside NAME.txt). First every sequence is tracked as it is, without trajectory
+tokens, and with wrong ones: on each frame all past boxes are shifted by one random offset (Laplace, of a scale of a
+quarter of the crop's side, which is the target's own size). A network that copies its past boxes fails with these; one
+that ignores them does not notice.
+
+Then a copy of the target, cut out of the first frame, moves in a straight line across it: drawn into the real frames,
+it enters at the border of the search window, is on the target after 10 frames, leaves the window after 20 and goes on
+for 10 more. Each sequence has K such crossings at random times, in turn in front of the target and behind it. The truth
+stays as it is. Figures are of the frames from the crossing's beginning on, the same ones with and without it, paired.
+
+Figures are means over sequences, each counting once, with 95 % intervals; a tracker left with the look-alike if its IoU
+was at least 0.5 on the frame before, and is under 0.1 at the end of the 30 frames.
+"""
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from fartrack.engines import Engine, open_engine
+from fartrack.errors import FartrackError
+from fartrack.evaluate.metrics import bootstrap, overlaps, paired, present
+from fartrack.evaluate.runner import Result, run_sequence
+from fartrack.evaluate.sequences import Sequence, packed_sequences
+from fartrack.evaluate.tables import describe, new_table, print_paragraphs
+from fartrack.geometry import FloatArray, Image, iou
+from fartrack.model.config import from_dict
+from fartrack.tracker import Tracker, TrackerSettings
+from fartrack.vocabulary import NO_TRAJECTORY, centres, encode
+from fartrack.weights import open_package
+
+Tokens = NDArray[np.int64]
+Change = Callable[[Tokens, np.random.Generator], Tokens]
+
+OFFSET = 0.25
+"""Scale of the wrong trajectory's offset, in sides of the search window."""
+
+CROSSING, WINDOW = 20, 30
+"""Frames in which the look-alike crosses the search window, and in which it is seen."""
+
+REACH = 2.0
+"""How far the look-alike is from the target at either end of the crossing, in sqrt(w · h): half a search window."""
+
+LEAST_BEFORE = 3
+"""Frames that are tracked undisturbed, before a crossing begins."""
+
+
+# --- the trajectory ---------------------------------------------------------------------------------------
+
+
+class Told:
+    """An engine that is told another trajectory than the tracker's."""
+
+    def __init__(self, engine: Engine, change: Change, rng: np.random.Generator) -> None:
+        self.engine, self.config, self.background = engine, engine.config, engine.background
+        self.change, self.rng = change, rng
+
+    def memorise(self, crops: Any, identities: Any) -> Any:
+        return self.engine.memorise(crops, identities)
+
+    def search(self, crops: Any, trajectory: Tokens, memory: Any) -> Any:
+        return self.engine.search(crops, self.change(trajectory, self.rng), memory)
+
+    def search_scored(self, crops: Any, trajectory: Tokens, memory: Any) -> Any:
+        return self.engine.search_scored(crops, self.change(trajectory, self.rng), memory)
+
+
+def removed(tokens: Tokens, rng: np.random.Generator) -> Tokens:
+    """No trajectory at all."""
+    return np.full_like(tokens, NO_TRAJECTORY)
+
+
+def shifted(tokens: Tokens, rng: np.random.Generator) -> Tokens:
+    """All boxes ``(B, 4 · N)`` of a frame by the same random offset."""
+    offset = rng.laplace(0, OFFSET, (len(tokens), 1, 2))
+    return encode(centres(tokens).reshape(len(tokens), -1, 2) + offset).reshape(tokens.shape)
+
+
+CHANGES: dict[str, Change | None] = {
+    "as it is": None,
+    "trajectory removed": removed,
+    "trajectory wrong": shifted,
+}
+
+
+# --- the look-alike ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Crossed(Sequence):
+    """A sequence across whose target a look-alike moves.
+
+    Attributes:
+        start: the first frame on which the look-alike is seen.
+        direction: in which it moves, in radians.
+        behind: the target hides it where they overlap, not the other way round.
+    """
+
+    start: int = 1
+    direction: float = 0.0
+    behind: bool = False
+
+    def lookalike(self, index: int) -> FloatArray | None:
+        """The look-alike's box x, y, w, h on a frame; None where it is not seen."""
+        if not self.start <= index < self.start + WINDOW:
+            return None
+        middle = self.start + CROSSING // 2
+        x, y, w, h = self.boxes[middle]
+        way = REACH * np.sqrt(w * h) * (index - middle) / (CROSSING / 2)
+        return np.array([x + way * np.cos(self.direction), y + way * np.sin(self.direction), w, h])
+
+    def frames(self) -> Iterator[Image]:
+        """The frames with the look-alike drawn into them."""
+        first: Image | None = None
+        for index, frame in enumerate(super().frames()):
+            first = frame if first is None else first
+            box = self.lookalike(index)
+            if box is not None:
+                hidden = self.boxes[index] if self.behind else None
+                frame = paste(first, self.boxes[0], frame, box, hidden)
+            yield frame
+
+
+def paste(source: Image, origin: FloatArray, frame: Image, box: FloatArray, hidden: FloatArray | None) -> Image:
+    """The frame with what is in the box ``origin`` of the source in its ``box``, cut out as a soft ellipse.
+
+    Args:
+        source: uint8 BGR.
+        origin: x, y, w, h in pixels of the source.
+        frame: uint8 BGR.
+        box: x, y, w, h in pixels of the frame.
+        hidden: box of what is in front of it, or None.
+    """
+    height, width = frame.shape[:2]
+    mask = ellipse(box, width, height)
+    if hidden is not None:
+        mask = mask * (1 - ellipse(hidden, width, height))
+    scale = box[2:] / origin[2:]
+    # from pixel centres to pixel centres, which lie half a pixel from the corner that boxes count from
+    shift = box[:2] - 0.5 - scale * (origin[:2] - 0.5)
+    matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
+    copy = cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    mixed = frame + mask[..., None] * (copy.astype(np.float64) - frame)
+    return np.asarray(mixed.round(), np.uint8)
+
+
+def ellipse(box: FloatArray, width: int, height: int) -> FloatArray:
+    """``(height, width)`` 1 in the ellipse within a box, 0 outside of it, falling off around its border."""
+    x, y, w, h = box
+    across = (np.arange(width) + 0.5 - x - w / 2) / (w / 2)
+    down = (np.arange(height) + 0.5 - y - h / 2) / (h / 2)
+    return np.asarray(np.clip((1.1 - np.hypot(across, down[:, None])) / 0.2, 0, 1))
+
+
+def cross(sequence: Sequence, number: int, rng: np.random.Generator) -> Crossed | None:
+    """A sequence with its ``number``-th crossing; None if the target is nowhere seen for long enough."""
+    seen = present(sequence.boxes)
+    starts = [s for s in range(LEAST_BEFORE, sequence.length - WINDOW + 1) if seen[s - 1 : s + WINDOW].all()]
+    if not starts:
+        return None
+    start, direction, behind = int(rng.choice(starts)), float(rng.uniform(0, 2 * np.pi)), number % 2 == 1
+    return Crossed(sequence.name, sequence.source, sequence.boxes, start=start, direction=direction, behind=behind)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """What became of the target after a crossing; the same frames without it beside.
+
+    Attributes:
+        sequence: its name.
+        behind: see :class:`Crossed`.
+        ao: mean IoU of the frames from the beginning of the crossing on.
+        ao_without: the same of the undisturbed run.
+        left: whether the tracker left with the look-alike; None if it was off the target before.
+        left_without: whether the undisturbed run lost the target in the same frames; None likewise.
+    """
+
+    sequence: str
+    behind: bool
+    ao: float
+    ao_without: float
+    left: bool | None
+    left_without: bool | None
+
+
+def judge(crossed: Crossed, disturbed: Result, undisturbed: Result) -> Crossing:
+    """Both runs from the beginning of the crossing on."""
+    values: list[Any] = []
+    truth = crossed.boxes[crossed.start - 1 :]
+    for result in (disturbed, undisturbed):
+        boxes = result.boxes[crossed.start - 1 :]
+        before, after = iou(boxes[[0, WINDOW]], truth[[0, WINDOW]])
+        values.append((float(overlaps(boxes, truth).mean()), bool(after < 0.1) if before >= 0.5 else None))
+    (ao, left), (ao_without, left_without) = values
+    return Crossing(crossed.name, crossed.behind, ao, ao_without, left, left_without)
+
+
+# --- all of it --------------------------------------------------------------------------------------------
+
+
+def main(
+    val: Path,
+    model: str = "pico",
+    sequences: Annotated[int, typer.Option(min=2, help="the first so many")] = 10**6,
+    crossings: Annotated[int, typer.Option(min=1, help="of each sequence, in turn in front and behind")] = 2,
+    seed: int = 0,
+    output: Annotated[Path | None, typer.Option("--json", help="every sequence's figures")] = None,
+) -> None:
+    """Track with every change and print the tables."""
+    package = open_package(model)
+    engine, settings = open_engine(package, "onnxruntime", 1), from_dict(TrackerSettings, package.settings)
+    clips = packed_sequences(val)[:sequences]
+    if not engine.config.trajectory:
+        raise FartrackError(f"{model} has no trajectory tokens to change.")
+    with Progress() as progress:
+        task = progress.add_task("tracking", total=sum(clip.length for clip in clips) * (len(CHANGES) + 2 * crossings))
+        report = partial(progress.advance, task)
+
+        def run(clip: Sequence, change: Change | None) -> Result:
+            rng = np.random.default_rng([seed, zlib.crc32(clip.name.encode())])
+            told = Told(engine, change, rng) if change else engine
+            return run_sequence(Tracker(told, settings), clip, report)
+
+        plain = {name: [run(clip, change) for clip in clips] for name, change in CHANGES.items()}
+        crossed = []
+        for place, clip in enumerate(clips):
+            rng = np.random.default_rng([seed, zlib.crc32(clip.name.encode()), 1])
+            crossed += [(place, each) for number in range(crossings) if (each := cross(clip, number, rng))]
+        found = {
+            name: [judge(each, run(each, CHANGES[name]), plain[name][place]) for place, each in crossed]
+            for name in ("as it is", "trajectory removed")
+        }
+    aos = {
+        name: [float(result.ious(clip).mean()) for result, clip in zip(results, clips, strict=True)]
+        for name, results in plain.items()
+    }
+    table = new_table(f"{model}, {len(clips)} sequences", "AO", "AO less as it is")
+    for name, values in aos.items():
+        difference = describe(paired(values, aos["as it is"])) if name != "as it is" else ""
+        table.add_row(name, str(bootstrap(values)), difference)
+    heads = ("AO from then on", "without it", "difference", "left with it", "lost without it", "crossings")
+    after = new_table("a look-alike crosses", *heads)
+    for name, judged in found.items():
+        kinds = {"in front": [c for c in judged if not c.behind], "behind": [c for c in judged if c.behind]}
+        for kind, part in {**kinds, "all": judged}.items():
+            if part:  # a single crossing is in front
+                after.add_row(f"{kind}, {name}", *cells(part))
+    print_paragraphs(table, after)
+    if output:
+        record: dict[str, Any] = {"sequences": [clip.name for clip in clips], "ao": aos}
+        record["crossings"] = {name: [asdict(crossing) for crossing in each] for name, each in found.items()}
+        output.write_text(json.dumps(record, indent=1))
+
+
+def cells(crossings: list[Crossing]) -> list[str]:
+    """The figures of some crossings, each sequence counting once."""
+    ao, without, left, left_without = (
+        by_sequence(crossings, name) for name in ("ao", "ao_without", "left", "left_without")
+    )
+    difference = describe(paired(ao, without))
+    counts = f"{len(crossings)} of {len(ao)} sequences"
+    return [str(bootstrap(ao)), str(bootstrap(without)), difference, share(left), share(left_without), counts]
+
+
+def by_sequence(crossings: list[Crossing], name: str) -> list[float]:
+    """The mean of a field over each sequence's crossings, without those where it is None."""
+    values: dict[str, list[float]] = {}
+    for crossing in crossings:
+        if getattr(crossing, name) is not None:
+            values.setdefault(crossing.sequence, []).append(float(getattr(crossing, name)))
+    return [float(np.mean(each)) for each in values.values()]
+
+
+def share(values: list[float]) -> str:
+    """A mean over sequences, and of how many."""
+    return f"{bootstrap(values)} of {len(values)}" if values else ""
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 import fartrack
 from fartrack import FartrackError, Tracker, TrackerSettings
+from fartrack.api import DEFAULT_MODEL
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.model.config import ModelConfig
 from fartrack.video import VideoSink
 from fartrack.vocabulary import BINS
-from fartrack.weights import SHIPPED
+from fartrack.weights import open_package
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +281,7 @@ def own_model(tmp_path):
     """A function that makes a model package which says these settings."""
 
     def make(settings):
-        folder = shutil.copytree(SHIPPED / fartrack.shipped()[0], tmp_path / "own")
+        folder = shutil.copytree(open_package(DEFAULT_MODEL).folder, tmp_path / "own")
         record = json.loads((folder / "model.json").read_text())
         (folder / "model.json").write_text(json.dumps(record | {"settings": settings}))
         return folder
@@ -316,6 +317,14 @@ def test_every_model_that_ships_tracks(name, demo_clip):
     tracker = fartrack.load(name, threads=1)
     tracker.init(demo_clip[0][0], demo_clip[1][0])
     assert iou(tracker.update(demo_clip[0][1]).box, demo_clip[1][1]) > 0.6
+
+
+def test_settings_of_a_variant_that_do_not_fit_are_named_where_they_stand(own_model):
+    variant = own_model({}).parent / "variant"
+    variant.mkdir()
+    (variant / "model.json").write_text('{"format": 2, "of": "../own", "settings": {"retain": 0.5}}')
+    with pytest.raises(FartrackError, match=r"variant/model\.json: 'retain' is no field of TrackerSettings"):
+        fartrack.load(variant, threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ import fartrack
 from fartrack import cli
 from fartrack.engines import open_engine
 from fartrack.tracker import Tracker
-from fartrack.weights import SHIPPED, open_package, shipped
+from fartrack.weights import open_package, shipped
 
 FRAMES = 10
 BOX = "108,95,91,84"
@@ -527,7 +527,7 @@ def test_a_full_disk_amid_the_video_leaves_nothing(place, refused, one_engine, m
 def model(place):
     """A copy of the default model, to be damaged."""
     folder = place / "model"
-    shutil.copytree(SHIPPED / cli.DEFAULT_MODEL, folder)
+    shutil.copytree(open_package(cli.DEFAULT_MODEL).folder, folder)
     return folder
 
 

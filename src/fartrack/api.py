@@ -45,7 +45,7 @@ def load(
         try:
             settings = from_dict(TrackerSettings, package.settings)
         except FartrackError as error:
-            raise FartrackError(f"{package.folder / 'model.json'}: {error}") from None
+            raise FartrackError(f"{Path(model) / 'model.json'}: {error}") from None
     return Tracker(open_engine(package, engine, threads), settings, color, package.calibration)
 
 

@@ -132,12 +132,13 @@ def test_the_reliability_table_by_hand():
 def test_the_alarm_agrees_with_trying_every_threshold(decimals):
     rng = np.random.default_rng(1)
     raw, iou, weight = rng.random(300).round(decimals), rng.random(300), rng.random(300)
-    iou = (iou + raw) / 2
+    iou = (2 * iou + raw) / 3 - 0.1
     good, failed = iou >= 0.5, iou < 0.1
     allowed = [t for t in raw if weight[good & (raw < t)].sum() <= 0.05 * weight[good].sum()]
     pairs = np.sign(raw[good][:, None] - raw[failed]) / 2 + 0.5
     weights = weight[good][:, None] * weight[failed]
     threshold, caught, auc = detect(raw, iou, weight)
+    assert 0 < caught < 1 and 0.5 < auc < 0.95  # neither hopeless nor easy
     assert threshold == max(allowed)
     assert caught == pytest.approx(weight[failed & (raw < max(allowed))].sum() / weight[failed].sum())
     assert auc == pytest.approx((pairs * weights).sum() / weights.sum())

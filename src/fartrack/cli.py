@@ -205,8 +205,8 @@ def calibrate(
 ) -> None:
     """Turn a tracker's score into the chance that its box is right, and measure how far it holds."""
     from fartrack.evaluate.benchmarks import open_benchmark
-    from fartrack.evaluate.reliability import assess, gather, print_reliability, write_calibration
     from fartrack.evaluate.peers import TrackerSpec, parse_trackers
+    from fartrack.evaluate.reliability import assess, gather, print_reliability, write_calibration
     from fartrack.evaluate.runner import evaluate, write_whole
 
     (name, spec), *others = parse_trackers(tracker).items()

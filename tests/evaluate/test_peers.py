@@ -1,6 +1,8 @@
 """Each kind of tracker opens or says why not; the peers' arithmetic, on networks that say where the target is."""
 
+import json
 import math
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -107,6 +109,17 @@ def test_identities_tell_models_and_settings_apart(tmp_path):
         file.seek(-1, 2)
         file.write(b"\x55")
     assert identity(str(copy)) != identity()
+
+
+def test_identities_tell_variants_of_one_model_apart(tmp_path):
+    found = []
+    for number, own in enumerate([{}, {"depth": 5}, {"depth": 4}, {"score": {"slope": 0.5, "bias": 0.25}}]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "model.json").write_text(json.dumps({"format": 2, "of": "pico"} | own))
+        found.append(TrackerSpec(str(folder), engine="torch").identity())
+    assert found[0] == TrackerSpec("pico", engine="torch").identity()
+    assert all(one != other for one, other in combinations(found, 2))
 
 
 def test_settings_are_given_to_our_tracker_alone(monkeypatch):

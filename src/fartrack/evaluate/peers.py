@@ -136,8 +136,11 @@ class TrackerSpec:
             )
             engine = resolve(package, self.engine, self.threads)
             identity: dict[str, Any] = {"model": digest(files), "engine": engine, "settings": asdict(settings)}
-            if package.calibration:  # a named setting's is in none of these files
+            # a variant's own are in none of these files
+            if package.calibration:
                 identity["score"] = asdict(package.calibration)
+            if package.config.depth < package.layers:
+                identity["depth"] = package.config.depth
             return identity, lambda: load(spec, engine=engine, threads=self.threads, settings=settings)
         if ":" in spec:
             made = find_class(spec)

@@ -92,6 +92,7 @@ def test_from_videos_to_a_tracker(tmp_path, videos, run):
         "export", training / "checkpoint.safetensors", tmp_path / "model", "--exits", "shallow=1", "--int8", "none"
     )
     assert code == 0 and out.splitlines() == [f"saved {tmp_path / name}" for name in ("model", "shallow")]
+    assert (tmp_path / "model" / "search-1.onnx").exists() and not [*(tmp_path / "model").glob("*int8*")]
     csv = tmp_path / "out.csv"
     code, _, err = run(
         "track", videos / "square.mp4", "--box", "20,30,24,24", "--model", tmp_path / "shallow", "--csv", csv

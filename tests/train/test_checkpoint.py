@@ -135,3 +135,15 @@ def test_the_optimizer_goes_on_where_it_stopped(tmp_path):
     train(resumed, optimizer, range(3, 5))
     for first, second in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(first, second)
+
+
+def test_all_of_the_optimizer_lies_where_its_parameter_does():
+    """A fused optimizer refuses a count of steps that lies elsewhere; no GPU is needed to see where it lies."""
+    network = nn.Linear(3, 4)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    train(nn.Sequential(network), optimizer, range(1))
+    checkpoint = Checkpoint(1, {}, optimizer_tensors(network, optimizer))
+    elsewhere = nn.Linear(3, 4, device="meta")
+    moved = torch.optim.AdamW(elsewhere.parameters())
+    restore_optimizer(elsewhere, moved, checkpoint)
+    assert {tensor.device.type for state in moved.state.values() for tensor in state.values()} == {"meta"}

@@ -15,10 +15,11 @@ from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.geometry import Crop
 from fartrack.model.losses import coordinate_loss
+from fartrack.templates import Template
 from fartrack.tracker import Tracker, TrackerSettings
 from fartrack.train.data.clips import Clip
 from fartrack.train.objective import losses, tapped_layers
-from fartrack.train.rollout import roll
+from fartrack.train.rollout import prune, roll
 from fartrack.vocabulary import encode
 
 FRAMES = 9
@@ -188,3 +189,36 @@ def test_a_frame_on_which_the_target_has_jumped_is_left_out(network):
 def test_clips_with_nothing_to_learn_from_are_refused(network):
     with pytest.raises(FartrackError, match="On no frame of these clips is the target near where it was"):
         roll(network, [moving([20.0, 300, 160])], STILL)
+
+
+@pytest.mark.parametrize("attention", ["cached", "joint"])
+def test_pruning_keeps_what_a_tracker_would(tiny, random_network, attention):
+    """Two sets of two templates and three crops each: the first crop of a set decides, as the tracker's memory does."""
+    network = random_network(tiny(patch=8, attention=attention)).train()
+    rng = np.random.default_rng(0)
+    batch = {
+        "templates": torch.from_numpy(rng.integers(0, 256, (4, 32, 32, 3), np.uint8)),
+        "identities": torch.tensor([0, 1, 0, 1]),
+        "index": torch.tensor([[0, 1], [2, 3]]),
+        "search": torch.from_numpy(rng.integers(0, 256, (6, 64, 64, 3), np.uint8)),
+        "trajectory": torch.from_numpy(rng.integers(0, 600, (6, 4 * network.config.trajectory))),
+    }
+    valid = prune(network, batch, 0.3)
+    assert network.training
+    assert valid.shape == (2, 2 * 16)
+    engine = TorchEngine(network)
+    for i in range(2):
+        crops, identities = (
+            batch["templates"][2 * i : 2 * i + 2].numpy(),
+            batch["identities"][2 * i : 2 * i + 2].numpy(),
+        )
+        rows = engine.memorise(crops, identities)
+        memory = np.concatenate(rows, axis=-2)[None]
+        first = slice(3 * i, 3 * i + 1)
+        _, scores = engine.search_scored(batch["search"][first].numpy(), batch["trajectory"][first].numpy(), memory)
+        for slot, place in enumerate(np.split(scores[0], 2)):
+            template = Template(0, crops[slot], 0, rows[slot])
+            kept = torch.zeros(16, dtype=torch.bool)
+            kept[template.best(place, 0.3)] = True
+            assert torch.equal(valid[i, 16 * slot : 16 * slot + 16], kept)
+            assert kept.sum() == 5

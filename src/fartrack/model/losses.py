@@ -43,10 +43,6 @@ def siou(first: Tensor, second: Tensor, theta: float = 4.0) -> Tensor:
         (first[..., 2:] - first[..., :2]).clamp(min=eps),
         (second[..., 2:] - second[..., :2]).clamp(min=eps),
     )
-    low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
-    overlap = (high - low).clamp(min=0).prod(-1)
-    iou = overlap / (size1.prod(-1) + size2.prod(-1) - overlap + eps)
-
     hull = torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])
     between = (second[..., :2] + second[..., 2:] - first[..., :2] - first[..., 2:]) / 2
     sine = between[..., 1].abs() / (between.square().sum(-1) + eps).sqrt()
@@ -57,7 +53,16 @@ def siou(first: Tensor, second: Tensor, theta: float = 4.0) -> Tensor:
 
     omega = (size1 - size2).abs() / torch.maximum(size1, size2)
     shape = (1 - torch.exp(-omega)).pow(theta).sum(-1)
-    return iou - (distance + shape) / 2
+    return iou(first, second) - (distance + shape) / 2
+
+
+def iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of boxes ``(..., 4)``, elementwise; sides that are none count as 1e-7."""
+    eps = 1e-7
+    area1, area2 = ((box[..., 2:] - box[..., :2]).clamp(min=eps).prod(-1) for box in (first, second))
+    low, high = torch.maximum(first[..., :2], second[..., :2]), torch.minimum(first[..., 2:], second[..., 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)
+    return overlap / (area1 + area2 - overlap + eps)
 
 
 def dense_loss(outputs: Tensor, boxes: Tensor, grid: int, kept: Tensor | None = None) -> Tensor:

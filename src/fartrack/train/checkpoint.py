@@ -90,7 +90,7 @@ def restore_optimizer(network: nn.Module, optimizer: torch.optim.Optimizer, chec
     for name, parameter in network.named_parameters():
         if name in first:
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(checkpoint.step)),
+                "step": torch.tensor(float(checkpoint.step), device=parameter.device),
                 "exp_avg": first[name].to(parameter.device, copy=True),
                 "exp_avg_sq": second[name].to(parameter.device, copy=True),
             }

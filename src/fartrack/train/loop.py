@@ -13,10 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
 from fartrack.errors import FartrackError
@@ -35,9 +37,9 @@ from fartrack.train.data.sampling import Sampler
 from fartrack.train.data.store import Store
 from fartrack.train.distributed import Group
 from fartrack.train.monitor import Monitor
-from fartrack.train.objective import Batch, losses, split
+from fartrack.train.objective import Batch, losses, mixed, split
 from fartrack.train.recipe import Recipe
-from fartrack.train.rollout import roll
+from fartrack.train.rollout import prune, roll
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -190,6 +192,7 @@ def train(
     elif (run / CHECKPOINT).exists():
         raise FartrackError(f"{run} holds a run already; add --resume, or name another folder.")
     run.mkdir(parents=True, exist_ok=True)
+    live = network.state_dict()
 
     def save(step: int) -> None:
         if monitor is None:
@@ -209,7 +212,7 @@ def train(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=start_worker,
         pin_memory=group.device.type == "cuda",
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -232,12 +235,15 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             sums: dict[str, torch.Tensor] = {}
             for part in parts:
+                if "valid" not in part and recipe.prunes(step):
+                    with mixed(recipe.precision, group.device.type):
+                        part["valid"] = prune(network, part, recipe.rollout.tracker.retention)
                 terms = losses(network, part, recipe, teacher)
                 share = len(part["search"]) / crops
                 (terms["loss"] * share).backward()  # type: ignore[no-untyped-call]
                 for name, value in terms.items():
                     sums[name] = sums.get(name, torch.zeros((), device=group.device)) + value.detach() * share
-            values = {name: float(group.sum(value)) for name, value in sums.items()}
+            values = dict(zip(sums, group.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
             if not math.isfinite(values["loss"]):
                 save_checkpoint(run / f"failed-batch-{group.rank}.safetensors", Checkpoint(step, asdict(recipe), work))
                 raise FartrackError(f"The loss of step {step} is not finite; its batch is in {run}/failed-batch-*.")
@@ -245,9 +251,8 @@ def train(
             nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             optimizer.step()
             decay = min(recipe.ema, (step + 1) / (step + 10))  # a young average forgets faster
-            with torch.no_grad():
-                for name, tensor in network.state_dict().items():
-                    average[name].lerp_(tensor, 1 - decay)
+            blend = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            blend(list(average.values()), [live[name] for name in average], done)
 
             done = step + 1
             last = done == recipe.steps
@@ -306,7 +311,9 @@ class Stop:
             signal.signal(number, handler)
 
 
-def ignore_signals(worker: int) -> None:
-    """Leave stopping to the main process: a signal may go to its workers as well, which it needs to the end."""
+def start_worker(worker: int) -> None:
+    """One thread a worker, and stopping is left to the main process: a signal may go to its workers as well, which it
+    needs to the end."""
+    cv2.setNumThreads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fartrack.geometry import UNIT, iou
 from fartrack.model.encoder import Exit, FARTrack
-from fartrack.model.losses import coordinate_loss, dense_loss, divergence, expected_coordinates, siou
+from fartrack.model.losses import coordinate_loss, dense_loss, divergence, expected_coordinates, iou, siou
 from fartrack.train.recipe import Precision, Recipe
 
 Batch = dict[str, Tensor]
@@ -31,7 +30,7 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe, teacher: FARTrack | 
     search, boxes = batch["search"], batch["boxes"]
     deepest = network.config.depth
     taps = recipe.taps
-    with torch.autocast(search.device.type, torch.bfloat16, enabled=half(recipe.precision, search.device.type)):
+    with mixed(recipe.precision, search.device.type):
         exits = tapped_layers(network, batch, taps)
         last = exits[deepest]
         searched = last.tokens_BND.shape[1] - batch["trajectory"].shape[1] - 4
@@ -40,27 +39,29 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe, teacher: FARTrack | 
         if teacher is not None:
             with torch.no_grad():
                 pairs = [(last, tapped_layers(teacher, batch, (deepest,))[deepest])]
-        heads = (network.head, (teacher or network).head)
         distributions = [
-            tuple(head(compared(side, recipe, searched)) for head, side in zip(heads, pair, strict=True))
-            for pair in pairs
+            head(torch.cat([compared(side, recipe, searched) for side in sides]))
+            for head, sides in zip((network.head, (teacher or network).head), zip(*pairs, strict=True), strict=False)
         ]
     weight = recipe.loss
+    # All exits have as many samples, so that the mean over all of them together is the mean of their means.
     supervised = [exits[layer] for layer in taps] if recipe.distill.supervised else [last]
-    boxes_found = [expected_coordinates(exit.logits_B4V) for exit in supervised]
+    logits = torch.cat([exit.logits_B4V for exit in supervised])
+    truth = boxes.repeat(len(supervised), 1)
+    found = expected_coordinates(logits)
     terms = {
-        "cross_entropy": weight.cross_entropy
-        * mean([coordinate_loss(exit.logits_B4V, boxes, weight.smoothing) for exit in supervised]),
-        "siou": weight.siou * mean([(1 - siou(found, boxes)).mean() for found in boxes_found]),
-        "l1": weight.l1 * mean([(found - boxes).abs().mean() for found in boxes_found]),
+        "cross_entropy": weight.cross_entropy * coordinate_loss(logits, truth, weight.smoothing),
+        "siou": weight.siou * (1 - siou(found, truth)).mean(),
+        "l1": weight.l1 * (found - truth).abs().mean(),
         "dense": weight.dense * dense_loss(dense, boxes, search.shape[1] // network.config.patch, batch.get("kept")),
     }
     if distributions:
         valid = spread(batch) if recipe.distill.features == "template" else None
-        terms["divergence"] = recipe.distill.weight * mean([divergence(s, t, valid) for s, t in distributions])
+        every = None if valid is None else valid.repeat(len(pairs), 1)
+        student, teachers = distributions
+        terms["divergence"] = recipe.distill.weight * divergence(student, teachers, every)
     terms["loss"] = torch.stack(list(terms.values())).sum()
-    found, truth = (UNIT.to_image(corners.detach().cpu()) for corners in (boxes_found[-1], boxes))
-    terms["iou"] = torch.tensor(iou(found, truth).mean())
+    terms["iou"] = iou(found[-len(boxes) :].detach(), boxes).mean()  # the last exit is the deepest
     return terms
 
 
@@ -90,9 +91,9 @@ def compared(exit: Exit, recipe: Recipe, searched: int) -> Tensor:
             return exit.template_BMD
 
 
-def mean(values: list[Tensor]) -> Tensor:
-    """The mean of single numbers."""
-    return torch.stack(values).mean()
+def mixed(precision: Precision, device: str) -> torch.autocast:
+    """Within it, products are computed in bf16 if :func:`half` says so."""
+    return torch.autocast(device, torch.bfloat16, enabled=half(precision, device))
 
 
 def half(precision: Precision, device: str) -> bool:

@@ -92,6 +92,7 @@ class RolloutConfig:
         clips: of one step.
         synthetic: share of clips that are made of stills: a masked object that moves over another picture.
         tracker: how the tracker is set while it rolls; what share of the template tokens is kept, among others.
+        pruned: share of the other steps, of single crops, on which templates keep no more tokens than in a rollout.
     """
 
     share: float = 0.0
@@ -99,10 +100,11 @@ class RolloutConfig:
     clips: int = 4
     synthetic: float = 0.3
     tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(interval=5, retention=0.75))
+    pruned: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
-        check_numbers(self, share=(0, 1), frames=(2, 10_000), clips=(1, 65_536), synthetic=(0, 1))
+        check_numbers(self, share=(0, 1), frames=(2, 10_000), clips=(1, 65_536), synthetic=(0, 1), pruned=(0, 1))
         if not isinstance(self.tracker, TrackerSettings):
             raise FartrackError(f"tracker is {self.tracker!r}; it must be a table of fields.")
 
@@ -227,6 +229,10 @@ class Recipe:
         """Whether a step is a rollout."""
         return bool(np.random.default_rng([self.seed, step, 1]).random() < self.rollout.share)
 
+    def prunes(self, step: int) -> bool:
+        """Whether a step that is no rollout prunes its templates."""
+        return bool(np.random.default_rng([self.seed, step, 4]).random() < self.rollout.pruned)
+
     def samples(self, steps: int, since: int = 0) -> int:
         """Search crops of the steps from ``since`` up to this many; of a rollout, those of all its frames."""
         share, rolled = self.rollout.share, self.rollout.clips * (self.rollout.frames - 1)
@@ -237,7 +243,7 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """The tracker settings that the run trains for, those that differ from the defaults."""
-        if not self.rollout.share:
+        if not self.rollout.share and not self.rollout.pruned:
             return {}
         names = ("retention", "adaptive", "sparsification")
         chosen = {name: getattr(self.rollout.tracker, name) for name in names}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
@@ -51,6 +52,21 @@ def roll(network: FARTrack, clips: Sequence[Clip], settings: TrackerSettings) ->
             states[i] = followed[i][0]
     network.train(training)
     return gatherer.batch(), lost
+
+
+@torch.no_grad()
+def prune(network: FARTrack, batch: Batch, retention: float) -> Tensor:
+    """Which tokens ``(R, T · M)`` of a single-crop batch's templates a tracker would keep: of each template the share
+    ``retention`` with the best scores on the first search crop of its set."""
+    training, shared = network.training, len(batch["search"]) // len(batch["index"])
+    network.eval()
+    rows = network.memorise(batch["templates"][:, None], batch["identities"][:, None])
+    memory = network.join(rows, batch["index"])
+    output = network(batch["search"][::shared], batch["trajectory"][::shared], memory, with_attention=True)
+    network.train(training)
+    scores = output.attention_BM.unflatten(1, (batch["index"].shape[1], -1))
+    kept = scores.topk(max(round(retention * scores.shape[2]), 1), dim=2).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(2, kept, True).flatten(1)
 
 
 def in_view(look: Look, box: FloatArray) -> bool:

@@ -104,6 +104,20 @@ def test_an_object_half_outside_keeps_its_whole_extent():
     np.testing.assert_array_equal(painted_extent(crop), [0, 80, 20, 120])
 
 
+def test_an_object_near_an_edge_is_the_same_as_within():
+    """Only the pixels where an object comes to lie are computed: a crop with a margin shows the same."""
+    rng = np.random.default_rng(5)
+    cutout = Cutout(rng.integers(0, 256, (37, 53, 3), np.uint8), rng.random((37, 53)) < 0.8)
+    small, large = (np.full((side, side, 3), 90, np.uint8) for side in (S, S + 200))
+    for centre, size, angle in (((30.0, 50.0), 40.0, 0.3), ((1.5, 198.2), 90.0, -1.0), ((120.0, 80.0), 12.0, 2.0)):
+        one, two = small.copy(), large.copy()
+        cutout.paste(one, np.array(centre), size, angle, 1.2, False)
+        cutout.paste(two, np.array(centre) + 100, size, angle, 1.2, False)
+        difference = np.abs(one.astype(int) - two[100 : 100 + S, 100 : 100 + S])
+        assert difference.max() <= 2  # the interpolation is in fixed point
+        assert (one != 90).any()
+
+
 def test_a_tone_without_strength_changes_nothing():
     crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     np.testing.assert_array_equal(Tone.draw(np.random.default_rng(1), 0.0).apply(crop), crop)
@@ -111,7 +125,7 @@ def test_a_tone_without_strength_changes_nothing():
 
 def test_contrast_turns_around_middle_grey():
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    changed = Tone(np.array([0.5, 1.0, 2.0]), np.array([0.0, 10.0, 0.0])).apply(ramp).astype(int)
+    changed = Tone.of([0.5, 1.0, 2.0], [0.0, 10.0, 0.0]).apply(ramp).astype(int)
     assert changed[128].tolist() == [[128, 138, 128]]
     assert changed[28].tolist() == [[78, 38, 0]]
     assert changed[228].tolist() == [[178, 238, 255]]
@@ -124,6 +138,15 @@ def test_grey_takes_out_all_colour():
     assert grey.std() > 5
     colours = (Tone.draw(np.random.default_rng(seed), 1.0, grey=0.0) for seed in range(50))
     assert not any(tone.grey for tone in colours)
+
+
+def test_two_tones_are_one_after_the_other():
+    crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    first, second = (Tone.draw(np.random.default_rng(seed), 1.0) for seed in (1, 2))
+    np.testing.assert_array_equal(first.then(second).apply(crop), second.apply(first.apply(crop)))
+    grey = Tone.of(grey=True)
+    for both in (first.then(grey), grey.then(first)):
+        np.testing.assert_array_equal(both.apply(crop), grey.apply(first.apply(crop)))
 
 
 def test_degrading_is_a_matter_of_probability():

@@ -17,7 +17,7 @@ TARGET_BGR = (10, 60, 240)  # of the stores that conftest makes
 @pytest.fixture
 def plain_tone(monkeypatch):
     """No change of colours."""
-    monkeypatch.setattr(Tone, "draw", classmethod(lambda cls, *_: cls(np.ones(3), np.zeros(3))))
+    monkeypatch.setattr(Tone, "draw", classmethod(lambda cls, *_: cls.of()))
 
 
 def found(frame):

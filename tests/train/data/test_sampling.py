@@ -2,21 +2,23 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from fartrack.errors import FartrackError
+from fartrack.geometry import PADDING_BGR
 from fartrack.train.data import sampling
 from fartrack.train.data.augment import Cutout, Tone
 from fartrack.train.data.sampling import Sampler, SamplingConfig, mirror_tokens
-from fartrack.train.data.store import Picture, Store, write_store
+from fartrack.train.data.store import Picture, Store, Target, write_store
 from fartrack.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centres, encode
 
 # Ground of tests/train/conftest.py, and nothing laid over or taken from the picture.
 GROUND_BGR = (120, 90, 60)
-CLEAN = SamplingConfig(distractor=0, occluder=0, degrade=0, grey=0, doubtful_template=0)
+CLEAN = SamplingConfig(distractor=0, occluder=0, fill=0, degrade=0, grey=0, doubtful_template=0)
 CLIPS = replace(CLEAN, clips=1, stills=0, regions=0)
 STILLS = replace(CLEAN, clips=0, stills=1, regions=0, paste=0)
 PASTED = replace(STILLS, paste=1)
@@ -94,11 +96,32 @@ def test_templates_show_the_target_in_their_middle(sampler, plain_background, co
     assert np.median(size) == pytest.approx(0.5, abs=0.05)
 
 
+def test_where_a_still_ends_another_picture_goes_on(tmp_path, model, monkeypatch):
+    """A small red picture, all of it the target: in its windows there is padding, or the other, green picture."""
+    red, green = (
+        np.full((side, side, 3), colour, np.uint8) for side, colour in ((40, (0, 0, 250)), (300, (0, 250, 0)))
+    )
+    write_store(tmp_path, [Picture(red, (Target((4, 4, 30, 30)),)), Picture(green, ())])
+    monkeypatch.setattr(sampling.Tone, "draw", lambda *_, **__: Tone.of())
+    monkeypatch.setattr(Sampler, "_background", lambda self, rng, size: cv2.resize(green, (size, size)))
+    for fill in (0.0, 0.5, 1.0):
+        sampler = Sampler(Store.open(tmp_path), model, replace(STILLS, fill=fill, paper_share=0, far_share=0))
+        filled = []
+        for sample in draws(sampler, 20):
+            for crop, box in zip(sample.search, sample.boxes, strict=True):
+                x, y = ((box[:2] + box[2:]) / 2 * 128).astype(int)
+                assert crop[y, x].tolist() == [250, 0, 0]  # the target is what it was
+                colours = {tuple(colour) for colour in crop.reshape(-1, 3).tolist()}
+                assert ((0, 250, 0) in colours) != (PADDING_BGR[::-1] in colours)
+                filled.append((0, 250, 0) in colours)
+        assert np.mean(filled) == pytest.approx(fill, abs=0.2 * (fill == 0.5))
+
+
 def test_a_region_is_the_same_in_every_crop(tmp_path, model, monkeypatch):
     """On a picture whose colours tell the place, all search crops of a set say where the region lies."""
     y, x = np.mgrid[:200, :250].astype(np.uint8)
     write_store(tmp_path, [Picture(np.stack([x, y, np.zeros_like(x)], -1), ())])
-    monkeypatch.setattr(sampling.Tone, "draw", lambda *_, **__: Tone(np.ones(3), np.zeros(3)))
+    monkeypatch.setattr(sampling.Tone, "draw", lambda *_, **__: Tone.of())
     sampler = Sampler(Store.open(tmp_path), model, REGIONS)
     for sample in draws(sampler, 30):
         places = []

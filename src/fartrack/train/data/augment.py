@@ -7,6 +7,7 @@ from typing import cast
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fartrack.geometry import FloatArray, Image
 from fartrack.train.data.store import Mask, Store
@@ -14,23 +15,30 @@ from fartrack.train.data.store import Mask, Store
 
 @dataclass(frozen=True)
 class Tone:
-    """A change of colour: ``gain`` and ``shift`` of each channel ``(3,)``, and whether all colour is taken out."""
+    """A change of colour: the new value ``table (256, 3)`` of each old one, and whether colour is taken out then."""
 
-    gain: FloatArray
-    shift: FloatArray
+    table: Image
     grey: bool = False
 
     @classmethod
     def draw(cls, rng: np.random.Generator, strength: float, grey: float = 0.0) -> Tone:
         """A random change; ``strength`` 1 is strong (contrast ± 25 %, brightness ± 20 of 255), 0 is none."""
         gain = np.exp(strength * (rng.normal(0, 0.25) + rng.normal(0, 0.08, 3)))
-        return cls(gain, np.full(3, strength * rng.normal(0, 20)), bool(rng.random() < grey))
+        return cls.of(gain, strength * rng.normal(0, 20), bool(rng.random() < grey))
+
+    @classmethod
+    def of(cls, gain: ArrayLike = 1.0, shift: ArrayLike = 0.0, grey: bool = False) -> Tone:
+        """The values of each channel times ``gain`` around middle grey, plus ``shift``; a number, or one a channel."""
+        levels = np.repeat(np.arange(256)[:, None], 3, axis=1)
+        return cls(np.clip((levels - 128) * np.asarray(gain) + 128 + shift, 0, 255).astype(np.uint8), grey)
+
+    def then(self, other: Tone) -> Tone:
+        """This change and then the other, as one."""
+        return Tone(np.take_along_axis(other.table, self.table.astype(np.intp), axis=0), self.grey or other.grey)
 
     def apply(self, crop: Image) -> Image:
-        """The crop in these colours; contrast turns around middle grey."""
-        levels = np.arange(256)[:, None]
-        table = np.clip((levels - 128) * self.gain + 128 + self.shift, 0, 255).astype(np.uint8)
-        crop = cast(Image, cv2.LUT(crop, table[None]))
+        """The crop in these colours."""
+        crop = cast(Image, cv2.LUT(crop, self.table[None]))
         if self.grey:
             crop = cast(Image, cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR))
         return crop
@@ -113,10 +121,16 @@ class Cutout:
         hull = cv2.convexHull(np.stack([columns, rows], 1).astype(np.int32))[:, 0]
         corners = (hull[:, None] + np.array([[0, 0], [1, 0], [0, 1], [1, 1]])).reshape(-1, 2) @ linear.T + offset
 
-        # OpenCV counts from pixel centres: the half pixels of both frames move into the offset.
-        matrix = np.column_stack([linear, offset + linear @ [0.5, 0.5] - 0.5])
-        shape = crop.shape[1::-1]
-        weight = cv2.warpAffine(alpha, matrix, shape, flags=cv2.INTER_LINEAR)[..., None]
-        laid = cv2.warpAffine(pixels, matrix, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        np.copyto(crop, (laid * weight + crop * (1 - weight) + 0.5).astype(np.uint8))
+        # Only where it comes to lie, with a pixel to spare for the interpolation.
+        reach = np.abs(linear) @ middle + 1
+        low = np.clip(np.floor(centre - reach), 0, crop.shape[1::-1]).astype(int)
+        high = np.clip(np.ceil(centre + reach) + 1, 0, crop.shape[1::-1]).astype(int)
+        if (high > low).all():
+            # OpenCV counts from pixel centres: the half pixels of both frames move into the offset.
+            matrix = np.column_stack([linear, offset - low + linear @ [0.5, 0.5] - 0.5])
+            shape = (high - low).tolist()
+            weight = cv2.warpAffine(alpha, matrix, shape, flags=cv2.INTER_LINEAR)[..., None]
+            laid = cv2.warpAffine(pixels, matrix, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            part = crop[low[1] : high[1], low[0] : high[0]]
+            np.copyto(part, (laid * weight + part * (1 - weight) + 0.5).astype(np.uint8))
         return np.concatenate([corners.min(0), corners.max(0)])

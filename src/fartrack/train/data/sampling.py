@@ -36,6 +36,8 @@ class SamplingConfig:
         drop_trajectory, wrong_trajectory: shares of samples whose past boxes are withheld, or at random.
         doubtful_template: share of the later templates that lie clearly off the target.
         distractor, occluder: shares of search crops with another object beside, or in front of, the target.
+        fill: share of a still's search crops that, where they reach far beyond it, show another picture instead of
+            plain padding; many stills hold little but their target.
         degrade: share of crops that are blurred, noisy or of low resolution.
         grey: share of sample sets without colour.
     """
@@ -58,6 +60,7 @@ class SamplingConfig:
     doubtful_template: float = 0.1
     distractor: float = 0.25
     occluder: float = 0.15
+    fill: float = 0.5
     degrade: float = 0.25
     grey: float = 0.08
 
@@ -65,7 +68,7 @@ class SamplingConfig:
         """Check every field once; errors name the field."""
         shares = (
             "clips stills regions paste far_share paper_share drop_trajectory wrong_trajectory "
-            "doubtful_template distractor occluder degrade grey"
+            "doubtful_template distractor occluder fill degrade grey"
         )
         check_numbers(self, **{name: (0, 1) for name in shares.split()})
         check_numbers(self, searches=(1, 64), reach=(1, 10_000), near=(0, 4), far=(0, 4), scale=(0, 2))
@@ -223,6 +226,8 @@ class Sampler:
         last = history[-1] if len(history) else self._last_box(rng, view.box)
         window = Crop.around(last, self.model.search_factor)
         crop = window.extract(view.image, self.model.search_size)
+        if view.history is None and rng.random() < self.config.fill:
+            crop = self._fill(rng, crop, window, view.image)
         box = window.to_crop(view.box)
         crop = self._clutter(rng, crop, box)
         return degrade(rng, crop, self.config.degrade), box, self._tokens(rng, window.to_crop(history))
@@ -315,6 +320,19 @@ class Sampler:
             x.append((degrade(rng, crop, self.config.degrade), box, self._tokens(rng, UNIT.to_crop(past))))
         return z, x
 
+    def _fill(self, rng: np.random.Generator, crop: Image, window: Crop, image: Image) -> Image:
+        """The crop of a window, another picture instead of padding where it reaches far beyond its own."""
+        S, (height, width) = self.model.search_size, image.shape[:2]
+        corners = window.to_crop([0, 0, width, height]) * S
+        # Whole pixels of the crop, those that the border is mixed into left out.
+        x0, y0 = np.clip(np.ceil(corners[:2] + 0.5), 0, S).astype(int)
+        x1, y1 = np.clip(np.floor(corners[2:] - 0.5), 0, S).astype(int)
+        if max(x1 - x0, 0) * max(y1 - y0, 0) > 0.75 * S**2:
+            return crop
+        filled = self._background(rng, S)
+        filled[y0:y1, x0:x1] = crop[y0:y1, x0:x1]
+        return filled
+
     def _background(self, rng: np.random.Generator, size: int) -> Image:
         """A random window of a random picture."""
         image = self.store.image(int(rng.integers(len(self.store.size))))
@@ -328,14 +346,14 @@ class Sampler:
     ) -> SampleSet:
         """Colours and mirroring, which the crops of a set have in common but for small differences; BGR → RGB."""
         common = Tone.draw(rng, 1.0, self.config.grey)
-        crops = [Tone.draw(rng, 0.4).apply(common.apply(crop)) for crop in [*z, *(crop for crop, _, _ in x)]]
+        crops = [common.then(Tone.draw(rng, 0.4)).apply(crop) for crop in [*z, *(crop for crop, _, _ in x)]]
         boxes = np.stack([box for _, box, _ in x])
         tokens = np.stack([token for _, _, token in x])
         if rng.random() < 0.5:
-            crops = [crop[:, ::-1] for crop in crops]
+            crops = [cast(Image, cv2.flip(crop, 1)) for crop in crops]
             boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
             tokens = mirror_tokens(tokens)
-        rgb = [crop[..., ::-1] for crop in crops]
+        rgb = [cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for crop in crops]
         return SampleSet(np.stack(rgb[: len(z)]), np.stack(rgb[len(z) :]), tokens, boxes.astype(np.float32))
 
 

@@ -149,6 +149,26 @@ def test_two_tones_are_one_after_the_other():
         np.testing.assert_array_equal(both.apply(crop), grey.apply(first.apply(crop)))
 
 
+def test_another_light_is_darker_or_brighter():
+    crop = np.full((4, 4, 3), 60, np.uint8)
+    means = [Tone.light(np.random.default_rng(seed)).apply(crop).mean() for seed in range(200)]
+    assert np.mean(np.array(means) < 30) > 0.1
+    assert np.mean(np.array(means) > 120) > 0.1
+    assert Tone.light(np.random.default_rng(0)).apply(np.zeros_like(crop)).max() == 0  # an exposure, no added light
+
+
+def test_what_a_box_holds_is_an_ellipse_of_it():
+    image = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)
+    cutout = Cutout.around(image, np.array([10.0, 5.0, 20.0, 30.0]))
+    np.testing.assert_array_equal(cutout.pixels, image[5:35, 10:30])
+    assert cutout.mask.mean() == pytest.approx(np.pi / 4, abs=0.03)
+    assert cutout.mask[15, 0]
+    assert not cutout.mask[0, 0]
+    assert Cutout.around(image, np.array([-20.0, 5.0, 30.0, 30.0])).pixels.shape == (30, 10, 3)
+    assert Cutout.around(image, np.array([58.0, 5.0, 30.0, 30.0])) is None
+    assert Cutout.around(image, np.array([80.0, 50.0, 30.0, 30.0])) is None
+
+
 def test_degrading_is_a_matter_of_probability():
     crop = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     rng = np.random.default_rng(1)

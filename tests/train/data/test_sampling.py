@@ -18,7 +18,7 @@ from fartrack.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centres, encode
 
 # Ground of tests/train/conftest.py, and nothing laid over or taken from the picture.
 GROUND_BGR = (120, 90, 60)
-CLEAN = SamplingConfig(distractor=0, occluder=0, fill=0, degrade=0, grey=0, doubtful_template=0)
+CLEAN = SamplingConfig(distractor=0, occluder=0, fill=0, degrade=0, grey=0, light=0, doubtful_template=0)
 CLIPS = replace(CLEAN, clips=1, stills=0, regions=0)
 STILLS = replace(CLEAN, clips=0, stills=1, regions=0, paste=0)
 PASTED = replace(STILLS, paste=1)
@@ -234,11 +234,37 @@ def test_clutter_leaves_the_picture_and_the_box_alone(sampler):
     np.testing.assert_array_equal(sampler.store.pixels, before)
 
 
+def test_a_look_alike_needs_no_mask(synthetic_store, model, monkeypatch):
+    """Beside the target lies what its own box holds, as it is or in other colours; without look-alikes, nothing."""
+    store, laid = Store.open(synthetic_store(masks=False)), []
+    monkeypatch.setattr(Cutout, "paste", lambda self, *_: laid.append(self))
+    assert draws(Sampler(store, model, replace(STILLS, distractor=1, look_alike=0)), 3)
+    assert laid == []
+    draws(Sampler(store, model, replace(STILLS, distractor=1, look_alike=1)), 20)
+    assert len(laid) == 60
+    targets = [Cutout.around(store.image(int(i)), box) for i, box in zip(store.owner, store.boxes, strict=True)]
+    same = [any(np.array_equal(cutout.pixels, target.pixels) for target in targets) for cutout in laid]
+    assert 0.3 < np.mean(same) < 0.7
+
+
+def test_a_share_of_the_crops_is_in_another_light(sampler):
+    def spread(light):
+        """How much the mean brightness of a set's templates differs, as a factor, over many sets."""
+        found = []
+        for sample in draws(sampler(replace(STILLS, light=light)), 60):
+            means = sample.templates.mean((1, 2, 3)) + 1
+            found.append(max(means) / min(means))
+        return np.array(found)
+
+    assert np.mean(spread(0.0) > 1.6) < 0.1
+    assert np.mean(spread(1.0) > 1.6) > 0.4
+
+
 def test_grey_sets(sampler):
     for share in (0, 1):
         for sample in draws(sampler(replace(STILLS, grey=share)), 10):
             for crop in (*sample.templates, *sample.search):
-                assert (np.ptp(crop.astype(int), axis=-1).max() < 50) == (share == 1)  # crops keep a slight tint
+                assert (np.ptp(crop.astype(int), axis=-1).max() == 0) == (share == 1)
 
 
 def test_doubtful_templates_are_never_the_first(sampler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -36,10 +37,12 @@ class SamplingConfig:
         drop_trajectory, wrong_trajectory: shares of samples whose past boxes are withheld, or at random.
         doubtful_template: share of the later templates that lie clearly off the target.
         distractor, occluder: shares of search crops with another object beside, or in front of, the target.
+        look_alike: of the objects beside a target, the share that look like it; half of these have other colours.
         fill: share of a still's search crops that, where they reach far beyond it, show another picture instead of
             plain padding; many stills hold little but their target.
         degrade: share of crops that are blurred, noisy or of low resolution.
         grey: share of sample sets without colour.
+        light: share of crops that are in quite another light than the others of their set.
     """
 
     clips: float = 0.45
@@ -60,15 +63,17 @@ class SamplingConfig:
     doubtful_template: float = 0.1
     distractor: float = 0.25
     occluder: float = 0.15
+    look_alike: float = 0.4
     fill: float = 0.5
     degrade: float = 0.25
     grey: float = 0.08
+    light: float = 0.15
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         shares = (
             "clips stills regions paste far_share paper_share drop_trajectory wrong_trajectory "
-            "doubtful_template distractor occluder fill degrade grey"
+            "doubtful_template distractor occluder look_alike fill degrade grey light"
         )
         check_numbers(self, **{name: (0, 1) for name in shares.split()})
         check_numbers(self, searches=(1, 64), reach=(1, 10_000), near=(0, 4), far=(0, 4), scale=(0, 2))
@@ -229,7 +234,7 @@ class Sampler:
         if view.history is None and rng.random() < self.config.fill:
             crop = self._fill(rng, crop, window, view.image)
         box = window.to_crop(view.box)
-        crop = self._clutter(rng, crop, box)
+        crop = self._clutter(rng, crop, box, lambda: Cutout.around(view.image, view.box))
         return degrade(rng, crop, self.config.degrade), box, self._tokens(rng, window.to_crop(history))
 
     def _past(self, rng: np.random.Generator, last: FloatArray, box: FloatArray) -> FloatArray:
@@ -257,10 +262,11 @@ class Sampler:
             corners = corners + np.tile(rng.laplace(0, 0.25, 2), 2)
         return encode(corners).reshape(-1)
 
-    def _clutter(self, rng: np.random.Generator, crop: Image, box: FloatArray, own: Cutout | None = None) -> Image:
-        """At times, lay a distractor beside the target (corners ``box``) or an occluder over part of it."""
-        if len(self.masked_targets) == 0:
-            return crop
+    def _clutter(
+        self, rng: np.random.Generator, crop: Image, box: FloatArray, own: Callable[[], Cutout | None]
+    ) -> Image:
+        """At times, lay a distractor beside the target (corners ``box``, cut out by ``own``) or an occluder over part
+        of it."""
         S = self.model.search_size
         size = float(np.sqrt(np.prod(box[2:] - box[:2]))) * S
         centre = (box[:2] + box[2:]) / 2 * S
@@ -268,9 +274,13 @@ class Sampler:
         for share, beside in ((self.config.distractor, True), (self.config.occluder, False)):
             if rng.random() >= share:
                 continue
-            cutout = Cutout.of(self.store, int(rng.choice(self.masked_targets)))
-            if own is not None and beside and rng.random() < 0.4:  # a look-alike in other colours
-                cutout = Cutout(np.ascontiguousarray(_recolour(rng, own.pixels)), own.mask)
+            cutout = own() if beside and rng.random() < self.config.look_alike else None
+            if cutout is not None and rng.random() < 0.5:
+                cutout = Cutout(_recolour(rng, cutout.pixels), cutout.mask)
+            if cutout is None and len(self.masked_targets):
+                cutout = Cutout.of(self.store, int(rng.choice(self.masked_targets)))
+            if cutout is None:
+                continue
             other = size * np.exp(rng.normal(0, 0.25)) * (1.0 if beside else 0.6)
             distance = half + other * rng.uniform(0.4, 1.5) if beside else half * rng.uniform(0.4, 1.1)
             turn = rng.uniform(0, 2 * np.pi)
@@ -312,7 +322,7 @@ class Sampler:
             crop = self._background(rng, S)
             stretch = float(np.exp(rng.normal(0, 0.12)))
             box = own.paste(crop, S / 2 + offset * size, size, angle + rng.normal(0, 0.15), stretch, False) / S
-            crop = self._clutter(rng, crop, box, own)
+            crop = self._clutter(rng, crop, box, lambda: own)
             sides = box[2:] - box[:2]
             sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
             last = np.concatenate([0.5 - sides / 2, sides])
@@ -346,7 +356,7 @@ class Sampler:
     ) -> SampleSet:
         """Colours and mirroring, which the crops of a set have in common but for small differences; BGR → RGB."""
         common = Tone.draw(rng, 1.0, self.config.grey)
-        crops = [common.then(Tone.draw(rng, 0.4)).apply(crop) for crop in [*z, *(crop for crop, _, _ in x)]]
+        crops = [common.then(self._tone(rng)).apply(crop) for crop in [*z, *(crop for crop, _, _ in x)]]
         boxes = np.stack([box for _, box, _ in x])
         tokens = np.stack([token for _, _, token in x])
         if rng.random() < 0.5:
@@ -355,6 +365,10 @@ class Sampler:
             tokens = mirror_tokens(tokens)
         rgb = [cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for crop in crops]
         return SampleSet(np.stack(rgb[: len(z)]), np.stack(rgb[len(z) :]), tokens, boxes.astype(np.float32))
+
+    def _tone(self, rng: np.random.Generator) -> Tone:
+        """How a crop's colours differ from those of its set."""
+        return Tone.light(rng) if rng.random() < self.config.light else Tone.draw(rng, 0.4)
 
 
 def _recolour(rng: np.random.Generator, pixels: Image) -> Image:

@@ -555,7 +555,7 @@ DAMAGES = {
     "empty weights": (lambda m: cut(m / "weights.safetensors", 0), "weights.safetensors is missing, damaged"),
     "text weights": (lambda m: (m / "weights.safetensors").write_text("x" * 99), "weights.safetensors is missing"),
     "nan weights": (lambda m: fill_with_nan(m / "weights.safetensors"), "do not fit together"),
-    "no graph": (lambda m: (m / "search.onnx").unlink(), "lacks search.onnx"),
+    "no graph": (lambda m: (m / "search_int8.onnx").unlink(), "lacks search_int8.onnx; use another engine"),
     "cut graph": (lambda m: cut(m / "template.onnx", 0.5), "template.onnx is no readable ONNX model"),
     "another size": (lambda m: edit_json(m, config={"search_size": 256}), "do not fit together"),
     "another trajectory": (lambda m: edit_json(m, config={"trajectory": 7}), "do not fit together"),

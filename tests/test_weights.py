@@ -23,6 +23,13 @@ def test_a_named_setting_is_another_model_with_settings_of_its_own():
     assert fast.engine == "onnxruntime-int8"
 
 
+def test_a_model_may_be_meant_for_an_engine(tmp_path):
+    """Whoever names none gets that one; whoever names another gets it."""
+    (tmp_path / "model.json").write_text(json.dumps({"format": 1, "config": {"depth": 6}, "engine": "openvino"}))
+    package = open_package(tmp_path)
+    assert (package.engine, resolve(package, "auto"), resolve(package, "torch")) == ("openvino", "openvino", "torch")
+
+
 def test_a_setting_of_a_newer_format_is_refused(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps({"format": 99, "of": "pico"}))
     with pytest.raises(FartrackError, match="of format 99, newer than this version reads; upgrade fartrack"):

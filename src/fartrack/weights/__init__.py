@@ -119,7 +119,7 @@ def _read(folder: Path, variants: list[Path]) -> Package:
         calibration = from_dict(Calibration, score) if score else None
         if base is None:
             shape = from_dict(ModelConfig, config)
-            return Package(folder, shape, shape.depth, settings, calibration=calibration)
+            return Package(folder, shape, shape.depth, settings, str(record.get("engine", "auto")), calibration)
     except FartrackError as error:
         raise FartrackError(f"{folder / 'model.json'}: {error}") from None
     variants = [*variants, folder]

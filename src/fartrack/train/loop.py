@@ -207,12 +207,13 @@ def train(
     if compile:
         network.compile()
     network.train()
+    cv2.setNumThreads(1)  # before workers are forked: each has a core, and OpenCV's own threads do not survive a fork
     loader = DataLoader(
         Batches(store, recipe, first, group.rank, group.size),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=start_worker,
+        worker_init_fn=ignore_signals,
         pin_memory=group.device.type == "cuda",
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -311,9 +312,7 @@ class Stop:
             signal.signal(number, handler)
 
 
-def start_worker(worker: int) -> None:
-    """One thread a worker, and stopping is left to the main process: a signal may go to its workers as well, which it
-    needs to the end."""
-    cv2.setNumThreads(1)
+def ignore_signals(worker: int) -> None:
+    """Leave stopping to the main process: a signal may go to its workers as well, which it needs to the end."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -187,6 +187,17 @@ def evaluate_trackers(
         print(f"saved {packer(evaluations[0], pack)}")
 
 
+def check_folders(*files: Path | None) -> None:
+    """Check that each file to be written has a folder, so that what would fail in the end fails at once.
+
+    Raises:
+        FartrackError: there is none.
+    """
+    for path in files:
+        if path and not path.parent.is_dir():
+            raise FartrackError(f"There is no folder {path.parent} for {path.name}; make it first.")
+
+
 @app.command()
 def calibrate(
     tracker: Annotated[str, typer.Option(help="whose score is measured: one, as for eval")],
@@ -220,8 +231,7 @@ def calibrate(
     if plot:
         with needs("eval"):
             from fartrack.evaluate.reliability_plot import plot_reliability
-        if not plot.parent.is_dir():
-            raise FartrackError(f"There is no folder {plot.parent} for {plot.name}; make it first.")
+    check_folders(plot)
     sequences = open_benchmark(benchmark, data, only.split(",") if only else None)
     with Meter(f"tracking {data}", None) as meter:
         (evaluation,) = evaluate({name: chosen}, sequences, results, jobs, meter.reach)
@@ -267,9 +277,7 @@ def bench(
     if plot:
         with needs("eval"):
             from fartrack.evaluate.speed.plot import plot_speed
-    for path in (json, plot):  # what would fail in the end fails at once
-        if path and not path.parent.is_dir():
-            raise FartrackError(f"There is no folder {path.parent} for {path.name}; make it first.")
+    check_folders(json, plot)
     measured: dict[str, Any] = {"threads": speed.parse_threads(threads), "plan": speed.Plan(rounds, frames, warm_up)}
     measured["sizes"] = speed.parse_sizes(sizes) if sizes else ()
     # The bar moves only between bursts, since drawing it takes time from whoever works.

@@ -193,11 +193,12 @@ def train(
         raise FartrackError(f"{run} holds a run already; add --resume, or name another folder.")
     run.mkdir(parents=True, exist_ok=True)
     live = network.state_dict()
+    averages, weights = list(average.values()), [live[name] for name in average]
 
     def save(step: int) -> None:
         if monitor is None:
             return
-        parts: dict[str, dict[str, torch.Tensor]] = {"model": network.state_dict(), "ema": average}
+        parts: dict[str, dict[str, torch.Tensor]] = {"model": live, "ema": average}
         if teacher is not None:
             parts["teacher"] = teacher.state_dict()
         tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
@@ -253,7 +254,7 @@ def train(
             optimizer.step()
             decay = min(recipe.ema, (step + 1) / (step + 10))  # a young average forgets faster
             blend = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-            blend(list(average.values()), [live[name] for name in average], done)
+            blend(averages, weights, done)
 
             done = step + 1
             last = done == recipe.steps

@@ -60,6 +60,9 @@ wrong_trajectory = 0.0
 doubtful_template = 0.0
 degrade = 0.0
 grey = 0.0
+light = 0.0
+distractor = 0.0
+occluder = 0.0
 """
 RECIPES = {
     "pretrain": COMMON.format(steps=340, rate=4e-3, warmup=10, decay=220),

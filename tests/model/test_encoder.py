@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from fartrack.model.encoder import FARTrack, resize_grid
+from fartrack.model.encoder import FARTrack, attend, resize_grid
 from fartrack.model.start import without_layers
 from fartrack.vocabulary import BINS, COMMANDS, NO_TRAJECTORY
 
@@ -262,6 +262,20 @@ def masked(*removed):
     for row, tokens in zip(valid, removed, strict=True):
         row[list(tokens)] = False
     return valid
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_that_learns_is_that_which_tracks(masked):
+    """Values and gradients, against PyTorch's own kernel."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 8, generator=generator, requires_grad=True) for n in (5, 9, 9))
+    seen = torch.rand(2, 1, 1, 9, generator=generator) > 0.4 if masked else None
+    weight = torch.randn(2, 3, 5, 8, generator=generator)
+    found, reference = attend(q, k, v, seen), torch.nn.functional.scaled_dot_product_attention(q, k, v, seen)
+    torch.testing.assert_close(found, reference)
+    torch.testing.assert_close(attend(q.detach(), k, v, seen), reference)
+    for one, other in zip(*(torch.autograd.grad((y * weight).sum(), (q, k, v)) for y in (found, reference)), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize(

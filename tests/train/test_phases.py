@@ -67,7 +67,7 @@ occluder = 0.0
 RECIPES = {
     "pretrain": COMMON.format(steps=340, rate=4e-3, warmup=10, decay=220),
     "distill": COMMON.format(steps=25, rate=1e-3, warmup=2, decay=20) + "[distill]\nfirst = 2\n",
-    "sparsify": COMMON.format(steps=10, rate=5e-4, warmup=2, decay=6)
+    "sparsify": COMMON.format(steps=10, rate=1e-4, warmup=2, decay=6)
     + "[rollout]\nshare = 0.5\nframes = 8\nclips = 4\nsynthetic = 0.0\n"
     + "[rollout.tracker]\ntemplates = 2\ninterval = 3\nretention = 0.75\n",
 }

@@ -18,7 +18,9 @@ from fartrack.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centres, encode
 
 # Ground of tests/train/conftest.py, and nothing laid over or taken from the picture.
 GROUND_BGR = (120, 90, 60)
-CLEAN = SamplingConfig(distractor=0, occluder=0, fill=0, degrade=0, grey=0, light=0, doubtful_template=0)
+CLEAN = SamplingConfig(
+    distractor=0, occluder=0, fill=0, degrade=0, grey=0, light=0, doubtful_template=0, stretch=0, turn=0
+)
 CLIPS = replace(CLEAN, clips=1, stills=0, regions=0)
 STILLS = replace(CLEAN, clips=0, stills=1, regions=0, paste=0)
 PASTED = replace(STILLS, paste=1)
@@ -85,6 +87,40 @@ def test_the_box_frames_the_target(sampler, plain_background, config):
             np.testing.assert_allclose(red_extent(crop), np.clip(box * 128, 0, 128), atol=2, err_msg=str(seed))
             seen += 1
     assert seen > 60
+
+
+@pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])
+def test_stretched_sets_are_longer_and_their_boxes_go_along(sampler, plain_background, config):
+    aspects = {}
+    for share in (0, 1):
+        found = []
+        for sample in draws(sampler(replace(config, stretch=share)), 40):
+            sides = sample.boxes[:, 2:] - sample.boxes[:, :2]
+            found.append(np.log(sides[:, 0] / sides[:, 1]).mean())
+            inside = (sample.boxes.min(1) > 0.02) & (sample.boxes.max(1) < 0.98)
+            if config is not PASTED:  # there a thin target that is turned has soft corners
+                for crop, box in zip(sample.search[inside], sample.boxes[inside], strict=True):
+                    np.testing.assert_allclose(red_extent(crop), box * 128, atol=2)
+        aspects[share] = np.std(found)
+    assert aspects[1] > aspects[0] + 0.2
+
+
+def test_turned_targets_have_the_box_of_what_is_seen(tmp_path, model, monkeypatch):
+    """A masked bar three times as long as high: hardly turned its box is long, turned at will it often is not."""
+    image = np.full((100, 200, 3), GROUND_BGR, np.uint8)
+    image[30:60, 50:140] = (0, 0, 250)
+    mask = np.zeros((100, 200), bool)
+    mask[30:60, 50:140] = True
+    write_store(tmp_path, [Picture(image, (Target((50, 30, 90, 30), mask),))])
+    monkeypatch.setattr(Sampler, "_background", lambda self, rng, size: np.full((size, size, 3), GROUND_BGR, np.uint8))
+    for share, upright in ((0, False), (1, True)):
+        sampler, high = Sampler(Store.open(tmp_path), model, replace(PASTED, turn=share)), []
+        for sample in draws(sampler, 40):
+            for crop, box in zip(sample.search, sample.boxes, strict=True):
+                high.append(box[3] - box[1] > box[2] - box[0])
+                if box.min() > 0.02 and box.max() < 0.98:
+                    np.testing.assert_allclose(red_extent(crop), box * 128, atol=3)
+        assert (np.mean(high) > 0.3) == upright
 
 
 @pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])

@@ -43,6 +43,8 @@ class SamplingConfig:
         degrade: share of crops that are blurred, noisy or of low resolution.
         grey: share of sample sets without colour.
         light: share of crops that are in quite another light than the others of their set.
+        stretch: share of sample sets that are stretched along one axis, so that long targets are not rare.
+        turn: of search crops with a pasted target, the share where it is turned by any angle.
     """
 
     clips: float = 0.45
@@ -68,12 +70,14 @@ class SamplingConfig:
     degrade: float = 0.25
     grey: float = 0.08
     light: float = 0.15
+    stretch: float = 0.2
+    turn: float = 0.1
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         shares = (
             "clips stills regions paste far_share paper_share drop_trajectory wrong_trajectory "
-            "doubtful_template distractor occluder look_alike fill degrade grey light"
+            "doubtful_template distractor occluder look_alike fill degrade grey light stretch turn"
         )
         check_numbers(self, **{name: (0, 1) for name in shares.split()})
         check_numbers(self, searches=(1, 64), reach=(1, 10_000), near=(0, 4), far=(0, 4), scale=(0, 2))
@@ -107,6 +111,16 @@ class View:
     box: FloatArray
     history: FloatArray | None = None
 
+    def stretched(self, aspect: float) -> View:
+        """The same with every aspect ratio times ``aspect``: one side of the picture grows, the other shrinks."""
+        if aspect == 1:
+            return self
+        height, width = self.image.shape[:2]
+        size = max(round(width * aspect**0.5), 1), max(round(height * aspect**-0.5), 1)
+        factor = np.array([size[0] / width, size[1] / height] * 2)
+        history = None if self.history is None else self.history * factor
+        return View(cast(Image, cv2.resize(self.image, size, interpolation=cv2.INTER_LINEAR)), self.box * factor, history)
+
 
 class Sampler:
     """Draws sample sets from a store. Every draw depends on the given random generator alone."""
@@ -138,17 +152,18 @@ class Sampler:
     def draw(self, rng: np.random.Generator, templates: int) -> SampleSet:
         """One sample set with this many templates."""
         names, weights = self.kinds
+        aspect = float(np.exp(rng.normal(0, 0.6))) if rng.random() < self.config.stretch else 1.0
         match names[int(rng.choice(len(names), p=weights))]:
             case "clips":
-                views = self._clip(rng, templates)
+                views = [view.stretched(aspect) for view in self._clip(rng, templates)]
             case "stills":
                 target = int(rng.choice(self.still_targets))
                 if self.store.masks[target, 0] >= 0 and rng.random() < self.config.paste:
-                    return self._finish(rng, *self._pasted(rng, target, templates))
+                    return self._finish(rng, *self._pasted(rng, target, templates, aspect))
                 view = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
-                views = [view] * (templates + self.config.searches)
+                views = [view.stretched(aspect)] * (templates + self.config.searches)
             case _:
-                views = [self._region(rng)] * (templates + self.config.searches)
+                views = [self._region(rng).stretched(aspect)] * (templates + self.config.searches)
         z = [self._template(rng, view, later=i > 0) for i, view in enumerate(views[:templates])]
         x = [self._search(rng, view) for view in views[templates:]]
         return self._finish(rng, z, x)
@@ -290,11 +305,13 @@ class Sampler:
         return crop
 
     def _pasted(
-        self, rng: np.random.Generator, target: int, templates: int
+        self, rng: np.random.Generator, target: int, templates: int, aspect: float
     ) -> tuple[list[Image], list[tuple[Image, FloatArray, NDArray[np.int64]]]]:
-        """Template and search crops of one masked target laid over other pictures."""
+        """Template and search crops of one masked target, its aspect ratio times ``aspect``, laid over other
+        pictures."""
         own = Cutout.of(self.store, target)
         natural = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
+        natural = natural.stretched(aspect)
         angle = rng.normal(0, 0.1)
         z: list[Image] = []
         for i in range(templates):
@@ -310,7 +327,7 @@ class Sampler:
                 S / 2 - shift * size,
                 size,
                 angle + rng.normal(0, 0.1),
-                float(np.exp(rng.normal(0, 0.06))),
+                aspect * float(np.exp(rng.normal(0, 0.06))),
                 False,
             )
             z.append(degrade(rng, crop, self.config.degrade))
@@ -320,8 +337,9 @@ class Sampler:
             offset, scale = self._search_jitter(rng)
             size = S / self.model.search_factor / scale
             crop = self._background(rng, S)
-            stretch = float(np.exp(rng.normal(0, 0.12)))
-            box = own.paste(crop, S / 2 + offset * size, size, angle + rng.normal(0, 0.15), stretch, False) / S
+            stretch = aspect * float(np.exp(rng.normal(0, 0.12)))
+            turn = rng.uniform(-np.pi, np.pi) if rng.random() < self.config.turn else rng.normal(0, 0.15)
+            box = own.paste(crop, S / 2 + offset * size, size, angle + turn, stretch, False) / S
             crop = self._clutter(rng, crop, box, lambda: own)
             sides = box[2:] - box[:2]
             sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box

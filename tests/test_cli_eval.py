@@ -90,6 +90,18 @@ def test_published_results_limit_the_sequences(run):
     assert sorted(rows(out, "sequence")) == ["s0", "s1"]
 
 
+def test_several_starts(run, place, tmp_path):
+    once = ("--tracker", "mine:Still,mine:Off", "--data", "data", "--results", "starts")
+    run(*once)
+    kept = (place / "starts" / "folder" / "Off" / "s3_time.txt").read_bytes()
+    out = run(*once, "--starts", "0,2,3")
+    assert "folder, 6 sequences, 18 runs from several starts; means over sequences" in out
+    assert (place / "starts" / "folder" / "Off" / "s3_time.txt").read_bytes() == kept, "the first start ran before"
+    assert rows(out, "tracker")["Off"][0] == "0.429 [0.429, 0.429]"
+    assert rows(out, "sequence")["s3@2"] == ["3", "1.000", "0.429"]
+    assert sorted(rows(out, "sequence")) == sorted(f"s{n}{at}" for n in range(6) for at in ("", "@2", "@3"))
+
+
 def test_a_model_and_its_settings(run, place):
     ours = ("--tracker", "pico", "--data", "data", "--results", "ours", "--only", "s0")
     assert rows(run(*ours), "tracker")["pico"]
@@ -120,6 +132,10 @@ def test_a_report_and_a_submission(run, place, tmp_path):
         (["--tracker", "mine:Still", "--data", "nowhere"], "nowhere"),
         (["--tracker", "mine:Still", "--data", "data", "--benchmark", "unknown"], "unknown"),
         (["--tracker", "mine:Still,mine:Off", "--data", "data", "--pack", "a.zip"], "one tracker"),
+        (["--tracker", "mine:Still", "--data", "data", "--starts", "0,5", "--pack", "a.zip"], "leave out --starts"),
+        (["--tracker", "mine:Still", "--data", "data", "--starts", "0,x"], "--starts is '0,x'; list frames"),
+        (["--tracker", "mine:Still", "--data", "data", "--starts", "-1"], "The starts are [-1]; list frames"),
+        (["--tracker", "mine:Still", "--data", "data", "--starts", "4"], "No sequence shows its target"),
         (["--tracker", "pico", "--data", "data", "--retention", "7"], "retention"),
         (["--tracker", "pico", "--data", "data", "--engine", "abacus"], "abacus"),
     ],

@@ -159,9 +159,12 @@ def evaluate_trackers(
     interval: Annotated[int | None, typer.Option(help="frames between two templates")] = None,
     template_score: Annotated[float | None, typer.Option(help="least score of a frame that gives a template")] = None,
     retention: Annotated[float | None, typer.Option(help="share of each template's tokens that are kept")] = None,
+    starts: Annotated[
+        str, typer.Option(help="frames that each sequence is started from, such as 0,5,10; one run alone says little")
+    ] = "0",
 ) -> None:
     """Measure trackers on a benchmark, side by side."""
-    from fartrack.evaluate.benchmarks import open_benchmark
+    from fartrack.evaluate.benchmarks import from_starts, open_benchmark
     from fartrack.evaluate.peers import TrackerSpec, parse_trackers
     from fartrack.evaluate.runner import evaluate
     from fartrack.evaluate.submission import packer_of
@@ -173,11 +176,19 @@ def evaluate_trackers(
     trackers = {name: TrackerSpec(spec, **options) for name, spec in parse_trackers(tracker).items()}
     if pack and len(trackers) > 1:
         raise FartrackError("An archive for a server holds the results of one tracker; name one, or leave out --pack.")
+    try:
+        first_frames = [int(start) for start in starts.split(",")]
+    except ValueError:
+        raise FartrackError(f"--starts is {starts!r}; list frames, such as 0,5,10.") from None
+    if pack and first_frames != [0]:
+        raise FartrackError("A server wants every sequence from its first frame; leave out --starts or --pack.")
     packer = packer_of(benchmark) if pack else None  # what would fail in the end fails at once
     if report:
         with needs("eval"):
             from fartrack.evaluate.report import write_report
     sequences = open_benchmark(benchmark, data, only.split(",") if only else None)
+    if first_frames != [0]:
+        sequences = from_starts(sequences, first_frames)
     with Meter(f"tracking {data}", None) as meter:
         evaluations = evaluate(trackers, sequences, results, jobs, meter.reach)
     print_tables(evaluations, sequences, threads)

@@ -1,3 +1,5 @@
+import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,6 +73,31 @@ def test_a_sequence_of_pictures(tmp_path):
     sequence = Sequence("a", tuple(paths), np.ones((1, 4)))
     assert sequence.length == 3 and sequence.size == (64, 48)
     assert [frame.shape for frame in sequence.frames()] == [(48, 64, 3)] * 3
+
+
+def test_a_part_of_a_sequence(tmp_path):
+    """From a frame on, of pictures and of a video, it is the same frames and boxes; its results have another name."""
+    boxes = np.tile([4.0, 4, 8, 8], (4, 1))
+    boxes[2] = np.nan
+    paths = tuple(tmp_path / f"{index}.png" for index in range(4))
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", 25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index, path in enumerate(paths):
+            image = np.full((48, 64, 3), 60 * index, np.uint8)
+            cv2.imwrite(str(path), image)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode())
+    for source in (paths, tmp_path / "clip.mp4"):
+        whole = Sequence("a", source, boxes)
+        assert whole.since(0) is whole and whole.video == "a"
+        part = whole.since(1)
+        assert (part.name, part.video, part.skipped, part.length) == ("a@1", "a", 1, 3)
+        np.testing.assert_array_equal(part.boxes, boxes[1:])
+        assert [round(frame.mean() / 60) for frame in part.frames()] == [1, 2, 3]
+        assert whole.since(2) is None, "no target on its first frame"
+        assert whole.since(3) is None, "nothing to find after it"
+        assert whole.since(9) is None
 
 
 def test_training_reads_the_same_layouts(tmp_path):

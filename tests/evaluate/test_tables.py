@@ -45,6 +45,22 @@ def test_a_sequence_counts_once_and_differences_are_paired():
     assert ours.fps == pytest.approx(2 / 0.04)
 
 
+def test_a_sequence_started_often_still_counts_once():
+    """Three runs of one video and one of another: the mean, its interval and the difference are those of two videos."""
+    both = [make([0, 2, 4, 8]), make([1, 3, 5, 9])]
+    for evaluation in both:
+        for number in (1, 2):
+            part = replace(evaluation.benchmark.sequences[number], name=f"s0@{number}", skipped=number)
+            evaluation.benchmark.sequences[number] = part
+            evaluation.results[number] = replace(evaluation.results[number], name=part.name)
+    ours, theirs = compare(both)
+    values = [np.mean([overlap(s) for s in (0, 2, 4)]), overlap(8)]
+    assert ours.means["ao"].mean == pytest.approx(np.mean(values))
+    assert (ours.means["ao"].low, ours.means["ao"].high) == pytest.approx((min(values), max(values)))
+    shifted = [np.mean([overlap(s + 1) for s in (0, 2, 4)]), overlap(9)]
+    assert theirs.difference.mean == pytest.approx(np.mean(shifted) - np.mean(values))
+
+
 def test_a_difference_within_its_interval_is_none():
     assert describe(Interval(0.01, -0.01, 0.03)) == "+0.010 [-0.010, +0.030], no difference"
     assert describe(Interval(0.02, 0.01, 0.03)) == "+0.020 [+0.010, +0.030]"
@@ -67,7 +83,7 @@ def test_the_tables_of_attributes_and_sequences(capsys):
 
 def test_what_cannot_be_scored_is_left_out_and_said(capsys):
     partly = make([0, 2], scored=[True, False])
-    whole = replace(partly.benchmark, sequences=partly.benchmark.sequences + make([0]).benchmark.sequences)
+    whole = replace(partly.benchmark, sequences=[*partly.benchmark.sequences, *make([0, 0, 0]).benchmark.sequences[2:]])
     print_tables([partly], whole, 2)
     out = capsys.readouterr().out
     assert out.startswith("made, 1 of 3 sequences, those of which all have results")

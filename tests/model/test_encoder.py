@@ -274,7 +274,9 @@ def test_attention_that_learns_is_that_which_tracks(masked):
     found, reference = attend(q, k, v, seen), torch.nn.functional.scaled_dot_product_attention(q, k, v, seen)
     torch.testing.assert_close(found, reference)
     torch.testing.assert_close(attend(q.detach(), k, v, seen), reference)
-    for one, other in zip(*(torch.autograd.grad((y * weight).sum(), (q, k, v)) for y in (found, reference)), strict=True):
+    for one, other in zip(
+        *(torch.autograd.grad((y * weight).sum(), (q, k, v)) for y in (found, reference)), strict=True
+    ):
         torch.testing.assert_close(one, other)
 
 

@@ -30,7 +30,7 @@ from fartrack.train.recipe import Recipe
 
 COMMON = """
 steps = {steps}
-sets = 8
+sets = 3
 templates = [1, 2]
 learning_rate = {rate}
 new_learning_rate = {rate}
@@ -65,8 +65,8 @@ distractor = 0.0
 occluder = 0.0
 """
 RECIPES = {
-    "pretrain": COMMON.format(steps=340, rate=4e-3, warmup=10, decay=220),
-    "distill": COMMON.format(steps=25, rate=1e-3, warmup=2, decay=20) + "[distill]\nfirst = 2\n",
+    "pretrain": COMMON.format(steps=900, rate=2e-3, warmup=20, decay=600),
+    "distill": COMMON.format(steps=40, rate=5e-4, warmup=2, decay=30) + "[distill]\nfirst = 2\n",
     "sparsify": COMMON.format(steps=10, rate=1e-4, warmup=2, decay=6)
     + "[rollout]\nshare = 0.5\nframes = 8\nclips = 4\nsynthetic = 0.0\n"
     + "[rollout.tracker]\ntemplates = 2\ninterval = 3\nretention = 0.75\n",

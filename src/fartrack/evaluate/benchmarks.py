@@ -290,6 +290,23 @@ def open_benchmark(name: str, folder: Path, only: Collection[str] | None = None)
         raise FartrackError(f"{at} cannot be read: {error.strerror}; check its permissions.") from None
 
 
+def from_starts(benchmark: Benchmark, starts: Iterable[int]) -> Benchmark:
+    """The benchmark with each sequence once from each of these frames, where the target is seen on it.
+
+    Raises:
+        FartrackError: a frame that cannot be, or only the first boxes are published.
+    """
+    starts = sorted(set(starts))
+    if not starts or starts[0] < 0:
+        raise FartrackError(f"The starts are {starts}; list frames, counted from 0, such as 0,5,10.")
+    if any(len(sequence.boxes) == 1 for sequence in benchmark.sequences):
+        raise FartrackError(f"{benchmark.name} publishes only the first boxes; track it from the first frame alone.")
+    parts = [part for sequence in benchmark.sequences for start in starts if (part := sequence.since(start))]
+    if not parts:
+        raise FartrackError(f"No sequence shows its target on the frames {starts}; give others.")
+    return replace(benchmark, sequences=parts)
+
+
 def _published_sequences(name: str, published: Published, root: Path, only: Collection[str] | None) -> list[Sequence]:
     found: dict[str, tuple[Path, Part]] = {}
     for folder in _folders(root, published):

@@ -29,7 +29,7 @@ from fartrack.evaluate.benchmarks import progress
 from fartrack.evaluate.metrics import HEADLINE, OVERLAPS, PIXELS, SHARES, Interval, curves, present
 from fartrack.evaluate.runner import Evaluation, Result, write_whole
 from fartrack.evaluate.sequences import Sequence as Clip
-from fartrack.evaluate.tables import Row, compare, describe, title
+from fartrack.evaluate.tables import Row, compare, describe, runs, title
 from fartrack.geometry import FloatArray, Image, iou
 from fartrack.video.sources import frames_from_source
 
@@ -326,7 +326,7 @@ def _page(data: Data, pictures: dict[str, bytes], strips: dict[str, bytes]) -> s
     heading = escape(f"{benchmark.name}: {', '.join(tracked.row.tracker for tracked in data.trackers)}")
     parts = [
         f"<h1>{heading}</h1>",
-        f"<p>{len(shown)} sequences, {sum(clip.length for clip in data.clips)} frames. One sequence counts once, "
+        f"<p>{runs(data.clips)}, {sum(clip.length for clip in data.clips)} frames. One sequence counts once, "
         "whatever its length. In brackets: 95 % intervals, by drawing sequences with replacement (bootstrap). A "
         "difference is between the same sequences in pairs; where its interval holds zero, it is no difference.</p>",
         f"<p>Without a frame to score, and left out: {escape(', '.join(left_out))}.</p>" if left_out else "",
@@ -355,7 +355,7 @@ def _summary(data: Data) -> str:
     for row in rows:
         fps = f"{row.fps:.3g}" if math.isfinite(row.fps) else ""
         means = (str(row.means[measure]) for measure in measures)
-        body.append([row.tracker, *means, str(len(data.clips)), describe(row.difference), fps])
+        body.append([row.tracker, *means, str(len({clip.video for clip in data.clips})), describe(row.difference), fps])
     return _table(["tracker", *columns], body)
 
 

@@ -6,13 +6,14 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fartrack.errors import FartrackError
+from fartrack.evaluate.metrics import present
 from fartrack.geometry import FloatArray, Image
 from fartrack.video.sources import PICTURES, frames_from_source
 
@@ -28,6 +29,7 @@ class Sequence:
             absent, but never on the first frame. ``(1, 4)`` if only the first box is published.
         attributes: what the publisher says of the sequence, such as OCC.
         origin: what the published files have added to x and y: 1 where they count from one.
+        skipped: frames of the video that are left out before the first; NAME@12 leaves out 12 of NAME.
     """
 
     name: str
@@ -35,6 +37,22 @@ class Sequence:
     boxes: FloatArray
     attributes: frozenset[str] = frozenset()
     origin: float = 0.0
+    skipped: int = 0
+
+    @property
+    def video(self) -> str:
+        """The name of the sequence that this is a part of; its own, if it is the whole."""
+        return self.name.removesuffix(f"@{self.skipped}")
+
+    def since(self, frame: int) -> Sequence | None:
+        """What is left from a frame on, as a sequence of its own; None where no target is to be seen on that frame or
+        on any that follows it."""
+        boxes = self.boxes[frame:]
+        seen = present(boxes)
+        if frame == 0 or not seen[:1].all() or not seen[1:].any():
+            return self if frame == 0 else None
+        source = self.source[frame:] if isinstance(self.source, tuple) else self.source
+        return replace(self, name=f"{self.name}@{frame}", source=source, boxes=boxes, skipped=frame)
 
     @property
     def length(self) -> int:
@@ -49,8 +67,9 @@ class Sequence:
 
     def frames(self) -> Iterator[Image]:
         """The frames, uint8 BGR, in order; FartrackError, when it is its turn, for one that cannot be read."""
+        pictures = isinstance(self.source, tuple)
         for path in self.source if isinstance(self.source, tuple) else (self.source,):
-            with frames_from_source(path) as source:
+            with frames_from_source(path, start=0 if pictures else self.skipped) as source:
                 for frame in source:
                     yield frame.image
 

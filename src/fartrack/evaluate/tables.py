@@ -1,6 +1,7 @@
 """What an evaluation says, as tables that are Markdown and read well in a terminal.
 
-One sequence counts once: every mean is over sequences, with its 95 % interval.
+One sequence counts once, from however many frames it was started: every mean is over sequences, with its 95 %
+interval.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +18,7 @@ from rich.table import Table
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import Interval, bootstrap, paired
 from fartrack.evaluate.runner import Evaluation
+from fartrack.evaluate.sequences import Sequence as Clip
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,18 @@ def compare(evaluations: Sequence[Evaluation], only: frozenset[str] | None = Non
     if not scored:
         return []
     rows: list[Row] = []
+    videos = {sequence.name: sequence.video for sequence in evaluations[0].benchmark.sequences}
+    grouped: dict[str, list[str]] = {}
+    for name in scored:
+        grouped.setdefault(videos[name], []).append(name)
+
+    def column(table: dict[str, dict[str, float]], measure: str) -> list[float]:
+        return [float(np.mean([table[name][measure] for name in names])) for names in grouped.values()]
+
     for evaluation, table in zip(evaluations, tables, strict=True):
-        columns = {m: [table[name][m] for name in scored] for m in evaluation.benchmark.rules.measures}
+        columns = {measure: column(table, measure) for measure in evaluation.benchmark.rules.measures}
         first = evaluation.benchmark.rules.measures[0]
-        base = [tables[0][name][first] for name in scored]
+        base = column(tables[0], first)
         means = {measure: bootstrap(values) for measure, values in columns.items()}
         difference = paired(columns[first], base) if rows else None
         rows.append(Row(evaluation.tracker, means, difference, evaluation.fps))
@@ -66,11 +77,11 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
         print_paragraphs(f"{whole.name}: {len(sequences)} sequences are tracked; only their first boxes are published.")
         return
     tables = [evaluation.table() for evaluation in evaluations]
-    count = f"{sum(1 for values in tables[0].values() if values)}"
+    scored = [sequence for sequence in sequences if tables[0][sequence.name]]
     if len(sequences) < len(whole.sequences):
-        count += f" of {len(whole.sequences)} sequences, those of which all have results"
+        count = f"{len(scored)} of {runs(whole.sequences)}, those of which all have results"
     else:
-        count += " sequences"
+        count = runs(scored)
     first = title(rules.measures[0])
     others = (f"{first} less that of {rows[0].tracker}",) if len(rows) > 1 else ()
     summary = new_table("tracker", *map(title, rules.measures), *others, "FPS")
@@ -108,6 +119,13 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
             cells = [_figure(table[sequence.name].get(rules.measures[0], math.nan)) for table in tables]
         by_sequence.add_row(sequence.name, str(sequence.length), *cells)
     print_paragraphs(by_sequence)
+
+
+def runs(sequences: Sequence[Clip]) -> str:
+    """How many sequences there are, and how often they were tracked if from several frames on."""
+    videos = len({sequence.video for sequence in sequences})
+    started = any(sequence.skipped for sequence in sequences)
+    return f"{videos} sequences" + (f", {len(sequences)} runs from several starts" if started else "")
 
 
 def title(measure: str) -> str:

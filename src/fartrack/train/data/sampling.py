@@ -119,7 +119,9 @@ class View:
         size = max(round(width * aspect**0.5), 1), max(round(height * aspect**-0.5), 1)
         factor = np.array([size[0] / width, size[1] / height] * 2)
         history = None if self.history is None else self.history * factor
-        return View(cast(Image, cv2.resize(self.image, size, interpolation=cv2.INTER_LINEAR)), self.box * factor, history)
+        return View(
+            cast(Image, cv2.resize(self.image, size, interpolation=cv2.INTER_LINEAR)), self.box * factor, history
+        )
 
 
 class Sampler:

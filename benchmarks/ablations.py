@@ -33,7 +33,6 @@ RECIPE: dict[str, Any] = {
     "new_learning_rate": 2e-4,
     "warmup": 0,
     "ema": 0.98,
-    "precision": "fp32",
     "model": {"depth": 6, "attention": "cached", "search_size": 112, "template_size": 64},
     "sampling": {"searches": 2},
 }
@@ -41,6 +40,7 @@ RECIPE: dict[str, Any] = {
 
 PHASE3 = {"share": 0.7, "frames": 12, "clips": 2, "synthetic": 0.4}
 TAPS = {"first": 3, "weight": 0.1}
+JOINT = {"attention": "joint", "identities": 2}
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Row:
         changes: to ``RECIPE``, table by table.
         settings: of the tracker that is measured.
         depth: the exit that is measured; None for the last.
+        time: share of the others' time that it trains.
         paper: the paper's figure beside it, if it has one.
     """
 
@@ -61,6 +62,7 @@ class Row:
     changes: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     depth: int | None = None
+    time: float = 1.0
     paper: str = ""
 
 
@@ -71,7 +73,9 @@ def sparse(retention: float, **more: Any) -> dict[str, Any]:
 
 
 ROWS = [
-    Row("depth", "cut to 4 layers", {"model": {"depth": 4}}, paper=""),
+    Row("depth", "cut to 4 layers", {"model": {"depth": 4}}),
+    # The others give four networks at once, of 3, 4, 5 and 6 layers.
+    Row("depth", "cut to 4 layers, a quarter of the time", {"model": {"depth": 4}}, time=0.25),
     Row("depth", "layer by layer", {"distill": TAPS}, depth=4, paper="69.9 (10 of 15 layers)"),
     Row(
         "depth",
@@ -89,6 +93,14 @@ ROWS = [
     ),
     Row(
         "depth", "layer by layer, search features", {"distill": {**TAPS, "features": "search"}}, depth=4, paper="drops"
+    ),
+    Row("depth", "layer by layer, joint attention", {"distill": TAPS, "model": JOINT}, depth=4),
+    Row(
+        "depth",
+        "layer by layer, joint attention, template features",
+        {"distill": {**TAPS, "features": "template"}, "model": JOINT},
+        depth=4,
+        paper="drops",
     ),
     Row("sparsity", "no phase 3, 100 %", {}, {}, paper="70.0"),
     Row("sparsity", "no phase 3, 75 %", {}, {"retention": 0.75}),
@@ -108,7 +120,7 @@ ROWS = [
     *(Row("templates", f"{n} template{'s' * (n > 1)}", {"templates": [n]}, {"templates": n}) for n in (1, 2, 3, 5)),
     *(Row("trajectory", f"{n} past boxes", {"model": {"trajectory": n}}) for n in (0, 1, 3, 7)),
     Row("attention", "cached", {}),
-    Row("attention", "joint", {"model": {"attention": "joint", "identities": 2}}),
+    Row("attention", "joint", {"model": JOINT}),
     Row("minutes", "the recipe", {}),
     Row("minutes", "without the dense helper", {"loss": {"dense": 0}}),
     Row("minutes", "one-hot targets", {"loss": {"smoothing": 0}}),
@@ -229,7 +241,8 @@ def main(
 
     if one:
         number, seed = map(int, one.split(","))
-        run_one(ROWS[number], seed, data, val, start, folder(ROWS[number], seed), seconds, frames)
+        row = ROWS[number]
+        run_one(row, seed, data, val, start, folder(row, seed), seconds * row.time, frames)
         return
     groups = only.split(",") if only else [row.group for row in ROWS]
     chosen = [(row, seed) for seed in range(seeds) for row in ROWS if row.group in groups]

@@ -237,7 +237,10 @@ def main(
     one: Annotated[str | None, typer.Option(hidden=True, help="a run of this process: number of the row, seed")] = None,
 ) -> None:
     def folder(row: Row, seed: int) -> Path:
-        return runs / f"{ROWS.index(row):02d}-{seed}"
+        same = next(
+            other for other in ROWS if replace(row, group=other.group, name=other.name, paper=other.paper) == other
+        )
+        return runs / f"{ROWS.index(same):02d}-{seed}"  # what stands in several groups is run once
 
     if one:
         number, seed = map(int, one.split(","))
@@ -246,7 +249,8 @@ def main(
         return
     groups = only.split(",") if only else [row.group for row in ROWS]
     chosen = [(row, seed) for seed in range(seeds) for row in ROWS if row.group in groups]
-    waiting = [(row, seed) for row, seed in chosen if not (folder(row, seed) / "result.json").exists()]
+    folders = {folder(row, seed): (row, seed) for row, seed in chosen}
+    waiting = [job for place, job in folders.items() if not (place / "result.json").exists()]
 
     def launch(job: tuple[Row, int]) -> None:
         row, seed = job

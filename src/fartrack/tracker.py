@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fartrack.calibration import Calibration
 from fartrack.engines import Engine
 from fartrack.errors import FartrackError
-from fartrack.geometry import PADDING_BGR, Box, Crop, FloatArray, Image, check_box, clip_box
+from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
 from fartrack.model.config import check_choice, check_numbers
 from fartrack.templates import Rows, Template, TemplateMemory, join_rows
 from fartrack.vocabulary import decode, encode
@@ -54,6 +54,9 @@ class TrackerSettings:
         templates: the most templates used at once; 1 keeps to the first frame's.
         interval: frames between two templates.
         template_score: a template is taken only from a frame whose score is at least this.
+        agreement: when a template is due, the first one, which alone is sure to show the target, is asked alone, at the
+            price of a second network call. If the IoU of its box with that of all of them is under this, none is taken,
+            and if its score is at least ``template_score``, its box is believed. 0 does not ask.
         hold_score: on a frame whose score is under this, the box stays where it was.
         capacity: the most templates remembered, whatever the length of the video.
         retention: share of each template's tokens that are kept once the frame after it has scored them.
@@ -70,6 +73,7 @@ class TrackerSettings:
     templates: int = 5
     interval: int = 20
     template_score: float = 0.5
+    agreement: float = 0.0
     hold_score: float = 0.1
     capacity: int = 16
     retention: float = 1.0
@@ -83,6 +87,7 @@ class TrackerSettings:
         check_choice(self, "adaptive", (False, True))
         check_choice(self, "sparsification", get_args(Sparsification))
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
+        check_numbers(self, agreement=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
         check_numbers(self, least_window=(0.05, 1), sure_score=(0, 1))
 
@@ -272,6 +277,16 @@ class Tracker:
         corners, mass = decode(logits)
         score = float(mass.min())
         width, height = look.size
+        number = state.frame + 1
+        due = settings.templates > 1 and number - memory.history[-1].frame >= settings.interval
+        due &= score >= settings.template_score
+        if due and settings.agreement > 0 and len(memory.history) > 1:
+            first = memory.history[0].rows[None]
+            alone, mass = decode(self.engine.search(look.crop[None], look.tokens[None], first)[0])
+            if overlap(alone, corners) < settings.agreement:
+                due = False
+                if mass.min() >= settings.template_score:
+                    corners, score = alone, float(mass.min())
 
         box = look.trajectory[-1]
         if score >= settings.hold_score:
@@ -281,9 +296,7 @@ class Tracker:
             centre_x, centre_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
             box = np.round(np.array([centre_x - w / 2, centre_y - h / 2, w, h]) / GRID) * GRID
 
-        number = state.frame + 1
-        due = settings.templates > 1 and number - memory.history[-1].frame >= settings.interval
-        if due and score >= settings.template_score:
+        if due:
             identity = min(1, config.identities - 1)
             memory = memory.add(self._take_template(look.frame, box, number, identity))
         state = State(number, look.size, np.concatenate([look.trajectory[1:], box[None]]), memory, score)
@@ -353,6 +366,11 @@ class Tracker:
         if self.color == "rgb":
             return window.extract(frame, size, padding=PADDING_BGR[::-1])
         return cast(Image, cv2.cvtColor(window.extract(frame, size), cv2.COLOR_BGR2RGB))
+
+
+def overlap(first: FloatArray, second: FloatArray) -> float:
+    """IoU of two boxes given as corners ``(4,)`` in one crop's frame."""
+    return float(iou(UNIT.to_image(first), UNIT.to_image(second)))
 
 
 def stack(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:

@@ -80,6 +80,15 @@ def test_the_boxes_are_drawn_at_their_places():
         assert (sheet[top : top + 20, left : left + 20] == place // 2 + 1).all()  # the template of its set
 
 
+def test_where_there_is_no_target_no_box_is_to_be_found():
+    sheet = draw_samples(
+        crops([[float("nan")] * 4, [0.2, 0.2, 0.6, 0.6]]), np.full((2, 4), [0.1, 0.1, 0.5, 0.5]), columns=2
+    )
+    left, right = sheet[20:60, :40], sheet[20:60, 40:]
+    assert not coloured(left, GREEN) and coloured(right, GREEN)
+    assert coloured(left, RED) == coloured(right, RED) == outline(4, 4, 20, 20)
+
+
 def test_a_picture_shows_blue_as_blue():
     batch = crops([[0.1, 0.1, 0.2, 0.2]] * 2)
     batch["search"][:] = torch.tensor([10, 20, 250], dtype=torch.uint8)  # RGB

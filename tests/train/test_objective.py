@@ -278,3 +278,39 @@ def test_a_part_holds_the_templates_that_it_uses(recipe):
             assert torch.equal(part[name][part["index"][0]], batch[name][batch["index"][row]])
     assert split(batch, 6) == [batch]
     assert split(batch, 100) == [batch]
+
+
+def test_an_absent_target_has_no_box_to_learn(recipe, random_network):
+    """Where there is none, all bins are equally likely, no search token lies in a box, and the other terms say nothing;
+    each sample still counts once."""
+    network, batch = random_network(recipe.model), random_batch(recipe.model)
+    recipe = replace(recipe, distill=replace(recipe.distill, first=0))
+    absent = torch.tensor([False, True, False, False, True, False])
+    partly = batch | {"boxes": batch["boxes"].where(~absent[:, None], torch.nan)}
+    output = tapped_layers(network, batch, (3,))[3]
+    terms, weight = losses(network, partly, recipe), recipe.loss
+    logs, there = torch.log_softmax(output.logits_B4V, -1), ~absent
+    whole = coordinate_loss(output.logits_B4V[there], batch["boxes"][there], weight.smoothing)
+    expected = (4 * whole + 2 * -logs[absent].mean()) / 6
+    torch.testing.assert_close(terms["cross_entropy"], weight.cross_entropy * expected, **CLOSE)
+    found = expected_coordinates(output.logits_B4V)[there]
+    box = batch["boxes"][there]
+    torch.testing.assert_close(terms["siou"], weight.siou * (1 - siou(found, box)).sum() / 6, **CLOSE)
+    torch.testing.assert_close(terms["l1"], weight.l1 * (found - box).abs().mean(1).sum() / 6, **CLOSE)
+    torch.testing.assert_close(
+        terms["iou"], torch.tensor(iou(UNIT.to_image(found.detach()), UNIT.to_image(box))).mean().float(), **CLOSE
+    )
+    dense = network.aux(output.tokens_BND[:, : network.config.search_tokens])
+    grid = network.config.search_size // network.config.patch
+    nothing = torch.nn.functional.softplus(dense[absent][..., 0]).mean(1).sum() * 2
+    expected = weight.dense * (4 * dense_loss(dense[there], box, grid) + nothing) / 6
+    torch.testing.assert_close(terms["dense"], expected, **CLOSE)
+    terms["loss"].backward()
+    assert all(torch.isfinite(g).all() for g in gradients(network).values())
+
+
+def test_without_any_target_everything_is_finite(recipe, random_network):
+    batch = random_batch(recipe.model)
+    batch["boxes"][:] = torch.nan
+    terms = losses(random_network(recipe.model), batch, recipe)
+    assert all(torch.isfinite(value) for value in terms.values()) and terms["iou"] == 0

@@ -20,16 +20,20 @@ def coordinate_loss(logits: Tensor, coordinates: Tensor, smoothing: float) -> Te
 
     Args:
         logits: ``(B, 4, V)``.
-        coordinates: ``(B, 4)``; clipped to the vocabulary's range.
+        coordinates: ``(B, 4)``; clipped to the vocabulary's range. NaN where there is no target: then every bin is as
+            likely as any other.
         smoothing: the target is a Gaussian around the coordinate of this deviation in bins; 0 is the plain
             one-hot target of the paper.
     """
-    position = (coordinates.clamp(LOW, HIGH) - LOW) / (HIGH - LOW) * BINS  # in bins, bin i covers [i, i + 1)
+    seen, logs = coordinates.isfinite(), torch.log_softmax(logits.float(), dim=-1)
+    position = (coordinates.nan_to_num().clamp(LOW, HIGH) - LOW) / (HIGH - LOW) * BINS  # bin i covers [i, i + 1)
     if smoothing == 0:
-        return F.cross_entropy(logits.float().flatten(0, -2), position.long().clamp(max=BINS - 1).flatten())
-    centre = torch.arange(BINS, device=logits.device) + 0.5
-    target = torch.softmax(-0.5 * ((centre - position[..., None]) / smoothing) ** 2, dim=-1)
-    return -(target * torch.log_softmax(logits.float(), dim=-1)).sum(-1).mean()
+        each = -logs.gather(-1, position.long().clamp(max=BINS - 1)[..., None])[..., 0]
+    else:
+        centre = torch.arange(BINS, device=logits.device) + 0.5
+        target = torch.softmax(-0.5 * ((centre - position[..., None]) / smoothing) ** 2, dim=-1)
+        each = -(target * logs).sum(-1)
+    return torch.where(seen, each, -logs.mean(-1)).mean()
 
 
 def siou(first: Tensor, second: Tensor, theta: float = 4.0) -> Tensor:
@@ -73,7 +77,7 @@ def dense_loss(outputs: Tensor, boxes: Tensor, grid: int, kept: Tensor | None = 
     Args:
         outputs: ``(B, n, 5)``: the logit "my centre lies in the box", then the distances to the left, top,
             right and bottom side as ``softplus(x − 1)`` in units of the crop.
-        boxes: ``(B, 4)``.
+        boxes: ``(B, 4)``; NaN where there is no target, so that no token lies in it.
         grid: search tokens a side of the crop.
         kept: ``(B, n)`` which of the crop's tokens these are, row by row; all ``grid²`` of them if left out.
 
@@ -85,6 +89,7 @@ def dense_loss(outputs: Tensor, boxes: Tensor, grid: int, kept: Tensor | None = 
     centre = token_centres(grid, outputs.device)[None]
     if kept is not None:
         centre = centre[0][kept]
+    boxes = boxes.nan_to_num()  # without an area
     sides = torch.cat([centre - boxes[:, None, :2], boxes[:, None, 2:] - centre], dim=-1)
     inside = (sides > 0).all(-1)
     hit = F.binary_cross_entropy_with_logits(outputs[..., 0], inside.float())

@@ -136,7 +136,8 @@ def predict(network: FARTrack, batch: Batch) -> FloatArray:
 
 
 def draw_samples(batch: Batch, found: FloatArray, columns: int = 6, rows: int = 4) -> Image:
-    """A sheet of search crops, each under its first template: the box to be found green, the one found red; BGR."""
+    """A sheet of search crops, each under its first template: the box to be found green, where there is one, the one
+    found red; BGR."""
     search, templates = batch["search"].cpu().numpy(), batch["templates"].cpu().numpy()
     shared = len(search) // len(batch["index"])
     firsts = batch["index"][:, 0].repeat_interleave(shared).tolist()
@@ -146,6 +147,8 @@ def draw_samples(batch: Batch, found: FloatArray, columns: int = 6, rows: int = 
     for place, pick in enumerate(picks.tolist()):
         crop = np.ascontiguousarray(search[pick, ..., ::-1])
         for corners, colour in ((batch["boxes"][pick].cpu().numpy(), (0, 200, 0)), (found[pick], (40, 40, 230))):
+            if not np.isfinite(corners).all():
+                continue
             x0, y0, x1, y1 = np.round(np.asarray(corners) * side).astype(int).tolist()
             cv2.rectangle(crop, (x0, y0), (x1, y1), colour, 1)
         top, left = place // columns * (side + small), place % columns * side

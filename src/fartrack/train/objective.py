@@ -14,8 +14,8 @@ Batch = dict[str, Tensor]
 
 ``templates (U, S, S, 3)`` and ``identities (U,)``; ``index (R, T)``, the templates of each set;
 ``search (B, S, S, 3)``; ``trajectory (B, 4 · trajectory)``; ``boxes (B, 4)``, the target's corners in the crop's
-frame. At times also ``valid (R, T · M)``, False for template tokens that are not used, and ``kept (B, n)``, the search
-tokens that are."""
+frame, NaN where it is not in the crop. At times also ``valid (R, T · M)``, False for template tokens that are not used,
+and ``kept (B, n)``, the search tokens that are."""
 
 
 def losses(network: FARTrack, batch: Batch, recipe: Recipe, teacher: FARTrack | None = None) -> dict[str, Tensor]:
@@ -49,19 +49,22 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe, teacher: FARTrack | 
     logits = torch.cat([exit.logits_B4V for exit in supervised])
     truth = boxes.repeat(len(supervised), 1)
     found = expected_coordinates(logits)
+    seen = boxes.isfinite().all(1)
+    every, place = seen.repeat(len(supervised)), truth.nan_to_num()
     terms = {
         "cross_entropy": weight.cross_entropy * coordinate_loss(logits, truth, weight.smoothing),
-        "siou": weight.siou * (1 - siou(found, truth)).mean(),
-        "l1": weight.l1 * (found - truth).abs().mean(),
+        "siou": weight.siou * (every * (1 - siou(found, place))).mean(),
+        "l1": weight.l1 * (every[:, None] * (found - place).abs()).mean(),
         "dense": weight.dense * dense_loss(dense, boxes, search.shape[1] // network.config.patch, batch.get("kept")),
     }
     if distributions:
         valid = spread(batch) if recipe.distill.features == "template" else None
-        every = None if valid is None else valid.repeat(len(pairs), 1)
+        used = None if valid is None else valid.repeat(len(pairs), 1)
         student, teachers = distributions
-        terms["divergence"] = recipe.distill.weight * divergence(student, teachers, every)
+        terms["divergence"] = recipe.distill.weight * divergence(student, teachers, used)
     terms["loss"] = torch.stack(list(terms.values())).sum()
-    terms["iou"] = iou(found[-len(boxes) :].detach(), boxes).mean()  # the last exit is the deepest
+    fit = iou(found[-len(boxes) :].detach(), boxes.nan_to_num())  # the last exit is the deepest
+    terms["iou"] = (fit * seen).sum() / seen.sum().clamp(min=1)
     return terms
 
 

@@ -232,6 +232,26 @@ def test_a_withheld_trajectory_is_its_own_mirror_image():
     assert mirror_tokens(np.zeros((3, 0), np.int64)).shape == (3, 0)
 
 
+@pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])
+def test_absent_targets(sampler, model, plain_background, monkeypatch, config):
+    """As often as asked a crop has no target and no box, and then its templates and past boxes are as ever."""
+    monkeypatch.setattr(
+        Cutout, "of", lambda store, target: Cutout(np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool))
+    )
+    monkeypatch.setattr(sampling.Tone, "draw", lambda *_, **__: Tone.of())
+    for share in (0.0, 0.5, 1.0):
+        absent = []
+        for sample in draws(sampler(replace(config, absent=share, drop_trajectory=0)), 40):
+            for crop, box, tokens in zip(sample.search, sample.boxes, sample.trajectory, strict=True):
+                absent.append(np.isnan(box).all())
+                red = (crop[..., 0].astype(int) - crop[..., 2] > 100).any()
+                if absent[-1] and config is not PASTED:  # there what is cut out is black here
+                    assert not red
+                assert np.isfinite(box).all() or absent[-1]
+                assert (tokens < BINS).all()
+        assert np.mean(absent) == pytest.approx(share, abs=0.2 * (share == 0.5))
+
+
 def refuse(*_, **__):
     raise AssertionError("this was switched off")
 

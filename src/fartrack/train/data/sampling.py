@@ -17,6 +17,9 @@ from fartrack.train.data.augment import Cutout, Tone, degrade
 from fartrack.train.data.store import Store
 from fartrack.vocabulary import BINS, NO_TRAJECTORY, encode
 
+ABSENT: FloatArray = np.full(4, np.nan)
+"""The corners of a target that is not in the crop."""
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -45,6 +48,7 @@ class SamplingConfig:
         light: share of crops that are in quite another light than the others of their set.
         stretch: share of sample sets that are stretched along one axis, so that long targets are not rare.
         turn: of search crops with a pasted target, the share where it is turned by any angle.
+        absent: share of search crops without the target: another place of its picture, or another picture.
     """
 
     clips: float = 0.45
@@ -72,12 +76,13 @@ class SamplingConfig:
     light: float = 0.15
     stretch: float = 0.2
     turn: float = 0.1
+    absent: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         shares = (
             "clips stills regions paste far_share paper_share drop_trajectory wrong_trajectory "
-            "doubtful_template distractor occluder look_alike fill degrade grey light stretch turn"
+            "doubtful_template distractor occluder look_alike fill degrade grey light stretch turn absent"
         )
         check_numbers(self, **{name: (0, 1) for name in shares.split()})
         check_numbers(self, searches=(1, 64), reach=(1, 10_000), near=(0, 4), far=(0, 4), scale=(0, 2))
@@ -94,7 +99,7 @@ class SampleSet:
         templates: ``(T, template_size, template_size, 3)`` uint8 RGB; template 0 is the first frame's.
         search: ``(K, search_size, search_size, 3)`` uint8 RGB.
         trajectory: ``(K, 4 · trajectory)`` tokens, oldest box first.
-        boxes: ``(K, 4)`` float32: the target's corners in the search crop's frame.
+        boxes: ``(K, 4)`` float32: the target's corners in the search crop's frame; NaN where it is not in the crop.
     """
 
     templates: Image
@@ -247,12 +252,15 @@ class Sampler:
             history = self._past(rng, self._last_box(rng, view.box), view.box)
         last = history[-1] if len(history) else self._last_box(rng, view.box)
         window = Crop.around(last, self.model.search_factor)
+        tokens = self._tokens(rng, window.to_crop(history))
+        if rng.random() < self.config.absent:
+            return self._without(rng, view, window.side), ABSENT, tokens
         crop = window.extract(view.image, self.model.search_size)
         if view.history is None and rng.random() < self.config.fill:
             crop = self._fill(rng, crop, window, view.image)
         box = window.to_crop(view.box)
         crop = self._clutter(rng, crop, box, lambda: Cutout.around(view.image, view.box))
-        return degrade(rng, crop, self.config.degrade), box, self._tokens(rng, window.to_crop(history))
+        return degrade(rng, crop, self.config.degrade), box, tokens
 
     def _past(self, rng: np.random.Generator, last: FloatArray, box: FloatArray) -> FloatArray:
         """Invented past boxes ``(trajectory, 4)`` that end with ``last``: still, in steady motion, or erratic."""
@@ -347,8 +355,32 @@ class Sampler:
             sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
             last = np.concatenate([0.5 - sides / 2, sides])
             past = self._past(rng, last, UNIT.to_image(box))
-            x.append((degrade(rng, crop, self.config.degrade), box, self._tokens(rng, UNIT.to_crop(past))))
+            tokens = self._tokens(rng, UNIT.to_crop(past))
+            if rng.random() < self.config.absent:
+                x.append((self._without(rng, None, 0.0), ABSENT, tokens))
+                continue
+            x.append((degrade(rng, crop, self.config.degrade), box, tokens))
         return z, x
+
+    def _without(self, rng: np.random.Generator, view: View | None, side: float) -> Image:
+        """A search crop that does not hold the target: half of the time a window of this side elsewhere in its picture,
+        where there is room, else one of another picture; at times another object lies in it."""
+        S, crop = self.model.search_size, None
+        if view is not None and rng.random() < 0.5:
+            height, width = view.image.shape[:2]
+            for _ in range(4):
+                window = Crop(rng.uniform(-side / 4, width - side / 2), rng.uniform(-side / 4, height - side / 2), side)
+                corners = window.to_crop(view.box)
+                if (corners[2:] <= 0).any() or (corners[:2] >= 1).any():
+                    crop = window.extract(view.image, S)
+                    break
+        if crop is None:
+            crop = self._background(rng, S)
+        if len(self.masked_targets) and rng.random() < 0.5:
+            cutout = Cutout.of(self.store, int(rng.choice(self.masked_targets)))
+            size = S / self.model.search_factor * np.exp(rng.normal(0, 0.4))
+            cutout.paste(crop, rng.uniform(0.25, 0.75, 2) * S, size, rng.normal(0, 0.3), 1.0, bool(rng.random() < 0.5))
+        return degrade(rng, crop, self.config.degrade)
 
     def _fill(self, rng: np.random.Generator, crop: Image, window: Crop, image: Image) -> Image:
         """The crop of a window, another picture instead of padding where it reaches far beyond its own."""

@@ -14,7 +14,7 @@ from fartrack.evaluate.runner import Evaluation, Result
 from fartrack.evaluate.sequences import Sequence
 
 pytest.importorskip("matplotlib", reason="the extra 'eval' is not installed")
-from fartrack.evaluate.report import _three_frames, write_report
+from fartrack.evaluate.report import _gather, _three_frames, _timeline_figure, write_report
 
 FRAMES = 5
 RULES = Rules(("ao", "sr50", "normalised_precision"), skip_first=True)
@@ -52,13 +52,25 @@ def text_of(path):
     return re.sub(r"base64,[A-Za-z0-9+/=]*", "", path.read_text())
 
 
+def test_the_timeline_shows_the_worst_sequences_frame_by_frame(sequences):
+    """The lines of the figure are the IoU and the score of the sequences that are the worst, the worst first."""
+    evaluation = evaluate("ours", sequences, 1)
+    data = _gather([evaluation])
+    axes = _timeline_figure(data, data.trackers[0]).axes
+    assert [one.get_title().split(",")[0] for one in axes] == ["s5", "s4", "s3"]
+    for one, number in zip(axes, (5, 4, 3), strict=True):
+        score, overlap = (line.get_ydata() for line in one.get_lines())
+        np.testing.assert_array_equal(score, evaluation.results[number].scores)
+        np.testing.assert_allclose(overlap, (24 - 1 - number) / (24 + 1 + number))
+
+
 def test_the_page_needs_nothing_else_and_holds_every_picture(tmp_path, sequences):
     page = write_report([evaluate("ours", sequences, 1), evaluate("theirs", sequences, 5)], tmp_path / "out")
     assert page == tmp_path / "out" / "report.html"
     pictures = {path.stem for path in page.parent.glob("*.png")}
     assert pictures == {
         *("success", "precision", "normalised", "speed", "attributes"),
-        *("worst-1-ours", "worst-2-theirs"),
+        *("worst-1-ours", "worst-2-theirs", "timeline-1-ours", "timeline-2-theirs"),
     }
     sources = re.findall(r'<img alt="([^"]*)" src="(data:image/png;base64,)', page.read_text())
     assert {name for name, _ in sources} == pictures
@@ -106,7 +118,9 @@ def test_only_what_is_known_is_drawn(tmp_path, sequences):
     plain = [replace(sequence, attributes=frozenset()) for sequence in sequences]
     rules = Rules(("auc",))
     page = write_report([evaluate("ours", plain, 1, seconds=np.nan, rules=rules)], tmp_path / "out")
-    assert {path.stem for path in page.parent.glob("*.png")} == {"success", "precision", "worst-1-ours"}
+    assert {path.stem for path in page.parent.glob("*.png")} == {
+        *("success", "precision", "worst-1-ours", "timeline-1-ours")
+    }
 
 
 def test_names_are_no_markup_and_no_paths(tmp_path, sequences):

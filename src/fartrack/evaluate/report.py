@@ -74,11 +74,15 @@ def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
         f"worst-{number}-{_file_name(tracker)}": png(figure)
         for number, (tracker, figure) in enumerate(_strip_figures(data), 1)
     }
+    timelines = {
+        f"timeline-{number}-{_file_name(tracked.row.tracker)}": png(_timeline_figure(data, tracked))
+        for number, tracked in enumerate(data.trackers, 1)
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in {**pictures, **strips}.items():
+    for name, picture in {**pictures, **strips, **timelines}.items():
         write_whole(folder / f"{name}.png", picture)
     page = folder / "report.html"
-    write_whole(page, _page(data, pictures, strips).encode())
+    write_whole(page, _page(data, pictures, list(zip(strips.items(), timelines.items(), strict=True))).encode())
     return page
 
 
@@ -244,7 +248,7 @@ def _centred(count: int) -> list[float]:
 
 def _strip_figures(data: Data) -> Iterator[tuple[str, Figure]]:
     """Trackers with their worst sequences, a row each: the first, the worst and the last frame with both boxes."""
-    worst = [np.argsort(tracked.values, kind="stable")[:WORST].tolist() for tracked in data.trackers]
+    worst = [_worst(tracked) for tracked in data.trackers]
     wanted: dict[int, set[int]] = {}
     for tracked, places in zip(data.trackers, worst, strict=True):
         for place in places:
@@ -266,6 +270,27 @@ def _strip_figures(data: Data) -> Iterator[tuple[str, Figure]]:
                 axes.set_title(f"{what}: frame {number}" + (f", {fit}" if number else ""), fontsize=8)
             line[0].set_ylabel(f"{clip.name}\n{title(data.headline)} {tracked.values[place]:.3f}", fontsize=9)
         yield tracked.row.tracker, figure
+
+
+def _worst(tracked: Tracked) -> list[int]:
+    """The places of a tracker's worst sequences, the worst first."""
+    return cast(list[int], np.argsort(tracked.values, kind="stable")[:WORST].tolist())
+
+
+def _timeline_figure(data: Data, tracked: Tracked) -> Figure:
+    """IoU and score of every frame of a tracker's worst sequences: where it was lost, and whether it knew."""
+    places = _worst(tracked)
+    figure = Figure(figsize=(WIDTH, 1.7 * len(places)), layout="constrained")
+    for axes, place in zip(figure.subplots(len(places), squeeze=False)[:, 0], places, strict=True):
+        clip, result = data.clips[place], tracked.results[place]
+        axes.plot(result.scores, color="#999", lw=1.0, label="score")
+        axes.plot(_overlap(clip, result), color=FOUND, lw=1.3, label="IoU")
+        axes.set(xlim=(0, max(len(result.boxes) - 1, 1)), ylim=(0, 1.02))
+        axes.set_title(f"{clip.name}, {title(data.headline)} {tracked.values[place]:.3f}", fontsize=9)
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("frame")
+    axes.legend(fontsize=8, loc="lower left")
+    return figure
 
 
 def _overlap(clip: Clip, result: Result) -> FloatArray:
@@ -319,7 +344,7 @@ def _draw_frame(axes: Axes, image: Image, scale: float, truth: FloatArray, found
 # --- the page ---------------------------------------------------------------------------------------------
 
 
-def _page(data: Data, pictures: dict[str, bytes], strips: dict[str, bytes]) -> str:
+def _page(data: Data, pictures: dict[str, bytes], worst: list[tuple[tuple[str, bytes], tuple[str, bytes]]]) -> str:
     benchmark, jobs = data.evaluations[0].benchmark, max(evaluation.jobs for evaluation in data.evaluations)
     shown = {clip.name for clip in data.clips}
     left_out = [clip.name for clip in benchmark.sequences if clip.name not in shown]
@@ -335,10 +360,10 @@ def _page(data: Data, pictures: dict[str, bytes], strips: dict[str, bytes]) -> s
         *(f"<p>{_img(name, png)}</p>" for name, png in pictures.items()),
         "<h2>Worst sequences of each tracker</h2>",
         f'<p><b style="color:{TRUTH}">Green</b> is the truth, <b style="color:{FOUND}">red</b> the tracker. Worst is '
-        "the first of the frames with the least IoU.</p>",
+        "the first of the frames with the least IoU. Below, IoU and score frame by frame.</p>",
         *(
-            f"<h3>{escape(tracked.row.tracker)}</h3><p>{_img(name, png)}</p>"
-            for tracked, (name, png) in zip(data.trackers, strips.items(), strict=True)
+            f"<h3>{escape(tracked.row.tracker)}</h3>" + "".join(f"<p>{_img(*picture)}</p>" for picture in both)
+            for tracked, both in zip(data.trackers, worst, strict=True)
         ),
         f"<h2>{title(data.headline)} of each sequence</h2>",
         _sequences(data),

@@ -1,0 +1,67 @@
+"""What more samples gave, and what ten times as many are predicted to give.
+
+python benchmarks/learning_curve.py docs/learning-curve.csv docs/learning-curve.png
+
+The table has a line a measured network: ``series,samples,ao,low,high,name``. Within each series, which shares a start and
+a way of measuring, a power law is fitted to what is left to win: 1 − AO = c · samples^−b, a straight line in logarithms.
+The prediction's interval takes the points' own scatter about the line (Student's t), so two points have none.
+"""
+
+import csv
+import math
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from matplotlib.figure import Figure
+
+T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}
+"""Student's t at 97.5 % by degrees of freedom."""
+
+
+def fit(samples: list[float], ao: list[float], at: float) -> tuple[float, float, float, float]:
+    """The exponent b, and the AO predicted at ``at`` samples with its 95 % interval (NaN of fewer than three points)."""
+    x, y = np.log(samples), np.log(1 - np.array(ao))
+    slope, base = np.polyfit(x, y, 1)
+    free, place = len(x) - 2, math.log(at)
+    predicted = slope * place + base
+    spread = math.nan
+    if free > 0:
+        variance = ((y - slope * x - base) ** 2).sum() / free
+        apart = ((x - x.mean()) ** 2).sum()
+        spread = T95[min(free, 8)] * math.sqrt(variance * (1 + 1 / len(x) + (place - x.mean()) ** 2 / apart))
+    low, middle, high = (1 - math.exp(predicted + sign * spread) for sign in (1, 0, -1))
+    return -slope, 1 - math.exp(predicted) if math.isnan(spread) else middle, low, high
+
+
+def main(table: Path, plot: Path, factor: Annotated[float, typer.Option(help="how many more samples")] = 10) -> None:
+    series: dict[str, list[dict[str, str]]] = {}
+    with table.open() as file:
+        for row in csv.DictReader(file):
+            series.setdefault(row["series"], []).append(row)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, rows) in enumerate(series.items()):
+        samples, ao, low, high = ([float(row[key]) for row in rows] for key in ("samples", "ao", "low", "high"))
+        bars = [[a - b for a, b in zip(ao, low, strict=True)], [a - b for a, b in zip(high, ao, strict=True)]]
+        axes.errorbar(samples, ao, yerr=bars, fmt="o", color=f"C{number}", capsize=2, lw=0.8, label=name)
+        for row, place, value in zip(rows, samples, ao, strict=True):
+            axes.annotate(row["name"], (place, value), (5, -9), textcoords="offset points", fontsize=7)
+        if len(rows) < 3:
+            continue
+        target = max(samples) * factor
+        exponent, predicted, least, most = fit(samples, ao, target)
+        steps = np.geomspace(min(samples), target, 50)
+        axes.plot(steps, [fit(samples, ao, step)[1] for step in steps], color=f"C{number}", ls="--", lw=1)
+        print(f"{name}: 1 - AO falls as samples^-{exponent:.3f} ({len(rows)} points)")
+        print(f"  at {target:,.0f} samples AO {predicted:.3f} [{least:.3f}, {most:.3f}]")
+    axes.set(xscale="log", xlabel="samples seen (search crops)", ylabel="AO on 24 sequences, 95 % interval")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(plot, dpi=110)
+    print(f"saved {plot}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -2,9 +2,9 @@
 
 python benchmarks/learning_curve.py docs/learning-curve.csv docs/learning-curve.png
 
-The table has a line a measured network: ``series,samples,ao,low,high,name``. Within each series, which shares a start and
-a way of measuring, a power law is fitted to what is left to win: 1 − AO = c · samples^−b, a straight line in logarithms.
-The prediction's interval takes the points' own scatter about the line (Student's t), so two points have none.
+The table has a line a measured network: ``series,samples,ao,low,high,name``. Within each series, whose networks are
+measured in the same way, a power law is fitted to what is left to win: 1 − AO = c · samples^−b, a straight line in
+logarithms. The prediction's interval takes the points' own scatter about the line (Student's t), so two points have none.
 """
 
 import csv
@@ -21,7 +21,7 @@ T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}
 
 
 def fit(samples: list[float], ao: list[float], at: float) -> tuple[float, float, float, float]:
-    """The exponent b, and the AO predicted at ``at`` samples with its 95 % interval (NaN of fewer than three points)."""
+    """The exponent b, and the AO predicted at ``at`` samples with its 95 % interval (NaN of two points)."""
     x, y = np.log(samples), np.log(1 - np.array(ao))
     slope, base = np.polyfit(x, y, 1)
     free, place = len(x) - 2, math.log(at)

@@ -4,7 +4,7 @@ python benchmarks/learning_curve.py docs/learning-curve.csv docs/learning-curve.
 
 The table has a line a measured network: ``series,samples,ao,low,high,name``. Within each series, whose networks are
 measured in the same way, a power law is fitted to what is left to win: 1 − AO = c · samples^−b, a straight line in
-logarithms. The prediction's interval takes the points' own scatter about the line (Student's t), so two points have none.
+logarithms. The prediction's interval takes the points' own scatter about the line (Student's t).
 """
 
 import csv

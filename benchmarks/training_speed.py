@@ -1,6 +1,6 @@
 """How fast training is, against what a plain matrix product of the same work would allow, and what its loader adds.
 
-python benchmarks/training_speed.py DATA [--recipe pico-pretrain] [--seconds 20]
+python benchmarks/training_speed.py DATA [--recipe pico-pretrain] [--seconds 20] [--workers 0]
 
 DATA is a folder of prepared data. Three rates, in search crops a second, at the crops of every stage of the recipe:
 the bound (the multiply-adds of all matrix products of the forward and the backward pass at the rate that a large
@@ -33,7 +33,7 @@ def main(
     data: Path,
     recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships")] = Path("pico-pretrain"),
     seconds: float = 20,
-    workers: int = 1,
+    workers: Annotated[int, typer.Option(help="of the loader; 0: samples are made between the steps")] = 1,
 ) -> None:
     plan = Recipe.read(recipe_path(recipe))
     dtype = torch.bfloat16 if half(plan.precision, "cpu") else torch.float32
@@ -48,7 +48,9 @@ def main(
         batches = [Batches(data, replace(one, templates=(count,)), 0) for count in one.templates]
         fixed = [next(iter(batch)) for batch in batches]
         alone = len(fixed) / sum(1 / rate(one, repeat(batch), seconds / len(fixed)) for batch in fixed)
-        loader = DataLoader(Batches(data, one, 0), batch_size=None, num_workers=workers, prefetch_factor=4)
+        loader = DataLoader(
+            Batches(data, one, 0), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        )
         whole = rate(one, iter(loader), seconds)
         values = (f"{bound:.1f}", f"{alone:.1f}", f"{alone / bound:.0%}", f"{whole:.1f}", f"{whole / alone:.0%}")
         table.add_row(f"{stage.search_size} px, {stage.keep:.0%} of the tokens", *values)

@@ -252,6 +252,13 @@ def test_absent_targets(sampler, model, plain_background, monkeypatch, config):
         assert np.mean(absent) == pytest.approx(share, abs=0.2 * (share == 0.5))
 
 
+def test_an_absent_target_in_a_picture_smaller_than_its_window(tmp_path, model):
+    image = np.full((30, 40, 3), 90, np.uint8)
+    write_store(tmp_path, [Picture(image, (Target((2, 2, 36, 26)),))])
+    sampler = Sampler(Store.open(tmp_path), model, replace(STILLS, absent=1))
+    assert all(np.isnan(sample.boxes).all() for sample in draws(sampler, 40))
+
+
 def refuse(*_, **__):
     raise AssertionError("this was switched off")
 

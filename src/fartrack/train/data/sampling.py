@@ -367,9 +367,11 @@ class Sampler:
         where there is room, else one of another picture; at times another object lies in it."""
         S, crop = self.model.search_size, None
         if view is not None and rng.random() < 0.5:
-            height, width = view.image.shape[:2]
+            room = np.maximum(
+                np.array(view.image.shape[1::-1]) - side / 4, 0
+            )  # at least a quarter of it shows the picture
             for _ in range(4):
-                window = Crop(rng.uniform(-side / 4, width - side / 2), rng.uniform(-side / 4, height - side / 2), side)
+                window = Crop(*(room * rng.random(2) - side / 4).tolist(), side)
                 corners = window.to_crop(view.box)
                 if (corners[2:] <= 0).any() or (corners[:2] >= 1).any():
                     crop = window.extract(view.image, S)

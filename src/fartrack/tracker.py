@@ -56,7 +56,8 @@ class TrackerSettings:
         template_score: a template is taken only from a frame whose score is at least this.
         agreement: when a template is due, the first one, which alone is sure to show the target, is asked alone, at the
             price of a second network call. If the IoU of its box with that of all of them is under this, none is taken,
-            and if its score is at least ``template_score``, its box is believed. 0 does not ask.
+            and if its score is at least ``template_score``, its box is believed. The whole search window is looked at
+            then. 0 does not ask.
         hold_score: on a frame whose score is under this, the box stays where it was.
         capacity: the most templates remembered, whatever the length of the video.
         retention: share of each template's tokens that are kept once the frame after it has scored them.
@@ -226,9 +227,17 @@ class Tracker:
         window = Crop.around(trajectory[-1], config.search_factor)
         corners = window.to_crop(trajectory)
         tokens = encode(corners[len(corners) - config.trajectory :]).reshape(-1)
-        side = self._side(corners, state.score)
+        # What the templates are asked about each other they are asked about everything that can be seen.
+        asked = self.settings.agreement > 0 and self._due(state)
+        side = config.search_size // config.patch if asked else self._side(corners, state.score)
         crop = self._cut(frame, window.centre(side * config.patch / config.search_size), side * config.patch)
         return Look(frame, size, trajectory, window, crop, tokens)
+
+    def _due(self, state: State) -> bool:
+        """Whether it is time for a template on the frame after ``state``."""
+        return (
+            self.settings.templates > 1 and state.frame + 1 - state.memory.history[-1].frame >= self.settings.interval
+        )
 
     def _side(self, corners: FloatArray, score: float) -> int:
         """How many tokens a side of the search window's centre are looked at, given the past boxes' corners ``(n, 4)``
@@ -277,9 +286,7 @@ class Tracker:
         corners, mass = decode(logits)
         score = float(mass.min())
         width, height = look.size
-        number = state.frame + 1
-        due = settings.templates > 1 and number - memory.history[-1].frame >= settings.interval
-        due &= score >= settings.template_score
+        number, due = state.frame + 1, self._due(state) and score >= settings.template_score
         if due and settings.agreement > 0 and len(memory.history) > 1:
             first = memory.history[0].rows[None]
             alone, mass = decode(self.engine.search(look.crop[None], look.tokens[None], first)[0])

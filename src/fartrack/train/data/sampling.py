@@ -371,7 +371,8 @@ class Sampler:
                 np.array(view.image.shape[1::-1]) - side / 4, 0
             )  # at least a quarter of it shows the picture
             for _ in range(4):
-                window = Crop(*(room * rng.random(2) - side / 4).tolist(), side)
+                x, y = (room * rng.random(2) - side / 4).tolist()
+                window = Crop(x, y, side)
                 corners = window.to_crop(view.box)
                 if (corners[2:] <= 0).any() or (corners[:2] >= 1).any():
                     crop = window.extract(view.image, S)

@@ -35,7 +35,12 @@ def fit(samples: list[float], ao: list[float], at: float) -> tuple[float, float,
     return -slope, 1 - math.exp(predicted) if math.isnan(spread) else middle, low, high
 
 
-def main(table: Path, plot: Path, factor: Annotated[float, typer.Option(help="how many more samples")] = 10) -> None:
+def main(
+    table: Path,
+    plot: Path,
+    factor: Annotated[float, typer.Option(help="how many more samples")] = 10,
+    since: Annotated[float, typer.Option(help="a second fit takes the points from so many samples on")] = 200_000,
+) -> None:
     series: dict[str, list[dict[str, str]]] = {}
     with table.open() as file:
         for row in csv.DictReader(file):
@@ -48,14 +53,17 @@ def main(table: Path, plot: Path, factor: Annotated[float, typer.Option(help="ho
         axes.errorbar(samples, ao, yerr=bars, fmt="o", color=f"C{number}", capsize=2, lw=0.8, label=name)
         for row, place, value in zip(rows, samples, ao, strict=True):
             axes.annotate(row["name"], (place, value), (5, -9), textcoords="offset points", fontsize=7)
-        if len(rows) < 3:
-            continue
         target = max(samples) * factor
-        exponent, predicted, least, most = fit(samples, ao, target)
-        steps = np.geomspace(min(samples), target, 50)
-        axes.plot(steps, [fit(samples, ao, step)[1] for step in steps], color=f"C{number}", ls="--", lw=1)
-        print(f"{name}: 1 - AO falls as samples^-{exponent:.3f} ({len(rows)} points)")
-        print(f"  at {target:,.0f} samples AO {predicted:.3f} [{least:.3f}, {most:.3f}]")
+        for least_samples, style in ((0.0, "--"), (since, ":")):
+            points = [(x, y) for x, y in zip(samples, ao, strict=True) if x >= least_samples]
+            if len(points) < 3:
+                continue
+            x, y = map(list, zip(*points, strict=True))
+            exponent, predicted, least, most = fit(x, y, target)
+            steps = np.geomspace(min(x), target, 50)
+            axes.plot(steps, [fit(x, y, step)[1] for step in steps], color=f"C{number}", ls=style, lw=1)
+            print(f"{name}, {len(x)} points from {min(x):,.0f} samples on: 1 - AO goes as samples^{-exponent:.3f}")
+            print(f"  at {target:,.0f} samples AO {predicted:.3f} [{least:.3f}, {most:.3f}]")
     axes.set(xscale="log", xlabel="samples seen (search crops)", ylabel="AO on 24 sequences, 95 % interval")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")

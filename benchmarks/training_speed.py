@@ -5,7 +5,8 @@ python benchmarks/training_speed.py DATA [--recipe pico-pretrain] [--seconds 20]
 DATA is a folder of prepared data. Three rates, in search crops a second, at the crops of every stage of the recipe:
 the bound (the multiply-adds of all matrix products of the forward and the backward pass at the rate that a large
 product of the same kind reaches here), the network alone on one batch over and over, and training as it is, with
-batches from the loader. Let nothing else run meanwhile.
+batches from the loader. The last two take turns: medians, and the least and the largest of their ratios. Let nothing
+else run meanwhile.
 """
 
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
+from statistics import median
 from typing import Annotated
 
 import torch
@@ -33,6 +35,7 @@ def main(
     data: Path,
     recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships")] = Path("pico-pretrain"),
     seconds: float = 20,
+    rounds: int = 5,
     workers: Annotated[int, typer.Option(help="of the loader; 0: samples are made between the steps")] = 1,
 ) -> None:
     plan = Recipe.read(recipe_path(recipe))
@@ -47,12 +50,19 @@ def main(
         )
         batches = [Batches(data, replace(one, templates=(count,)), 0) for count in one.templates]
         fixed = [next(iter(batch)) for batch in batches]
-        alone = len(fixed) / sum(1 / rate(one, repeat(batch), seconds / len(fixed)) for batch in fixed)
         loader = DataLoader(
             Batches(data, one, 0), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
         )
-        whole = rate(one, iter(loader), seconds)
-        values = (f"{bound:.1f}", f"{alone:.1f}", f"{alone / bound:.0%}", f"{whole:.1f}", f"{whole / alone:.0%}")
+        drawn, rates = iter(loader), []
+        for _ in range(rounds):  # in turn, for a machine is not as fast in one minute as in the next
+            share = seconds / rounds
+            alone = len(fixed) / sum(1 / rate(one, repeat(batch), share / len(fixed)) for batch in fixed)
+            # What the loader made while the other ran is used up before the time counts.
+            rates.append((alone, rate(one, drawn, share, warm_up=2 + 4 * workers)))
+        alone, whole = (median(column) for column in zip(*rates, strict=True))
+        ratios = sorted(whole / alone for alone, whole in rates)
+        spread = f"{median(ratios):.0%} [{ratios[0]:.0%}, {ratios[-1]:.0%}]"
+        values = (f"{bound:.1f}", f"{alone:.1f}", f"{alone / bound:.0%}", f"{whole:.1f}", spread)
         table.add_row(f"{stage.search_size} px, {stage.keep:.0%} of the tokens", *values)
     kind = str(dtype).removeprefix("torch.")
     Console().print(f"samples a second, {torch.get_num_threads()} threads, {kind}, {recipe}")
@@ -89,21 +99,21 @@ def work(config: ModelConfig, templates: float, searches: int, keep: float) -> f
     return 3 * (encoded + searched)
 
 
-def rate(recipe: Recipe, batches: Iterator[Batch], seconds: float) -> float:
-    """Search crops a second over training steps on these batches."""
+def rate(recipe: Recipe, batches: Iterator[Batch], seconds: float, warm_up: int = 2) -> float:
+    """Search crops a second over training steps on these batches, the first ``warm_up`` left out."""
     network = FARTrack(recipe.model).train()
     optimizer = make_optimizer(network, recipe)
     crops, start = 0, 0.0
     for number, batch in enumerate(batches):
-        if number == 2:  # the first steps warm up
+        if number == warm_up:
             start = time.perf_counter()
         loss = losses(network, batch, recipe)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
         optimizer.step()
-        crops += len(batch["search"]) if number >= 2 else 0
-        if number >= 4 and time.perf_counter() - start > seconds:
+        crops += len(batch["search"]) if number >= warm_up else 0
+        if number >= warm_up + 2 and time.perf_counter() - start > seconds:
             break
     return crops / (time.perf_counter() - start)
 

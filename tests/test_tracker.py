@@ -286,6 +286,13 @@ def test_a_slow_target_is_looked_at_closely():
     assert set(sides(Tracker(RedFinder()), boxes)[0]) == {224}
 
 
+def test_when_a_template_is_due_the_whole_window_is_looked_at():
+    boxes, settings = [(100, 80, 40, 40)] * 8, TrackerSettings(least_window=0.4, interval=3, agreement=0.5)
+    assert sides(Tracker(RedFinder(), settings), boxes)[0] == [96, 96, 224, 96, 96, 224, 96]
+    unasked = replace(settings, agreement=0)
+    assert set(sides(Tracker(RedFinder(), unasked), boxes)[0]) == {96}
+
+
 def test_a_fast_or_large_target_is_given_room():
     tracker = Tracker(RedFinder(), TrackerSettings(least_window=0.3))
     slow, _ = sides(tracker, [(60 + i, 80, 40, 40) for i in range(6)])

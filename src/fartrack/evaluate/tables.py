@@ -79,7 +79,8 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
     tables = [evaluation.table() for evaluation in evaluations]
     scored = [sequence for sequence in sequences if tables[0][sequence.name]]
     if len(sequences) < len(whole.sequences):
-        count = f"{len(scored)} of {runs(whole.sequences)}, those of which all have results"
+        videos = len({sequence.video for sequence in scored})
+        count = f"{videos} of {runs(whole.sequences)}, those of which all have results"
     else:
         count = runs(scored)
     first = title(rules.measures[0])

@@ -367,9 +367,8 @@ class Sampler:
         where there is room, else one of another picture; at times another object lies in it."""
         S, crop = self.model.search_size, None
         if view is not None and rng.random() < 0.5:
-            room = np.maximum(
-                np.array(view.image.shape[1::-1]) - side / 4, 0
-            )  # at least a quarter of it shows the picture
+            # At least a quarter of the window's side shows the picture.
+            room = np.maximum(np.array(view.image.shape[1::-1]) - side / 4, 0)
             for _ in range(4):
                 x, y = (room * rng.random(2) - side / 4).tolist()
                 window = Crop(x, y, side)

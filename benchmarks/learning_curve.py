@@ -21,18 +21,16 @@ T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}
 
 
 def fit(samples: list[float], ao: list[float], at: float) -> tuple[float, float, float, float]:
-    """The exponent b, and the AO predicted at ``at`` samples with its 95 % interval (NaN of two points)."""
+    """The exponent b, and the AO predicted at ``at`` samples with its 95 % interval; three points at least."""
     x, y = np.log(samples), np.log(1 - np.array(ao))
     slope, base = np.polyfit(x, y, 1)
     free, place = len(x) - 2, math.log(at)
     predicted = slope * place + base
-    spread = math.nan
-    if free > 0:
-        variance = ((y - slope * x - base) ** 2).sum() / free
-        apart = ((x - x.mean()) ** 2).sum()
-        spread = T95[min(free, 8)] * math.sqrt(variance * (1 + 1 / len(x) + (place - x.mean()) ** 2 / apart))
+    variance = ((y - slope * x - base) ** 2).sum() / free
+    apart = ((x - x.mean()) ** 2).sum()
+    spread = T95[min(free, 8)] * math.sqrt(variance * (1 + 1 / len(x) + (place - x.mean()) ** 2 / apart))
     low, middle, high = (1 - math.exp(predicted + sign * spread) for sign in (1, 0, -1))
-    return -slope, 1 - math.exp(predicted) if math.isnan(spread) else middle, low, high
+    return -slope, middle, low, high
 
 
 def main(

@@ -88,9 +88,8 @@ class TrackerSettings:
         check_choice(self, "adaptive", (False, True))
         check_choice(self, "sparsification", get_args(Sparsification))
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
-        check_numbers(self, agreement=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
-        check_numbers(self, least_window=(0.05, 1), sure_score=(0, 1))
+        check_numbers(self, agreement=(0, 1), least_window=(0.05, 1), sure_score=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -227,9 +226,7 @@ class Tracker:
         window = Crop.around(trajectory[-1], config.search_factor)
         corners = window.to_crop(trajectory)
         tokens = encode(corners[len(corners) - config.trajectory :]).reshape(-1)
-        # What the templates are asked about each other they are asked about everything that can be seen.
-        asked = self.settings.agreement > 0 and self._due(state)
-        side = config.search_size // config.patch if asked else self._side(corners, state.score)
+        side = self._side(corners, state)
         crop = self._cut(frame, window.centre(side * config.patch / config.search_size), side * config.patch)
         return Look(frame, size, trajectory, window, crop, tokens)
 
@@ -239,11 +236,13 @@ class Tracker:
             self.settings.templates > 1 and state.frame + 1 - state.memory.history[-1].frame >= self.settings.interval
         )
 
-    def _side(self, corners: FloatArray, score: float) -> int:
+    def _side(self, corners: FloatArray, state: State) -> int:
         """How many tokens a side of the search window's centre are looked at, given the past boxes' corners ``(n, 4)``
         in it: enough for the target to move on as it last did, and as far again."""
         grid, settings = self.engine.config.search_size // self.engine.config.patch, self.settings
-        if settings.least_window == 1 or score < settings.sure_score:
+        # What the templates are asked about each other they are asked about everything that can be seen.
+        asked = settings.agreement > 0 and self._due(state)
+        if settings.least_window == 1 or state.score < settings.sure_score or asked:
             return grid
         centres = (corners[:, :2] + corners[:, 2:]) / 2
         speed = np.abs(np.diff(centres, axis=0)).max(initial=0.0)
@@ -290,7 +289,7 @@ class Tracker:
         if due and settings.agreement > 0 and len(memory.history) > 1:
             first = memory.history[0].rows[None]
             alone, mass = decode(self.engine.search(look.crop[None], look.tokens[None], first)[0])
-            if overlap(alone, corners) < settings.agreement:
+            if iou(UNIT.to_image(alone), UNIT.to_image(corners)) < settings.agreement:
                 due = False
                 if mass.min() >= settings.template_score:
                     corners, score = alone, float(mass.min())
@@ -373,11 +372,6 @@ class Tracker:
         if self.color == "rgb":
             return window.extract(frame, size, padding=PADDING_BGR[::-1])
         return cast(Image, cv2.cvtColor(window.extract(frame, size), cv2.COLOR_BGR2RGB))
-
-
-def overlap(first: FloatArray, second: FloatArray) -> float:
-    """IoU of two boxes given as corners ``(4,)`` in one crop's frame."""
-    return float(iou(UNIT.to_image(first), UNIT.to_image(second)))
 
 
 def stack(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:

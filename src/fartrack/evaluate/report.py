@@ -82,7 +82,7 @@ def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
     for name, picture in {**pictures, **strips, **timelines}.items():
         write_whole(folder / f"{name}.png", picture)
     page = folder / "report.html"
-    write_whole(page, _page(data, pictures, list(zip(strips.items(), timelines.items(), strict=True))).encode())
+    write_whole(page, _page(data, pictures, strips, timelines).encode())
     return page
 
 
@@ -344,7 +344,7 @@ def _draw_frame(axes: Axes, image: Image, scale: float, truth: FloatArray, found
 # --- the page ---------------------------------------------------------------------------------------------
 
 
-def _page(data: Data, pictures: dict[str, bytes], worst: list[tuple[tuple[str, bytes], tuple[str, bytes]]]) -> str:
+def _page(data: Data, pictures: dict[str, bytes], strips: dict[str, bytes], timelines: dict[str, bytes]) -> str:
     benchmark, jobs = data.evaluations[0].benchmark, max(evaluation.jobs for evaluation in data.evaluations)
     shown = {clip.name for clip in data.clips}
     left_out = [clip.name for clip in benchmark.sequences if clip.name not in shown]
@@ -362,8 +362,8 @@ def _page(data: Data, pictures: dict[str, bytes], worst: list[tuple[tuple[str, b
         f'<p><b style="color:{TRUTH}">Green</b> is the truth, <b style="color:{FOUND}">red</b> the tracker. Worst is '
         "the first of the frames with the least IoU. Below, IoU and score frame by frame.</p>",
         *(
-            f"<h3>{escape(tracked.row.tracker)}</h3>" + "".join(f"<p>{_img(*picture)}</p>" for picture in both)
-            for tracked, both in zip(data.trackers, worst, strict=True)
+            f"<h3>{escape(tracked.row.tracker)}</h3><p>{_img(*strip)}</p><p>{_img(*timeline)}</p>"
+            for tracked, strip, timeline in zip(data.trackers, strips.items(), timelines.items(), strict=True)
         ),
         f"<h2>{title(data.headline)} of each sequence</h2>",
         _sequences(data),

@@ -47,10 +47,12 @@ class Sequence:
     def since(self, frame: int) -> Sequence | None:
         """What is left from a frame on, as a sequence of its own; None where no target is to be seen on that frame or
         on any that follows it."""
+        if frame == 0:
+            return self
         boxes = self.boxes[frame:]
         seen = present(boxes)
-        if frame == 0 or not seen[:1].all() or not seen[1:].any():
-            return self if frame == 0 else None
+        if not seen[:1].any() or not seen[1:].any():
+            return None
         source = self.source[frame:] if isinstance(self.source, tuple) else self.source
         return replace(self, name=f"{self.name}@{frame}", source=source, boxes=boxes, skipped=frame)
 
@@ -67,9 +69,9 @@ class Sequence:
 
     def frames(self) -> Iterator[Image]:
         """The frames, uint8 BGR, in order; FartrackError, when it is its turn, for one that cannot be read."""
-        pictures = isinstance(self.source, tuple)
-        for path in self.source if isinstance(self.source, tuple) else (self.source,):
-            with frames_from_source(path, start=0 if pictures else self.skipped) as source:
+        paths, start = (self.source, 0) if isinstance(self.source, tuple) else ((self.source,), self.skipped)
+        for path in paths:
+            with frames_from_source(path, start=start) as source:
                 for frame in source:
                     yield frame.image
 

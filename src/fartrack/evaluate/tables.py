@@ -41,18 +41,17 @@ class Row:
 def compare(evaluations: Sequence[Evaluation], only: frozenset[str] | None = None) -> list[Row]:
     """Trackers on the same sequences, or on those of the names in ``only``; none if no frame of them can be scored."""
     tables = [evaluation.table() for evaluation in evaluations]
-    scored = [name for name, values in tables[0].items() if values and (only is None or name in only)]
-    if not scored:
-        return []
-    rows: list[Row] = []
-    videos = {sequence.name: sequence.video for sequence in evaluations[0].benchmark.sequences}
     grouped: dict[str, list[str]] = {}
-    for name in scored:
-        grouped.setdefault(videos[name], []).append(name)
+    for sequence in evaluations[0].benchmark.sequences:
+        if tables[0][sequence.name] and (only is None or sequence.name in only):
+            grouped.setdefault(sequence.video, []).append(sequence.name)
+    if not grouped:
+        return []
 
     def column(table: dict[str, dict[str, float]], measure: str) -> list[float]:
         return [float(np.mean([table[name][measure] for name in names])) for names in grouped.values()]
 
+    rows: list[Row] = []
     for evaluation, table in zip(evaluations, tables, strict=True):
         columns = {measure: column(table, measure) for measure in evaluation.benchmark.rules.measures}
         first = evaluation.benchmark.rules.measures[0]

@@ -239,10 +239,15 @@ def attend(q_BHNE: Tensor, k_BHAE: Tensor, v_BHAE: Tensor, seen: Tensor | None) 
     """
     if q_BHNE.device.type != "cpu" or not q_BHNE.requires_grad:
         return F.scaled_dot_product_attention(q_BHNE, k_BHAE, v_BHAE, seen)
+    return attention_weights(q_BHNE, k_BHAE, seen) @ v_BHAE
+
+
+def attention_weights(q_BHNE: Tensor, k_BHAE: Tensor, seen: Tensor | None) -> Tensor:
+    """How much ``(B, H, N, A)`` each query attends to each of what it sees (all, or where ``seen`` is True)."""
     logits = (q_BHNE * q_BHNE.shape[-1] ** -0.5) @ k_BHAE.transpose(-1, -2)
     if seen is not None:
         logits = logits.masked_fill(~seen, -torch.inf)
-    return torch.softmax(logits, dim=-1) @ v_BHAE
+    return torch.softmax(logits, dim=-1)
 
 
 class Block(nn.Module):
@@ -317,10 +322,8 @@ class Block(nn.Module):
         if cache is not None:
             k, first = torch.cat([cache[0], k], dim=2), 0
         q = torch.cat([q[:, :, first : first + search], q[:, :, -4:]], dim=2)
-        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        if mask_BA is not None:
-            logits = logits.masked_fill(~mask_BA[:, None, None], -torch.inf)
-        weights = torch.softmax(logits, dim=-1)[..., :M].mean(1)
+        seen = None if mask_BA is None else mask_BA[:, None, None]
+        weights = attention_weights(q, k, seen)[..., :M].mean(1)
         return weights[:, :-4].mean(1) + weights[:, -4:].mean(1)
 
     def drop(self, branch: Tensor, fade: float = 1.0) -> Tensor:

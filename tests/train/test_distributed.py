@@ -14,6 +14,7 @@ import torch
 
 import fartrack.train.phases as phases
 from fartrack.errors import FartrackError
+from fartrack.model.encoder import FARTrack
 from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.distributed import Group
 from fartrack.train.loop import CHECKPOINT, train
@@ -161,6 +162,16 @@ def test_uneven_shares_are_refused(synthetic_store, recipe_of, tmp_path, monkeyp
         train(recipe, synthetic_store(), tmp_path / "run", workers=0)
     assert str(error.value) == sentence
     assert not (tmp_path / "run").exists()
+
+
+def test_gradients_are_summed_of_what_learns(tiny, monkeypatch):
+    network = FARTrack(tiny())
+    network.vocab.requires_grad_(False)
+    network.bias.grad = torch.ones_like(network.bias)
+    monkeypatch.setattr(Group, "sum", lambda self, value: 2 * value)  # the other process found the same
+    Group(0, 2, torch.device("cpu")).sum_gradients(network)
+    assert network.vocab.grad is None
+    assert (network.bias.grad == 2).all() and (network.pos_x.grad == 0).all()
 
 
 def test_a_process_alone_is_a_group(monkeypatch):

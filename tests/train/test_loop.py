@@ -21,6 +21,7 @@ import fartrack.train.checkpoint
 import fartrack.train.monitor
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
+from fartrack.model.start import start_from
 from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.data.sampling import Sampler, SamplingConfig
 from fartrack.train.data.store import Store
@@ -367,6 +368,30 @@ def test_start_weights_are_used(synthetic_store, recipe, random_network, tmp_pat
     torch.testing.assert_close(network.vocab, source.vocab)
     with pytest.raises(FartrackError, match=r"no weights file .*absent"):
         train(recipe, store, tmp_path / "other", start=tmp_path / "absent.safetensors", workers=0)
+
+
+def test_a_network_grows_on_layers_that_stay_as_they_were(synthetic_store, recipe, tiny, random_network, tmp_path):
+    store, start = synthetic_store(), tmp_path / "start.safetensors"
+    source = random_network(tiny(depth=2)).state_dict()
+    save_file(source, start)
+    grown = replace(recipe, frozen=2, model=tiny(depth=3))
+    grown = replace(grown, rollout=replace(grown.rollout, pruned=0.5))
+    network = train(grown, store, tmp_path / "run", start=start, workers=0)
+    untrained = FARTrack(grown.model)
+    start_from(untrained, source)
+    for name, tensor in network.state_dict().items():
+        trained = name.startswith(("blocks.2.", "aux."))
+        assert torch.equal(tensor, untrained.state_dict()[name]) != trained, name
+    silent = untrained.blocks[2].proj.weight
+    assert silent.abs().max() == 0 < network.blocks[2].proj.weight.abs().max()
+
+    stopped = tmp_path / "stopped"
+    train(replace(grown, steps=3, decay=0), store, stopped, start=start, workers=0)
+    resumed = train(grown, store, stopped, resume=True, workers=0)
+    assert_same_weights(network, resumed)
+    with pytest.raises(FartrackError, match=r"^frozen is 2; .* give --start"):
+        train(grown, store, tmp_path / "other", workers=0)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_and_leaves_its_batch(synthetic_store, recipe, random_network, tmp_path):

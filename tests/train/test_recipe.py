@@ -43,6 +43,8 @@ BAD = [
     ("precision", "fp16"),
     ("precision", None),
     ("final", "linear"),
+    ("frozen", -1),
+    ("frozen", 6),  # of six layers
     ("micro", 0),
     ("stages", 3),
     ("stages", {"share": 0.5}),

@@ -63,7 +63,7 @@ class Batches(IterableDataset[Batch | list[Clip]]):
         stage, sampler = None, None
         for step in range(self.first + index, recipe.steps, count):
             if recipe.rolls(step):
-                clips = clips or ClipSampler(store, rollout.frames, rollout.synthetic)
+                clips = clips or ClipSampler(store, rollout.frames, rollout.synthetic, recipe.sampling.stretch)
                 yield [
                     clips.draw(np.random.default_rng([recipe.seed, step, 2, clip]))
                     for clip in range(self.rank, rollout.clips, self.size)
@@ -109,9 +109,12 @@ def rate(step: int, recipe: Recipe) -> float:
 
 
 def make_optimizer(network: FARTrack, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with the recipe's rates; weight decay on matrices only."""
+    """AdamW on what the recipe trains, with its rates; weight decay on matrices only. What is not trained is frozen."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        parameter.requires_grad_(recipe.learns(name))
+        if not parameter.requires_grad:
+            continue
         new = not name.startswith(("blocks.", "patch.", "norm."))
         matrix = parameter.ndim > 1 and not name.startswith(("pos_", "id_", "vocab"))
         key = (
@@ -159,8 +162,8 @@ def train(
 
     Raises:
         FartrackError: no data, unreadable start weights or checkpoint, a run that exists already, sets or clips that
-            the processes cannot share evenly, or a loss that is not finite (the batch is saved beside the
-            checkpoint first).
+            the processes cannot share evenly, frozen layers without start weights, or a loss that is not finite
+            (the batch is saved beside the checkpoint first).
     """
     group = Group.join(device)
     stop = Stop(minutes)
@@ -169,6 +172,8 @@ def train(
     for name, shared in (("sets", recipe.sets), ("clips", recipe.rollout.clips if recipe.rollout.share else 0)):
         if shared % group.size:
             raise FartrackError(f"{name} is {shared}; it must be a multiple of the {group.size} processes.")
+    if recipe.frozen and start is None and not resume:
+        raise FartrackError(f"frozen is {recipe.frozen}; the layers that stay come from start weights: give --start.")
     torch.manual_seed(recipe.seed)
     Store.open(store)
     network = FARTrack(recipe.model)

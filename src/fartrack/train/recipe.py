@@ -151,6 +151,8 @@ class Recipe:
         precision: ``bf16`` (autocast), ``fp32``, or ``auto``: bf16 where the processor computes in it.
         stages: parts of the run on smaller crops or fewer tokens, in order; what their shares leave of the run is on
             whole crops of the model's own sizes.
+        frozen: how many of the first layers stay as the start weights have them, and with them all that is no layer's
+            but the dense helper: the network may grow, while an exit after these layers remains what it was.
         micro: the most search crops that go through the network at once; a larger batch is divided and its gradients
             are summed.
         model, sampling, loss, distill, rollout: see their classes.
@@ -170,6 +172,7 @@ class Recipe:
     seed: int = 0
     precision: Precision = "auto"
     stages: tuple[Stage, ...] = ()
+    frozen: int = 0
     micro: int = 64
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -182,7 +185,7 @@ class Recipe:
         check_numbers(self, steps=(1, 10**9), sets=(1, 65_536), warmup=(0, self.steps), decay=(0, self.steps))
         check_numbers(self, learning_rate=(0, 1), new_learning_rate=(0, 1), weight_decay=(0, 1))
         check_numbers(self, clip=(1e-6, 1e6), ema=(0, 0.999999), seed=(0, 2**63))
-        check_numbers(self, micro=(1, 65_536))
+        check_numbers(self, micro=(1, 65_536), frozen=(0, self.model.depth - 1))
         check_choice(self, "precision", get_args(Precision))
         check_choice(self, "final", ("cosine", "step"))
         if self.distill.first > self.model.depth:
@@ -218,6 +221,11 @@ class Recipe:
     def taps(self) -> range:
         """The layers, counted from 1, that are exits in training."""
         return range(self.distill.first or self.model.depth, self.model.depth + 1)
+
+    def learns(self, name: str) -> bool:
+        """Whether the network's parameter of this name is trained."""
+        group, number, *_ = [*name.split("."), ""]
+        return not self.frozen or group == "aux" or (group == "blocks" and int(number) >= self.frozen)
 
     def fades(self, step: int) -> list[float]:
         """The factor on each layer's residual branches at a step."""

@@ -145,3 +145,17 @@ def test_a_walk_is_smooth_and_begins_at_zero(axes):
     assert speed[:, 0].std() == pytest.approx(0.1, rel=0.15)
     assert speed[:, -1].std() == pytest.approx(0.1, rel=0.15)  # it neither dies down nor grows
     assert np.corrcoef(speed[:, 20].ravel(), speed[:, 21].ravel())[0, 1] > 0.8
+
+
+def test_a_stretched_clip_keeps_its_boxes_on_the_target(synthetic_store, plain_tone):
+    store = Store.open(synthetic_store(textured=True))
+    plain, sampler, ratios = ClipSampler(store, 5, 0), ClipSampler(store, 5, 0, stretch=1), []
+    for number in range(10):
+        before, clip = (one.draw(np.random.default_rng(number)) for one in (plain, sampler))
+        ratios.append(float((clip.boxes[0, 2] / clip.boxes[0, 3]) / (before.boxes[0, 2] / before.boxes[0, 3])))
+        for frame, box, old in zip(clip.frames, clip.boxes, before.frames, strict=True):
+            assert frame.shape[0] * frame.shape[1] == pytest.approx(old.shape[0] * old.shape[1], rel=0.05)
+            x0, y0, x1, y1 = corners(box)
+            inside = frame[round(y0) + 2 : round(y1) - 2, round(x0) + 2 : round(x1) - 2]
+            assert np.abs(inside.astype(int) - TARGET_BGR).max() <= 3  # the resized edge is blurred, its middle not
+    assert min(ratios) < 0.7 and max(ratios) > 1.4

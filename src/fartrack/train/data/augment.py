@@ -13,6 +13,17 @@ from fartrack.geometry import FloatArray, Image
 from fartrack.train.data.store import Mask, Store
 
 
+def stretched(image: Image, aspect: float) -> tuple[Image, FloatArray]:
+    """A picture whose aspect ratio is ``aspect`` times what it was, one side larger and the other smaller, and the
+    factors ``(4,)`` on an image box x, y, w, h in it."""
+    if aspect == 1:
+        return image, np.ones(4)
+    height, width = image.shape[:2]
+    size = max(round(width * aspect**0.5), 1), max(round(height * aspect**-0.5), 1)
+    resized = cast(Image, cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
+    return resized, np.array([size[0] / width, size[1] / height] * 2)
+
+
 @dataclass(frozen=True)
 class Tone:
     """A change of colour: the new value ``table (256, 3)`` of each old one, and whether colour is taken out then."""

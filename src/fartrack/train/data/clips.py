@@ -8,7 +8,7 @@ import numpy as np
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import Crop, FloatArray, Image
-from fartrack.train.data.augment import Cutout, Tone
+from fartrack.train.data.augment import Cutout, Tone, stretched
 from fartrack.train.data.store import Store
 
 FRAME = 256
@@ -26,13 +26,14 @@ class Clip:
 class ClipSampler:
     """Draws clips from a store. Every draw depends on the given random generator alone."""
 
-    def __init__(self, store: Store, frames: int, synthetic: float) -> None:
-        """Clips of ``frames`` frames, ``synthetic`` being the share of composed ones.
+    def __init__(self, store: Store, frames: int, synthetic: float, stretch: float = 0.0) -> None:
+        """Clips of ``frames`` frames, ``synthetic`` being the share of composed ones, ``stretch`` of those that are
+        stretched along one axis, so that long targets are not rare.
 
         Raises:
             FartrackError: the store lacks sequences of that length, or masked objects, where they are asked for.
         """
-        self.store, self.frames, self.synthetic = store, frames, synthetic
+        self.store, self.frames, self.synthetic, self.stretch = store, frames, synthetic, stretch
         self.masked = np.flatnonzero(store.masks[:, 0] >= 0)
         self.sequences = [targets for targets in store.sequences() if len(targets) >= frames]
         if synthetic < 1 and not self.sequences:
@@ -52,6 +53,10 @@ class ClipSampler:
             frames = [np.ascontiguousarray(frame[:, ::-1]) for frame in frames]
             boxes = np.column_stack([[f.shape[1] for f in frames] - boxes[:, 0] - boxes[:, 2], boxes[:, 1:]])
         tone = Tone.draw(rng, 0.6, 0.05)
+        if rng.random() < self.stretch:
+            aspect = float(np.exp(rng.normal(0, 0.6)))
+            shaped = [stretched(frame, aspect) for frame in frames]
+            frames, boxes = [frame for frame, _ in shaped], boxes * [factor for _, factor in shaped]
         return Clip([tone.apply(frame) for frame in frames], boxes)
 
     def _real(self, rng: np.random.Generator) -> Clip:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fartrack.errors import FartrackError
 from fartrack.geometry import UNIT, Crop, FloatArray, Image
 from fartrack.model.config import ModelConfig, check_numbers
-from fartrack.train.data.augment import Cutout, Tone, degrade
+from fartrack.train.data.augment import Cutout, Tone, degrade, stretched
 from fartrack.train.data.store import Store
 from fartrack.vocabulary import BINS, NO_TRAJECTORY, encode
 
@@ -117,16 +117,9 @@ class View:
     history: FloatArray | None = None
 
     def stretched(self, aspect: float) -> View:
-        """The same with every aspect ratio times ``aspect``: one side of the picture grows, the other shrinks."""
-        if aspect == 1:
-            return self
-        height, width = self.image.shape[:2]
-        size = max(round(width * aspect**0.5), 1), max(round(height * aspect**-0.5), 1)
-        factor = np.array([size[0] / width, size[1] / height] * 2)
-        history = None if self.history is None else self.history * factor
-        return View(
-            cast(Image, cv2.resize(self.image, size, interpolation=cv2.INTER_LINEAR)), self.box * factor, history
-        )
+        """The same with every aspect ratio times ``aspect``."""
+        image, factor = stretched(self.image, aspect)
+        return View(image, self.box * factor, None if self.history is None else self.history * factor)
 
 
 class Sampler:

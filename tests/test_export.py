@@ -21,7 +21,7 @@ import fartrack.export as module
 from fartrack.engines import open_engine
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
-from fartrack.export import WEIGHTS, export, export_checkpoint
+from fartrack.export import WEIGHTS, WEIGHTS_INT8, export, export_checkpoint
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
 from fartrack.model.start import load_weights
@@ -179,7 +179,7 @@ def assert_weights_are_shared(folder, graph):
 def test_the_package_is_these_files(exported):
     _, folder, _ = exported
     graphs = {f"{graph}.onnx" for graph in (*GRAPHS, "search_int8")}
-    assert {path.name for path in folder.iterdir()} == {"model.json", WEIGHTS, *graphs}
+    assert {path.name for path in folder.iterdir()} == {"model.json", WEIGHTS, WEIGHTS_INT8, *graphs}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing is left beside it
     record = json.loads((folder / "model.json").read_text())
     assert record["name"] == "a test"
@@ -245,7 +245,7 @@ def test_an_exit_is_what_its_layers_are_alone(exits, engine):
 def test_an_exit_has_no_weights_of_its_own(exits):
     deep, shallow, _ = exits
     names = {f"{graph}{exit}.onnx" for graph in GRAPHS for exit in ("", "-2")} | {"search_int8-2.onnx"}
-    assert {path.name for path in deep.iterdir()} == {"model.json", WEIGHTS, *names}
+    assert {path.name for path in deep.iterdir()} == {"model.json", WEIGHTS, WEIGHTS_INT8, *names}
     assert {path.name for path in deep.parent.iterdir()} == {"deep", "shallow"}
     assert [path.name for path in shallow.iterdir()] == ["model.json"]
     record = json.loads((shallow / "model.json").read_text())
@@ -253,6 +253,23 @@ def test_an_exit_has_no_weights_of_its_own(exits):
     assert json.loads((deep / "model.json").read_text())["format"] == 1  # so that older versions read it
     for graph in GRAPHS:
         assert_weights_are_shared(deep, f"{graph}-2")
+
+
+def test_exits_share_their_int8_weights(exits, tmp_path):
+    """Three layers and two of them: what the third adds, and what is cut otherwise where a network ends, is all."""
+    network = FARTrack(open_package(exits[0]).config)
+    network.load_state_dict(load_weights(exits[0] / WEIGHTS))
+    export(network, tmp_path / "both", exits={"shallow": 2})
+    export(network, tmp_path / "deep", int8=[3])
+    sizes = [(folder / WEIGHTS_INT8).stat().st_size for folder in (exits[0], tmp_path / "deep", tmp_path / "both")]
+    assert max(sizes) == sizes[2] < 0.75 * (sizes[0] + sizes[1])
+    for depth, name in ((2, "search_int8-2.onnx"), (3, "search_int8.onnx")):
+        model = onnx.load(tmp_path / "both" / name, load_external_data=False)
+        assert max(len(tensor.raw_data) for tensor in model.graph.initializer) <= 255
+        assert sum("quantized" in tensor.name for tensor in model.graph.initializer) > 4 * depth
+    found, expected = (outputs(open_package(folder), "onnxruntime-int8") for folder in (tmp_path / "shallow", exits[1]))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_graph_that_was_not_exported_is_named(exits):

@@ -2,8 +2,8 @@
 
 The package holds the weights once, in half precision, as a safetensors file. Each ONNX graph refers into that file
 by offset (ONNX external data) and widens what it reads to single precision when it is loaded, so any number of
-graphs, those of exits too, costs one copy of the weights, and PyTorch starts from the very same file. Only the graphs
-for the engine ``onnxruntime-int8`` have weights of their own.
+graphs, those of exits too, costs one copy of the weights, and PyTorch starts from the very same file. The graphs for
+the engine ``onnxruntime-int8`` share a second file, in which what several exits have in common lies once as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from fartrack.model.start import start_from, without_layers
 from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.loop import CHECKPOINT
 from fartrack.train.recipe import Recipe
-from fartrack.weights import FORMAT, WEIGHTS, graph_file
+from fartrack.weights import FORMAT, WEIGHTS, WEIGHTS_INT8, graph_file
 
 OPSET = 20
 SMALL = 255
@@ -132,7 +132,7 @@ def export(
         folder: where the package goes; its parent must exist.
         about: what ``model.json`` says beside the format and the configuration, such as how it was trained.
         exits: the names of further packages, and how many of the first layers each has.
-        int8: the depths that get a graph for ``onnxruntime-int8``, which has weights of its own; None for all.
+        int8: the depths that get a graph for ``onnxruntime-int8``, whose weights are in 8 bits; None for all.
 
     Raises:
         FartrackError: the parent folder is absent, or a folder is a file or holds something else than a package; an
@@ -157,6 +157,7 @@ def export(
             part / WEIGHTS,
         )
         (part / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone
+        quantised = []
         for depth in depths:
             first = network if depth == whole else _first_layers(network, depth)
             for name, graph in graphs(first).items():
@@ -164,7 +165,9 @@ def export(
                 _share_weights(model, first, part / WEIGHTS)
                 onnx.save(model, path)
                 if name == "search" and (int8 is None or depth in int8):
-                    _quantise(path, part / graph_file("search_int8", depth, whole))
+                    quantised.append(part / graph_file("search_int8", depth, whole))
+                    _quantise(path, quantised[-1])
+        _pool(quantised, part / WEIGHTS_INT8)
         # What is new since format 1 is in the variants; older versions read this one as well.
         _write_record(part, {"format": 1, "config": asdict(network.config), **(about or {})})
     for name, depth in exits.items():
@@ -340,6 +343,27 @@ def _quantise(graph: Path, int8: Path) -> None:
     finally:
         logging.disable(disabled)
     folded.unlink()
+
+
+def _pool(graphs: Sequence[Path], pool: Path) -> None:
+    """Move the large constants of graphs into one file beside them, each once, which the graphs then point into."""
+    contents = bytearray()
+    places: dict[bytes, int] = {}
+    for graph in graphs:
+        model = onnx.load(graph)
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) <= SMALL:
+                continue
+            place = places.setdefault(tensor.raw_data, len(contents))
+            if place == len(contents):
+                contents += tensor.raw_data + bytes(-len(tensor.raw_data) % 64)  # each begins at a multiple of 64
+            for key, value in (("location", pool.name), ("offset", place), ("length", len(tensor.raw_data))):
+                tensor.external_data.add(key=key, value=str(value))
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.ClearField("raw_data")
+        onnx.save(model, graph)
+    if graphs:
+        pool.write_bytes(contents)
 
 
 def _find(values: np.ndarray, name: str, state: Mapping[str, np.ndarray]) -> tuple[str | None, bool]:

@@ -2,7 +2,8 @@
 
 A package is a folder: ``model.json`` (what it is), ``weights.safetensors`` (the only copy of the weights, half
 precision) and ONNX graphs whose initialisers point into that file, such as ``search.onnx``. Graphs of exits, networks
-of only its first layers, may lie beside them and point into the same file: ``search-6.onnx`` has six.
+of only its first layers, may lie beside them and point into the same file: ``search-6.onnx`` has six. Those for the
+engine ``onnxruntime-int8`` point into ``weights_int8.bin``.
 
 Or a package is a variant of another. Then there is nothing but its ``model.json``, which says ``of`` which (one that
 ships, or a folder relative to its own, such as ``../tiny``), and what differs: the ``depth`` of an exit, tracker
@@ -25,6 +26,7 @@ FORMAT = 2
 """The newest that this version reads. Since 2 a variant may have a depth of its own."""
 
 WEIGHTS = "weights.safetensors"
+WEIGHTS_INT8 = "weights_int8.bin"
 SHIPPED = Path(__file__).parent
 
 

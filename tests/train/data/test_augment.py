@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from fartrack.train.data.augment import Cutout, Tone, degrade
+from fartrack.train.data.augment import BENT, Cutout, Tone, degrade
 
 S = 200
 
@@ -116,6 +116,51 @@ def test_an_object_near_an_edge_is_the_same_as_within():
         difference = np.abs(one.astype(int) - two[100 : 100 + S, 100 : 100 + S])
         assert difference.max() <= 2  # the interpolation is in fixed point
         assert (one != 90).any()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_bent_object_is_all_there_and_of_its_own_pixels(seed):
+    """White on black: what is bent stays white within its mask, which reaches its array's edges, as any does."""
+    rng = np.random.default_rng(seed)
+    mask = blob(rng)
+    cutout = Cutout(np.full((*mask.shape, 3), 255, np.uint8) * mask[..., None], mask)
+    pale = []
+    for strength in (0.0, 0.03, 0.12):
+        bent = cutout.bent(np.random.default_rng(seed), strength)
+        assert bent.pixels.shape[:2] == bent.mask.shape and bent.pixels.dtype == np.uint8
+        assert all(edge.any() for edge in (bent.mask[0], bent.mask[-1], bent.mask[:, 0], bent.mask[:, -1]))
+        assert bent.mask.sum() == pytest.approx(mask.sum(), rel=0.02 + 6 * strength)
+        inner = cv2.erode(bent.mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        pale.append((bent.pixels[inner] < 250).mean())
+        if strength == 0:
+            np.testing.assert_array_equal(bent.mask, mask)
+            np.testing.assert_array_equal(bent.pixels, cutout.pixels)
+        else:
+            again = cutout.bent(np.random.default_rng(seed), strength)
+            np.testing.assert_array_equal(again.mask, bent.mask)
+            assert bent.mask.shape != mask.shape or (bent.mask != mask).any()
+    assert max(pale) < 0.02
+
+
+def test_a_bent_object_keeps_its_parts_in_order():
+    """Four quarters, each in a colour of its own: each stays whole and where it was, but not of its shape."""
+    colours = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]], np.uint8)
+    pixels = colours.reshape(2, 2, 3).repeat(60, 0).repeat(60, 1)
+    cutout = Cutout(pixels, np.ones((120, 120), bool))
+    for seed in range(10):
+        bent = cutout.bent(np.random.default_rng(seed), 0.05)
+        centres = []
+        for colour in colours.astype(int):
+            rows, columns = np.nonzero((np.abs(bent.pixels.astype(int) - colour).max(-1) < 30) & bent.mask)
+            assert 0.5 * 60**2 < len(rows) < 1.7 * 60**2
+            centres.append((columns.mean(), rows.mean()))
+        (a, b), (c, d) = np.array(centres).reshape(2, 2, 2)
+        assert a[0] < b[0] and c[0] < d[0] and a[1] < c[1] and b[1] < d[1]
+
+
+def test_a_large_object_is_shrunk_before_it_is_bent():
+    cutout = Cutout(np.full((600, 300, 3), 200, np.uint8), np.ones((600, 300), bool))
+    assert cutout.bent(np.random.default_rng(0), 0).mask.shape == (BENT, BENT // 2)
 
 
 def test_a_tone_without_strength_changes_nothing():

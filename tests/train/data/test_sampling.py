@@ -44,10 +44,15 @@ def plain_background(monkeypatch):
     monkeypatch.setattr(Sampler, "_background", lambda self, rng, size: np.full((size, size, 3), GROUND_BGR, np.uint8))
 
 
-def red_extent(crop):
-    """Corners, in pixels, of the red in an RGB crop; colours are changed, so red is what is by far the reddest."""
+def reddest(crop):
+    """Where an RGB crop is red; colours are changed, so that is where it is by far the reddest."""
     redness = crop[..., 0].astype(float) - crop[..., 2]
-    red = redness > 0.4 * redness.max()
+    return redness > 0.4 * redness.max()
+
+
+def red_extent(crop):
+    """Corners, in pixels, of the red in an RGB crop."""
+    red = reddest(crop)
     rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
 
@@ -121,6 +126,21 @@ def test_turned_targets_have_the_box_of_what_is_seen(tmp_path, model, monkeypatc
                 if box.min() > 0.02 and box.max() < 0.98:
                     np.testing.assert_allclose(red_extent(crop), box * 128, atol=3)
         assert (np.mean(high) > 0.3) == upright
+
+
+def test_bent_targets_have_the_box_of_what_is_seen(sampler, plain_background):
+    """A rectangle, a little turned, leaves little of its box free; bent, it leaves more, yet reaches each side."""
+    free = {}
+    for share in (0, 1):
+        gaps = []
+        for sample in draws(sampler(replace(PASTED, bend=share)), 30):
+            for crop, box in zip(sample.search, sample.boxes, strict=True):
+                if box.min() > 0.02 and box.max() < 0.98:
+                    np.testing.assert_allclose(red_extent(crop), box * 128, atol=4)
+                    x0, y0, x1, y1 = (box * 128).round().astype(int)
+                    gaps.append(1 - reddest(crop)[y0:y1, x0:x1].mean())
+        free[share] = np.mean(gaps)
+    assert 0.03 < free[0] < 0.2 and free[1] > free[0] + 0.05, free
 
 
 @pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])

@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike
 from fartrack.geometry import FloatArray, Image
 from fartrack.train.data.store import Mask, Store
 
+BENT = 160
+"""Longest side in pixels to which an object is shrunk before it is bent."""
+
 
 def stretched(image: Image, aspect: float) -> tuple[Image, FloatArray]:
     """A picture whose aspect ratio is ``aspect`` times what it was, one side larger and the other smaller, and the
@@ -111,6 +114,28 @@ class Cutout:
         x, y, mask = found
         image = store.image(int(store.owner[target]))
         return cls(image[y : y + mask.shape[0], x : x + mask.shape[1]], mask)
+
+    def bent(self, rng: np.random.Generator, strength: float) -> Cutout:
+        """The object in another shape: each of 4 × 4 points on and around it is moved by a deviation of ``strength``
+        of its size, and what lies between goes along."""
+        height, width = self.mask.shape
+        scale = min(BENT / max(height, width), 1.0)  # no crop shows more of it
+        inner = max(round(width * scale), 2), max(round(height * scale), 2)
+        edge = round(2 * strength * max(inner))
+        pixels = cv2.resize(self.pixels, inner, interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(self.mask.astype(np.float32), inner, interpolation=cv2.INTER_AREA)
+        shape = inner[0] + 2 * edge, inner[1] + 2 * edge
+        moved = rng.normal(0, strength * np.sqrt(inner[0] * inner[1]), (2, 4, 4)).astype(np.float32)
+        x, y = (cv2.resize(shift, shape, interpolation=cv2.INTER_CUBIC) for shift in moved)
+        x += np.arange(shape[0], dtype=np.float32) - edge
+        y += np.arange(shape[1], dtype=np.float32)[:, None] - edge
+        laid_mask = cv2.remap(mask, x, y, cv2.INTER_LINEAR) > 0.5
+        rows, columns = np.flatnonzero(laid_mask.any(1)), np.flatnonzero(laid_mask.any(0))
+        if len(rows) < 2 or len(columns) < 2:
+            return self
+        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        laid = cv2.remap(pixels, x[part], y[part], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return Cutout(cast(Image, laid), laid_mask[part])
 
     def paste(
         self, crop: Image, centre: FloatArray, size: float, angle: float, stretch: float, mirror: bool

@@ -48,6 +48,8 @@ class SamplingConfig:
         light: share of crops that are in quite another light than the others of their set.
         stretch: share of sample sets that are stretched along one axis, so that long targets are not rare.
         turn: of search crops with a pasted target, the share where it is turned by any angle.
+        bend: of later templates and search crops with a pasted target, the share where it has another shape; of
+            these, a third are mirrored.
         absent: share of search crops without the target: another place of its picture, or another picture.
     """
 
@@ -76,13 +78,14 @@ class SamplingConfig:
     light: float = 0.15
     stretch: float = 0.2
     turn: float = 0.1
+    bend: float = 0.0
     absent: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         shares = (
             "clips stills regions paste far_share paper_share drop_trajectory wrong_trajectory "
-            "doubtful_template distractor occluder look_alike fill degrade grey light stretch turn absent"
+            "doubtful_template distractor occluder look_alike fill degrade grey light stretch turn bend absent"
         )
         check_numbers(self, **{name: (0, 1) for name in shares.split()})
         check_numbers(self, searches=(1, 64), reach=(1, 10_000), near=(0, 4), far=(0, 4), scale=(0, 2))
@@ -325,14 +328,9 @@ class Sampler:
             shift, scale = self._template_jitter(rng, later=i > 0)
             size = S / self.model.template_factor / scale
             crop = self._background(rng, S)
-            own.paste(
-                crop,
-                S / 2 - shift * size,
-                size,
-                angle + rng.normal(0, 0.1),
-                aspect * float(np.exp(rng.normal(0, 0.06))),
-                False,
-            )
+            turn, stretch = angle + rng.normal(0, 0.1), aspect * float(np.exp(rng.normal(0, 0.06)))
+            shown, mirror = self._bent(rng, own) if i > 0 else (own, False)
+            shown.paste(crop, S / 2 - shift * size, size, turn, stretch, mirror)
             z.append(degrade(rng, crop, self.config.degrade))
         x = []
         S = self.model.search_size
@@ -342,7 +340,8 @@ class Sampler:
             crop = self._background(rng, S)
             stretch = aspect * float(np.exp(rng.normal(0, 0.12)))
             turn = rng.uniform(-np.pi, np.pi) if rng.random() < self.config.turn else rng.normal(0, 0.15)
-            box = own.paste(crop, S / 2 + offset * size, size, angle + turn, stretch, False) / S
+            shown, mirror = self._bent(rng, own)
+            box = shown.paste(crop, S / 2 + offset * size, size, angle + turn, stretch, mirror) / S
             crop = self._clutter(rng, crop, box, lambda: own)
             sides = box[2:] - box[:2]
             sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
@@ -354,6 +353,12 @@ class Sampler:
                 continue
             x.append((degrade(rng, crop, self.config.degrade), box, tokens))
         return z, x
+
+    def _bent(self, rng: np.random.Generator, own: Cutout) -> tuple[Cutout, bool]:
+        """The target, at times in another shape, and whether it is to be mirrored."""
+        if self.config.bend == 0 or rng.random() >= self.config.bend:
+            return own, False
+        return own.bent(rng, float(rng.uniform(0.02, 0.12))), bool(rng.random() < 1 / 3)
 
     def _without(self, rng: np.random.Generator, view: View | None, side: float) -> Image:
         """A search crop that does not hold the target: half of the time a window of this side elsewhere in its picture,

@@ -140,7 +140,7 @@ def test_bent_targets_have_the_box_of_what_is_seen(sampler, plain_background):
                     x0, y0, x1, y1 = (box * 128).round().astype(int)
                     gaps.append(1 - reddest(crop)[y0:y1, x0:x1].mean())
         free[share] = np.mean(gaps)
-    assert 0.03 < free[0] < 0.2 and free[1] > free[0] + 0.05, free
+    assert free[1] > free[0] + 0.05, free
 
 
 @pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])

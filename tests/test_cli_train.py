@@ -4,6 +4,7 @@ import resource
 import sys
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -198,6 +199,23 @@ def test_fewer_and_smaller_frames(tmp_path, videos, run):
     store_options = ("train", "prepare", videos, "--data", tmp_path)
     assert run(*store_options, "--every", 0)[0] == 2
     assert run(*store_options, "--longest", 0)[0] == 2
+
+
+def test_masks_are_estimated_where_asked(tmp_path, run):
+    sequence = tmp_path / "disc"
+    sequence.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        image = rng.integers(60, 120, (96, 128, 3), np.uint8)
+        cv2.circle(image, (40 + 5 * i, 50), 15, (30, 30, 220), -1)
+        cv2.imwrite(str(sequence / f"{i:04}.png"), image)
+    (sequence / "groundtruth.txt").write_text("".join(f"{25 + 5 * i},35,31,31\n" for i in range(3)))
+    for options, known in (((), False), (("--masks",), True)):
+        assert run("train", "prepare", tmp_path / "disc", "--data", tmp_path / "store", *options)[0] == 0
+        store = Store.open(tmp_path / "store")
+        assert [store.cutout(target) is not None for target in range(3)] == [known] * 3
+    x, y, mask = store.cutout(2)
+    assert (x, y) == (35, 35) and mask.shape == (31, 31) and 0.7 < mask.mean() < 0.85  # π/4
 
 
 def test_a_wrong_source_leaves_the_prepared_data_alone(tmp_path, videos, run):

@@ -143,6 +143,32 @@ def test_bent_targets_have_the_box_of_what_is_seen(sampler, plain_background):
     assert free[1] > free[0] + 0.05, free
 
 
+def test_targets_of_clips_are_swapped_onto_other_pictures(tmp_path, model, plain_background):
+    """On green ground, wide on even frames, tall on odd ones, and of every fourth frame the mask is unknown."""
+    pictures = []
+    for frame in range(16):
+        w, h = (60, 20) if frame % 2 == 0 else (20, 60)
+        image, mask = np.full((120, 160, 3), (0, 200, 0), np.uint8), np.zeros((120, 160), bool)
+        image[40 : 40 + h, 50 : 50 + w] = (10, 60, 240)
+        mask[40 : 40 + h, 50 : 50 + w] = True
+        known = mask if frame % 4 < 3 else None
+        pictures.append(Picture(image, (Target((50, 40, w, h), known),), sequence="a"))
+    write_store(tmp_path, pictures)
+    for share in (0, 1):
+        sampler, wide, mixed = Sampler(Store.open(tmp_path), model, replace(CLIPS, swap=share)), [], 0
+        for sample in draws(sampler, 40):
+            kinds = set()
+            for crop, box in zip(sample.search, sample.boxes, strict=True):
+                kinds.add(bool(box[2] - box[0] > box[3] - box[1]))
+                green = crop[..., 1].astype(int) - crop[..., [0, 2]].max(-1) > 30
+                assert (green.mean() > 0.05) == (share == 0)  # the sequence's own ground, or not
+                if box.min() > 0.02 and box.max() < 0.98:
+                    np.testing.assert_allclose(red_extent(crop), box * 128, atol=4)
+            wide += kinds
+            mixed += len(kinds) == 2
+        assert mixed > 10 and 0.2 < np.mean(wide) < 0.8  # each crop shows a frame of its own
+
+
 @pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])
 def test_templates_show_the_target_in_their_middle(sampler, plain_background, config):
     extents = np.array([red_extent(crop) for s in draws(sampler(config), 40) for crop in s.templates]) / 64

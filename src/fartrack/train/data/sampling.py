@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,6 +29,7 @@ class SamplingConfig:
         clips: share of sample sets out of one sequence.
         stills: share out of one labelled still.
         regions: share whose target is a random region of any picture, without a label.
+        swap: of sets from clips, the share whose target is cut out of each of its frames and laid over other pictures.
         paste: of labelled stills with a mask, the share that is cut out and laid over other pictures.
         searches: search crops that share one set of templates.
         reach: most frames between two frames of one sample set.
@@ -57,6 +58,7 @@ class SamplingConfig:
     stills: float = 0.43
     regions: float = 0.12
     paste: float = 0.5
+    swap: float = 0.0
     searches: int = 3
     reach: int = 100
     near: float = 0.12
@@ -84,7 +86,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         shares = (
-            "clips stills regions paste far_share paper_share drop_trajectory wrong_trajectory "
+            "clips stills regions paste swap far_share paper_share drop_trajectory wrong_trajectory "
             "doubtful_template distractor occluder look_alike fill degrade grey light stretch turn bend absent"
         )
         check_numbers(self, **{name: (0, 1) for name in shares.split()})
@@ -158,11 +160,18 @@ class Sampler:
         aspect = float(np.exp(rng.normal(0, 0.6))) if rng.random() < self.config.stretch else 1.0
         match names[int(rng.choice(len(names), p=weights))]:
             case "clips":
-                views = [view.stretched(aspect) for view in self._clip(rng, templates)]
+                targets = self.clips[int(rng.choice(len(self.clips), p=self.clip_weight))]
+                if self.config.swap > 0 and rng.random() < self.config.swap:
+                    masked = targets[self.store.masks[targets, 0] >= 0]
+                    if len(masked) > 1:
+                        picks = self._picks(rng, len(masked), templates + self.config.searches)
+                        return self._finish(rng, *self._pasted(rng, masked[picks].tolist(), templates, aspect))
+                views = [view.stretched(aspect) for view in self._clip(rng, targets, templates)]
             case "stills":
                 target = int(rng.choice(self.still_targets))
                 if self.store.masks[target, 0] >= 0 and rng.random() < self.config.paste:
-                    return self._finish(rng, *self._pasted(rng, target, templates, aspect))
+                    shown = [target] * (templates + self.config.searches)
+                    return self._finish(rng, *self._pasted(rng, shown, templates, aspect))
                 view = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
                 views = [view.stretched(aspect)] * (templates + self.config.searches)
             case _:
@@ -171,15 +180,18 @@ class Sampler:
         x = [self._search(rng, view) for view in views[templates:]]
         return self._finish(rng, z, x)
 
-    def _clip(self, rng: np.random.Generator, templates: int) -> list[View]:
+    def _picks(self, rng: np.random.Generator, length: int, count: int) -> list[int]:
+        """So many places of a sequence of this length: the first template's, and others within reach of it."""
+        first = int(rng.integers(length))
+        low, high = max(first - self.config.reach, 0), min(first + self.config.reach, length - 1)
+        return [first, *rng.integers(low, high + 1, count - 1).tolist()]
+
+    def _clip(self, rng: np.random.Generator, targets: NDArray[np.int64], templates: int) -> list[View]:
         """Views of one sequence: the first template's frame, later ones, and the frames to search."""
-        targets = self.clips[int(rng.choice(len(self.clips), p=self.clip_weight))]
-        first = int(rng.integers(len(targets)))
-        low, high = max(first - self.config.reach, 0), min(first + self.config.reach, len(targets) - 1)
-        picks = [first, *rng.integers(low, high + 1, templates - 1 + self.config.searches).tolist()]
+        picks = self._picks(rng, len(targets), templates + self.config.searches)
         views = []
         for pick in picks:
-            step = 1 if pick >= first else -1  # time runs away from the first template
+            step = 1 if pick >= picks[0] else -1  # time runs away from the first template
             steps = np.clip(pick - step * np.arange(self.model.trajectory, 0, -1), 0, len(targets) - 1)
             target = int(targets[pick])
             image = self.store.image(int(self.store.owner[target]))
@@ -311,19 +323,18 @@ class Sampler:
         return crop
 
     def _pasted(
-        self, rng: np.random.Generator, target: int, templates: int, aspect: float
+        self, rng: np.random.Generator, targets: Sequence[int], templates: int, aspect: float
     ) -> tuple[list[Image], list[tuple[Image, FloatArray, NDArray[np.int64]]]]:
-        """Template and search crops of one masked target, its aspect ratio times ``aspect``, laid over other
-        pictures."""
-        own = Cutout.of(self.store, target)
-        natural = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
-        natural = natural.stretched(aspect)
+        """Template and search crops of one target, its aspect ratio times ``aspect``, laid over other pictures: of each
+        crop, the masked target that it shows."""
         angle = rng.normal(0, 0.1)
         z: list[Image] = []
-        for i in range(templates):
+        for i, target in enumerate(targets[:templates]):
             if rng.random() < 0.4:
-                z.append(self._template(rng, natural, later=i > 0))
+                natural = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
+                z.append(self._template(rng, natural.stretched(aspect), later=i > 0))
                 continue
+            own = Cutout.of(self.store, target)
             S = self.model.template_size
             shift, scale = self._template_jitter(rng, later=i > 0)
             size = S / self.model.template_factor / scale
@@ -332,27 +343,32 @@ class Sampler:
             shown, mirror = self._bent(rng, own) if i > 0 else (own, False)
             shown.paste(crop, S / 2 - shift * size, size, turn, stretch, mirror)
             z.append(degrade(rng, crop, self.config.degrade))
-        x = []
+        return z, [
+            self._pasted_search(rng, Cutout.of(self.store, target), aspect, angle) for target in targets[templates:]
+        ]
+
+    def _pasted_search(
+        self, rng: np.random.Generator, own: Cutout, aspect: float, angle: float
+    ) -> tuple[Image, FloatArray, NDArray[np.int64]]:
+        """See :meth:`_search`: an object, its aspect ratio times ``aspect`` and turned by about ``angle``, over another
+        picture."""
         S = self.model.search_size
-        for _ in range(self.config.searches):
-            offset, scale = self._search_jitter(rng)
-            size = S / self.model.search_factor / scale
-            crop = self._background(rng, S)
-            stretch = aspect * float(np.exp(rng.normal(0, 0.12)))
-            turn = rng.uniform(-np.pi, np.pi) if rng.random() < self.config.turn else rng.normal(0, 0.15)
-            shown, mirror = self._bent(rng, own)
-            box = shown.paste(crop, S / 2 + offset * size, size, angle + turn, stretch, mirror) / S
-            crop = self._clutter(rng, crop, box, lambda: own)
-            sides = box[2:] - box[:2]
-            sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
-            last = np.concatenate([0.5 - sides / 2, sides])
-            past = self._past(rng, last, UNIT.to_image(box))
-            tokens = self._tokens(rng, UNIT.to_crop(past))
-            if rng.random() < self.config.absent:
-                x.append((self._without(rng, None, 0.0), ABSENT, tokens))
-                continue
-            x.append((degrade(rng, crop, self.config.degrade), box, tokens))
-        return z, x
+        offset, scale = self._search_jitter(rng)
+        size = S / self.model.search_factor / scale
+        crop = self._background(rng, S)
+        stretch = aspect * float(np.exp(rng.normal(0, 0.12)))
+        turn = rng.uniform(-np.pi, np.pi) if rng.random() < self.config.turn else rng.normal(0, 0.15)
+        shown, mirror = self._bent(rng, own)
+        box = shown.paste(crop, S / 2 + offset * size, size, angle + turn, stretch, mirror) / S
+        crop = self._clutter(rng, crop, box, lambda: own)
+        sides = box[2:] - box[:2]
+        sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
+        last = np.concatenate([0.5 - sides / 2, sides])
+        past = self._past(rng, last, UNIT.to_image(box))
+        tokens = self._tokens(rng, UNIT.to_crop(past))
+        if rng.random() < self.config.absent:
+            return self._without(rng, None, 0.0), ABSENT, tokens
+        return degrade(rng, crop, self.config.degrade), box, tokens
 
     def _bent(self, rng: np.random.Generator, own: Cutout) -> tuple[Cutout, bool]:
         """The target, at times in another shape, and whether it is to be mirrored."""

@@ -417,3 +417,20 @@ def test_a_bad_field_is_named(name, value):
 def test_all_shares_at_zero_are_refused():
     with pytest.raises(FartrackError, match="clips, stills and regions are all 0"):
         SamplingConfig(clips=0, stills=0, regions=0)
+
+
+@pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])
+def test_steady_crops_have_their_target_where_it_was(sampler, plain_background, config):
+    """What is pasted is turned a little, which makes its box larger than its window expects."""
+    config = replace(config, drop_trajectory=0, wrong_trajectory=0)
+    apart = {}
+    for share in (0, 1):
+        found = [
+            (centres(tokens[-4:]), box)
+            for sample in draws(sampler(replace(config, steady=share)), 60)
+            for tokens, box in zip(sample.trajectory, sample.boxes, strict=True)
+        ]
+        last, box = (np.array(corners) for corners in zip(*found, strict=True))
+        sizes = [np.log(corners[:, 2:] - corners[:, :2]) for corners in (last, box)]
+        apart[share] = np.median(np.abs(last - box)), np.median(np.abs(sizes[0] - sizes[1]))
+    assert apart[1][0] < 0.4 * apart[0][0] and apart[1][1] < (0.8 if config.stills else 0.5) * apart[0][1]

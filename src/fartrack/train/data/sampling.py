@@ -35,6 +35,8 @@ class SamplingConfig:
         reach: most frames between two frames of one sample set.
         near, far: deviations (Laplace) of the search window's centre from the target: slow and fast motion.
         far_share: share of fast motion.
+        steady: share of search crops whose last boxes are close to the target's, as of one that is well followed; the
+            other fields on how it lies in its window are of the rest.
         paper_share: share with the paper's jitter: centre uniform over ``paper_centre`` sizes, scale deviation
             ``paper_scale``.
         scale: deviation of the logarithm of the search window's scale.
@@ -64,6 +66,7 @@ class SamplingConfig:
     near: float = 0.12
     far: float = 0.55
     far_share: float = 0.35
+    steady: float = 0.0
     paper_share: float = 0.1
     paper_centre: float = 3.5
     paper_scale: float = 0.5
@@ -86,7 +89,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         shares = (
-            "clips stills regions paste swap far_share paper_share drop_trajectory wrong_trajectory "
+            "clips stills regions paste swap steady far_share paper_share drop_trajectory wrong_trajectory "
             "doubtful_template distractor occluder look_alike fill degrade grey light stretch turn bend absent"
         )
         check_numbers(self, **{name: (0, 1) for name in shares.split()})
@@ -225,9 +228,16 @@ class Sampler:
         spread = 0.05 if later else 0.02
         return rng.laplace(0, spread, 2), float(np.exp(rng.normal(0, 1.5 * spread)))
 
-    def _search_jitter(self, rng: np.random.Generator) -> tuple[FloatArray, float]:
-        """How a target lies in its window: offset of its centre in target sizes ``(2,)``, and the window's scale."""
+    def _steady(self, rng: np.random.Generator) -> bool:
+        """Whether the last boxes of a search crop are as good as those of a target that is well followed."""
+        return self.config.steady > 0 and bool(rng.random() < self.config.steady)
+
+    def _search_jitter(self, rng: np.random.Generator) -> tuple[FloatArray, float, float]:
+        """How a target lies in its window: offset of its centre in target sizes ``(2,)``, the window's scale, and the
+        logarithm of what its aspect ratio is off by."""
         config = self.config
+        if self._steady(rng):
+            return rng.laplace(0, 0.04, 2), float(np.exp(rng.normal(0, 0.03))), float(rng.normal(0, 0.02))
         if rng.random() < config.paper_share:
             offset = rng.uniform(-0.5, 0.5, 2) * config.paper_centre
             scale = np.exp(rng.normal(0, config.paper_scale))
@@ -236,23 +246,23 @@ class Sampler:
             scale = np.exp(rng.normal(0, config.scale))
         scale = float(np.clip(scale, 0.35, 3.0))
         reach = self.model.search_factor / 2 * scale  # the target's centre stays in the window
-        return np.clip(offset, -0.95 * reach, 0.95 * reach), scale
+        return np.clip(offset, -0.95 * reach, 0.95 * reach), scale, float(rng.normal(0, 0.08))
 
     def _last_box(self, rng: np.random.Generator, box: FloatArray) -> FloatArray:
         """Where a tracker may have believed an image box's target to be one frame before."""
-        offset, scale = self._search_jitter(rng)
+        offset, scale, aspect = self._search_jitter(rng)
         size = np.sqrt(box[2] * box[3])
         centre = box[:2] + box[2:] / 2 - offset * size
-        sides = box[2:] * scale * np.exp(rng.normal(0, 0.08) * np.array([1, -1]))
+        sides = box[2:] * scale * np.exp(aspect * np.array([1, -1]))
         return np.concatenate([centre - sides / 2, sides])
 
     def _search(self, rng: np.random.Generator, view: View) -> tuple[Image, FloatArray, NDArray[np.int64]]:
         """A search crop, the target's corners in it, and the trajectory's tokens."""
         if view.history is not None and len(view.history) and rng.random() < 0.5:
             history = view.history.copy()
-            size = np.sqrt(history[-1, 2] * history[-1, 3])
-            history[:, :2] += rng.laplace(0, 0.06 * size, 2)
-            history[:, 2:] *= np.exp(rng.normal(0, 0.06, 2))
+            size, noise = np.sqrt(history[-1, 2] * history[-1, 3]), 0.02 if self._steady(rng) else 0.06
+            history[:, :2] += rng.laplace(0, noise * size, 2)
+            history[:, 2:] *= np.exp(rng.normal(0, noise, 2))
             reach = 0.48 * self.model.search_factor * size
             if np.abs(history[-1, :2] + history[-1, 2:] / 2 - view.box[:2] - view.box[2:] / 2).max() > reach:
                 history = self._past(rng, self._last_box(rng, view.box), view.box)  # the frames between are missing
@@ -353,7 +363,7 @@ class Sampler:
         """See :meth:`_search`: an object, its aspect ratio times ``aspect`` and turned by about ``angle``, over another
         picture."""
         S = self.model.search_size
-        offset, scale = self._search_jitter(rng)
+        offset, scale, wider = self._search_jitter(rng)
         size = S / self.model.search_factor / scale
         crop = self._background(rng, S)
         stretch = aspect * float(np.exp(rng.normal(0, 0.12)))
@@ -361,7 +371,7 @@ class Sampler:
         shown, mirror = self._bent(rng, own)
         box = shown.paste(crop, S / 2 + offset * size, size, angle + turn, stretch, mirror) / S
         crop = self._clutter(rng, crop, box, lambda: own)
-        sides = box[2:] - box[:2]
+        sides = (box[2:] - box[:2]) * np.exp(wider * np.array([1, -1]))
         sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
         last = np.concatenate([0.5 - sides / 2, sides])
         past = self._past(rng, last, UNIT.to_image(box))

@@ -90,7 +90,15 @@ def test_from_videos_to_a_tracker(tmp_path, videos, run):
     assert run(*pretrain, "--resume")[0] == 0
 
     code, out, _ = run(
-        "export", training / "checkpoint.safetensors", tmp_path / "model", "--exits", "shallow=1", "--int8", "none"
+        "export",
+        training / "checkpoint.safetensors",
+        tmp_path / "model",
+        "--exits",
+        "shallow=1",
+        "--int8",
+        "none",
+        "--mean",
+        training / "checkpoint.safetensors",
     )
     assert code == 0 and out.splitlines() == [f"saved {tmp_path / name}" for name in ("model", "shallow")]
     assert (tmp_path / "model" / "search-1.onnx").exists() and not [*(tmp_path / "model").glob("*int8*")]

@@ -15,6 +15,7 @@ pytest.importorskip("onnxscript")
 import onnx
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import fartrack
 import fartrack.export as module
@@ -413,6 +414,32 @@ def test_an_exit_of_a_network_is_exported_as_a_shallower_model(tmp_path, tiny):
     weights = load_weights(tmp_path / "model" / WEIGHTS)
     assert {name.split(".")[1] for name in weights if name.startswith("blocks.")} == {"0", "1"}
     torch.testing.assert_close(weights["blocks.1.qkv.weight"], network.blocks[1].qkv.weight.detach().half().float())
+
+
+def test_the_mean_of_several_runs_is_exported(tmp_path, tiny, random_network, monkeypatch):
+    monkeypatch.setattr(module, "graphs", lambda network: {})  # tracing takes seconds and is tested above
+    networks, recipe = [random_network(tiny()) for _ in range(3)], Recipe(model=tiny(), templates=(1, 2))
+    for seed, network in enumerate(networks):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(torch.randn_like(parameter))
+    *paths, plain = (tmp_path / f"{name}.safetensors" for name in "abc")
+    for path, network in zip(paths, networks, strict=False):
+        tensors = {f"ema.{name}": tensor for name, tensor in network.state_dict().items()}
+        save_checkpoint(path, Checkpoint(3, asdict(recipe), tensors))
+    save_file(networks[2].state_dict(), plain)
+    export_checkpoint(paths[0], tmp_path / "model", mean=[paths[1], plain])
+    weights = load_weights(tmp_path / "model" / WEIGHTS)
+    for name in ("vocab", "blocks.1.fc1.weight", "norm.bias"):
+        expected = sum(network.state_dict()[name] for network in networks) / 3
+        torch.testing.assert_close(weights[name], expected, rtol=1e-3, atol=1e-3)
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["mean_of"] == 3
+
+    save_file(random_network(tiny(depth=1)).state_dict(), plain)
+    with pytest.raises(FartrackError, match=r"c.safetensors has no averaged weights of its model"):
+        export_checkpoint(paths[0], tmp_path / "model", mean=[plain])
+    assert load_weights(tmp_path / "model" / WEIGHTS).keys() == weights.keys()  # what was there stays
 
 
 @pytest.fixture

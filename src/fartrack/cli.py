@@ -330,6 +330,12 @@ def export(
     int8: Annotated[
         str | None, typer.Option(help="the depths that get an 8-bit graph, such as 6,15, or none; all if left out")
     ] = None,
+    mean: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="a further checkpoint, or weights, of the same model: the mean of all is exported; repeatable"
+        ),
+    ] = None,
 ) -> None:
     """Turn a training run's averaged weights into a model that tracks without PyTorch, and its exits into more."""
     try:
@@ -343,7 +349,7 @@ def export(
         raise FartrackError(f"int8 is {int8!r}; give depths, such as 6,15, or none.") from None
     with needs("train"):
         from fartrack.export import export_checkpoint
-    export_checkpoint(checkpoint, folder, depth, named, depths)
+    export_checkpoint(checkpoint, folder, depth, named, depths, mean or ())
     for saved in (folder, *(folder.parent / name for name in named)):
         print(f"saved {saved}")
 

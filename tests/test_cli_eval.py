@@ -124,7 +124,7 @@ def test_a_report_and_a_submission(run, place, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--tracker", "nobody", "--data", "data"], "There is no tracker 'nobody'; use pico"),
+        (["--tracker", "nobody", "--data", "data"], "There is no tracker 'nobody'; use nano, pico"),
         (["--tracker", "pico,pico", "--data", "data"], "Two trackers are called pico"),
         (["--tracker", "vittrack", "--data", "data"], "name their folder with --peers"),
         (["--tracker", "mine:Nobody", "--data", "data"], "has no attribute 'Nobody'"),

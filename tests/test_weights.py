@@ -8,7 +8,7 @@ import fartrack
 from fartrack.calibration import Calibration
 from fartrack.engines import resolve
 from fartrack.errors import FartrackError
-from fartrack.model.config import ModelConfig
+from fartrack.model.config import DEPTHS, ModelConfig
 from fartrack.weights import SHIPPED, open_package, shipped
 
 
@@ -21,6 +21,17 @@ def test_a_named_setting_is_another_model_with_settings_of_its_own():
     assert fartrack.load("pico-fast", engine="onnxruntime").settings.least_window == fast.settings["least_window"]
     assert (resolve(base, "torch"), resolve(fast, "torch"), resolve(fast, "auto")) == ("torch", "torch", fast.engine)
     assert fast.engine == "onnxruntime-int8"
+
+
+def test_the_three_variants_are_one_network_and_its_exits():
+    """In one file of weights; each with a card of its own."""
+    packages = {name: open_package(name) for name in DEPTHS}
+    assert {name: package.config.depth for name, package in packages.items()} == DEPTHS
+    assert {package.folder for package in packages.values()} == {(SHIPPED / "tiny").resolve()}
+    assert len(list(SHIPPED.glob("*/*.safetensors"))) == 1
+    for name in shipped():
+        assert (SHIPPED / name / "CARD.md").read_text().startswith(f"# Model card: {name}\n")
+    assert all(package.calibration for package in packages.values())
 
 
 def test_a_model_may_be_meant_for_an_engine(tmp_path):

@@ -23,6 +23,7 @@ from fartrack.evaluate.peers import (
 )
 from fartrack.geometry import iou
 from fartrack.tracker import Track
+from fartrack.weights import open_package, shipped
 
 FILES = Path(__file__).parents[3] / "shared" / "data" / "peers"
 FRAME = np.full((120, 160, 3), (10, 20, 30), np.uint8)
@@ -62,7 +63,7 @@ def test_trackers_that_cannot_be_named(text, told):
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        (TrackerSpec("nothing"), "no tracker 'nothing'; use pico, pico-fast, nanotrack-v2"),
+        (TrackerSpec("nothing"), f"no tracker 'nothing'; use {', '.join(shipped())}, nanotrack-v2"),
         (TrackerSpec("vittrack"), "vittrack needs its ONNX files object_tracking_vittrack_2023sep.onnx; name"),
         (TrackerSpec("nanotrack-v3", peers=Path("nowhere")), "needs nowhere/nanotrackv3_backbone.onnx"),
         (TrackerSpec("no_such_module:Class"), "No module named 'no_such_module'"),
@@ -92,14 +93,12 @@ def test_an_opencv_without_the_tracker_names_the_package(monkeypatch):
 
 
 def test_identities_tell_models_and_settings_apart(tmp_path):
-    def identity(spec="pico", **options):
+    def identity(spec="tiny", **options):
         return TrackerSpec(spec, **options).identity()
-
-    from fartrack.weights import open_package
 
     copy = tmp_path / "copy"
     copy.mkdir()
-    for path in open_package("pico").folder.iterdir():
+    for path in open_package("tiny").folder.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     assert identity() == identity()
     assert identity(str(copy)) == identity()

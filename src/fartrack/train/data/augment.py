@@ -10,10 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fartrack.geometry import FloatArray, Image
-from fartrack.train.data.store import Mask, Store
+from fartrack.train.data.store import Mask, Store, extent
 
 BENT = 160
 """Longest side in pixels to which an object is shrunk before it is bent."""
+
+
+def draw_aspect(rng: np.random.Generator, share: float) -> float:
+    """What an aspect ratio is multiplied by: in this share of the draws something, else 1."""
+    return float(np.exp(rng.normal(0, 0.6))) if rng.random() < share else 1.0
 
 
 def stretched(image: Image, aspect: float) -> tuple[Image, FloatArray]:
@@ -130,10 +135,9 @@ class Cutout:
         x += np.arange(shape[0], dtype=np.float32) - edge
         y += np.arange(shape[1], dtype=np.float32)[:, None] - edge
         laid_mask = cv2.remap(mask, x, y, cv2.INTER_LINEAR) > 0.5
-        rows, columns = np.flatnonzero(laid_mask.any(1)), np.flatnonzero(laid_mask.any(0))
-        if len(rows) < 2 or len(columns) < 2:
+        if laid_mask.any(1).sum() < 2 or laid_mask.any(0).sum() < 2:
             return self
-        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        part = extent(laid_mask)
         laid = cv2.remap(pixels, x[part], y[part], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return Cutout(cast(Image, laid), laid_mask[part])
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import Crop, FloatArray, Image
-from fartrack.train.data.augment import Cutout, Tone, stretched
+from fartrack.train.data.augment import Cutout, Tone, draw_aspect, stretched
 from fartrack.train.data.store import Store
 
 FRAME = 256
@@ -53,11 +53,9 @@ class ClipSampler:
             frames = [np.ascontiguousarray(frame[:, ::-1]) for frame in frames]
             boxes = np.column_stack([[f.shape[1] for f in frames] - boxes[:, 0] - boxes[:, 2], boxes[:, 1:]])
         tone = Tone.draw(rng, 0.6, 0.05)
-        if rng.random() < self.stretch:
-            aspect = float(np.exp(rng.normal(0, 0.6)))
-            shaped = [stretched(frame, aspect) for frame in frames]
-            frames, boxes = [frame for frame, _ in shaped], boxes * [factor for _, factor in shaped]
-        return Clip([tone.apply(frame) for frame in frames], boxes)
+        aspect = draw_aspect(rng, self.stretch)
+        shaped = [stretched(frame, aspect) for frame in frames]
+        return Clip([tone.apply(frame) for frame, _ in shaped], boxes * [factor for _, factor in shaped])
 
     def _real(self, rng: np.random.Generator) -> Clip:
         """A stretch of a sequence, of frames on which the target is present."""

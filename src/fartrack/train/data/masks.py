@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from fartrack.geometry import Image, iou
-from fartrack.train.data.store import Mask, Picture
+from fartrack.train.data.store import Mask, Picture, extent
 
 SIDE = 112
 """The box and what surrounds it are shrunk to this longer side, in pixels, before they are divided."""
@@ -67,10 +67,10 @@ def estimate_mask(image: Image, box: tuple[float, float, float, float]) -> Mask 
     if areas.max() == 0:
         return None
     found = np.isin(parts, np.flatnonzero(areas >= 0.15 * areas.max()))  # not the specks
-    rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
-    extent = columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]
+    rows, columns = extent(found)
+    reached = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
     fill = found.sum() / ((x1 - x0) * (y1 - y0))
-    if iou(extent, (x0, y0, x1 - x0, y1 - y0)) < FIT or not FILL[0] <= fill <= FILL[1]:
+    if iou(reached, (x0, y0, x1 - x0, y1 - y0)) < FIT or not FILL[0] <= fill <= FILL[1]:
         return None
     mask = np.zeros((height, width), bool)
     whole = cv2.resize(found.astype(np.float32), (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import cv2
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from fartrack.errors import FartrackError
 from fartrack.geometry import UNIT, Crop, FloatArray, Image
 from fartrack.model.config import ModelConfig, check_numbers
-from fartrack.train.data.augment import Cutout, Tone, degrade, stretched
+from fartrack.train.data.augment import Cutout, Tone, degrade, draw_aspect, stretched
 from fartrack.train.data.store import Store
 from fartrack.vocabulary import BINS, NO_TRAJECTORY, encode
 
@@ -160,7 +161,7 @@ class Sampler:
     def draw(self, rng: np.random.Generator, templates: int) -> SampleSet:
         """One sample set with this many templates."""
         names, weights = self.kinds
-        aspect = float(np.exp(rng.normal(0, 0.6))) if rng.random() < self.config.stretch else 1.0
+        aspect = draw_aspect(rng, self.config.stretch)
         match names[int(rng.choice(len(names), p=weights))]:
             case "clips":
                 targets = self.clips[int(rng.choice(len(self.clips), p=self.clip_weight))]
@@ -175,8 +176,7 @@ class Sampler:
                 if self.store.masks[target, 0] >= 0 and rng.random() < self.config.paste:
                     shown = [target] * (templates + self.config.searches)
                     return self._finish(rng, *self._pasted(rng, shown, templates, aspect))
-                view = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
-                views = [view.stretched(aspect)] * (templates + self.config.searches)
+                views = [self._natural(target).stretched(aspect)] * (templates + self.config.searches)
             case _:
                 views = [self._region(rng).stretched(aspect)] * (templates + self.config.searches)
         z = [self._template(rng, view, later=i > 0) for i, view in enumerate(views[:templates])]
@@ -200,6 +200,10 @@ class Sampler:
             image = self.store.image(int(self.store.owner[target]))
             views.append(View(image, self.store.boxes[target], self.store.boxes[targets[steps]]))
         return views
+
+    def _natural(self, target: int) -> View:
+        """A target in its own picture."""
+        return View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
 
     def _region(self, rng: np.random.Generator) -> View:
         """A random region of a random picture as the target."""
@@ -337,14 +341,15 @@ class Sampler:
     ) -> tuple[list[Image], list[tuple[Image, FloatArray, NDArray[np.int64]]]]:
         """Template and search crops of one target, its aspect ratio times ``aspect``, laid over other pictures: of each
         crop, the masked target that it shows."""
+        cutout = cache(lambda target: Cutout.of(self.store, target))  # of a still, all crops show the same one
+        natural = cache(lambda target: self._natural(target).stretched(aspect))
         angle = rng.normal(0, 0.1)
         z: list[Image] = []
         for i, target in enumerate(targets[:templates]):
             if rng.random() < 0.4:
-                natural = View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
-                z.append(self._template(rng, natural.stretched(aspect), later=i > 0))
+                z.append(self._template(rng, natural(target), later=i > 0))
                 continue
-            own = Cutout.of(self.store, target)
+            own = cutout(target)
             S = self.model.template_size
             shift, scale = self._template_jitter(rng, later=i > 0)
             size = S / self.model.template_factor / scale
@@ -353,9 +358,7 @@ class Sampler:
             shown, mirror = self._bent(rng, own) if i > 0 else (own, False)
             shown.paste(crop, S / 2 - shift * size, size, turn, stretch, mirror)
             z.append(degrade(rng, crop, self.config.degrade))
-        return z, [
-            self._pasted_search(rng, Cutout.of(self.store, target), aspect, angle) for target in targets[templates:]
-        ]
+        return z, [self._pasted_search(rng, cutout(target), aspect, angle) for target in targets[templates:]]
 
     def _pasted_search(
         self, rng: np.random.Generator, own: Cutout, aspect: float, angle: float

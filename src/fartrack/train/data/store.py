@@ -22,6 +22,12 @@ from fartrack.geometry import Box, Image
 Mask = NDArray[np.bool_]
 
 
+def extent(mask: Mask) -> tuple[slice, slice]:
+    """The rows and the columns from the first to the last that a mask, which is not empty, reaches."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 @dataclass(frozen=True)
 class Target:
     """A labelled object: its image box x, y, w, h in pixels and, where known, its mask over the whole picture."""
@@ -147,12 +153,11 @@ class StoreWriter:
     def _add_mask(self, mask: Mask | None) -> tuple[int, int, int, int, int]:
         if mask is None or not mask.any():
             return -1, 0, 0, 0, 0
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        y, x = rows[0], columns[0]
-        part = mask[y : rows[-1] + 1, x : columns[-1] + 1]
+        rows, columns = extent(mask)
+        part = mask[rows, columns]
         start = self._masks.tell()
         self._masks.write(np.packbits(part).tobytes())
-        return start, int(x), int(y), part.shape[1], part.shape[0]
+        return start, columns.start, rows.start, part.shape[1], part.shape[0]
 
     def __enter__(self) -> StoreWriter:
         """Use as a context manager."""

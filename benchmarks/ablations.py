@@ -149,15 +149,15 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
     import torch
 
     torch.set_num_threads(1)
+    from fartrack.datasets.sequences import packed_sequences
     from fartrack.engines.torch import TorchEngine
     from fartrack.evaluate.metrics import overlaps, score_sequences
-    from fartrack.evaluate.sequences import packed_sequences
     from fartrack.model.encoder import FARTrack
-    from fartrack.model.start import start_from, without_layers
-    from fartrack.tracker import Tracker, TrackerSettings
-    from fartrack.train.checkpoint import load_checkpoint
+    from fartrack.model.init_weights import start_from, without_layers
+    from fartrack.tracking.tracker import Tracker, TrackerSettings
     from fartrack.train.loop import CHECKPOINT, train
     from fartrack.train.recipe import Recipe
+    from fartrack.train.state import load_checkpoint
 
     values = merged(RECIPE, row.changes)
     model = values["model"]

@@ -44,9 +44,9 @@ from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, SMALLEST_WINDOW, Box, Crop, Image
 from fartrack.model.cost import search_macs
 from fartrack.model.encoder import FARTrack
-from fartrack.tracker import GRID
-from fartrack.vocabulary import BIN_CENTRES, BIN_WIDTH, BINS, DECODING_REACH, LOW, encode
-from fartrack.weights import open_package
+from fartrack.model.vocabulary import BIN_CENTRES, BIN_WIDTH, BINS, DECODING_REACH, LOW, encode
+from fartrack.packages import open_package
+from fartrack.tracking.tracker import GRID
 
 SAMPLES = 4
 """Samples of the frame, along either side, that a pixel of a crop averages; a graph's shapes cannot follow the box."""
@@ -212,7 +212,7 @@ class Step:
         return crops.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
     def _decode(self, logits_B4V: Tensor) -> Tensor:
-        """Set the corners, and return the scores ``(B,)``; see ``fartrack.vocabulary.decode``."""
+        """Set the corners, and return the scores ``(B,)``; see ``fartrack.model.vocabulary.decode``."""
         weights = torch.softmax(logits_B4V.float(), -1)
         distance = (self._bins - weights.argmax(-1, keepdim=True)).abs()
         window = torch.where(distance <= DECODING_REACH, weights, 0.0)

@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 from rich.progress import track as progress
 
-from fartrack.engines import Floats
+from fartrack.config import from_dict
+from fartrack.datasets.sequences import packed_sequences
+from fartrack.engines.base import Floats
 from fartrack.engines.onnxruntime import OnnxRuntimeEngine
 from fartrack.evaluate.metrics import overlaps, paired, score_sequences
-from fartrack.evaluate.sequences import packed_sequences
 from fartrack.evaluate.speed import Spread
 from fartrack.evaluate.tables import describe, new_table, print_paragraphs
 from fartrack.export import fold
 from fartrack.geometry import Box, FloatArray, Image
-from fartrack.model.config import from_dict
-from fartrack.tracker import Tracker, TrackerSettings
-from fartrack.weights import Package, open_package
+from fartrack.packages import Package, open_package
+from fartrack.tracking.tracker import Tracker, TrackerSettings
 
 SIDES = (224, 160, 128)
 """Of the timed search crops, in pixels: the whole window of pico, and what it looks at with ``least_window``."""
@@ -59,7 +59,7 @@ class Variant:
         self.feeds: list[Feed] | None = None  # where what it is shown is kept, if it is a list
 
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         feed: Feed = {"search": crops, "trajectory": trajectory, "memory": memory}
         if self.feeds is not None:
             self.feeds.append(feed)

@@ -20,18 +20,18 @@ import torch
 import typer
 from rich.progress import Progress
 
-from fartrack.engines import Engine, open_engine
+from fartrack.datasets.sequences import packed_sequences
+from fartrack.engines.base import Engine, open_engine
 from fartrack.engines.torch import TorchEngine
 from fartrack.evaluate.metrics import paired, score_sequences
 from fartrack.evaluate.runner import run_sequence
-from fartrack.evaluate.sequences import packed_sequences
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.model.config import ModelConfig
 from fartrack.model.cost import search_macs, template_macs
 from fartrack.model.encoder import centre_grid
-from fartrack.tracker import Tracker, TrackerSettings
-from fartrack.vocabulary import COMMANDS, decode
-from fartrack.weights import open_package
+from fartrack.model.vocabulary import COMMANDS, decode
+from fartrack.packages import open_package
+from fartrack.tracking.tracker import Tracker, TrackerSettings
 
 
 class Counted:

@@ -17,7 +17,7 @@ from torch import nn
 from fartrack.evaluate.peers import cut
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.config import DEPTHS, IMAGENET_MEAN, IMAGENET_STD
-from fartrack.vocabulary import BINS
+from fartrack.model.vocabulary import BINS
 
 WIDTH, HEADS, PATCH = 192, 3, 16
 TEMPLATES, TEMPLATE, SEARCH = 5, 112, 224

@@ -30,17 +30,17 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from fartrack.engines import Engine, open_engine
+from fartrack.config import from_dict
+from fartrack.datasets.sequences import Sequence, packed_sequences
+from fartrack.engines.base import Engine, open_engine
 from fartrack.errors import FartrackError
 from fartrack.evaluate.metrics import bootstrap, overlaps, paired, present
 from fartrack.evaluate.runner import Result, run_sequence
-from fartrack.evaluate.sequences import Sequence, packed_sequences
 from fartrack.evaluate.tables import describe, new_table, print_paragraphs
 from fartrack.geometry import FloatArray, Image, iou
-from fartrack.model.config import from_dict
-from fartrack.tracker import Tracker, TrackerSettings
-from fartrack.vocabulary import NO_TRAJECTORY, centres, encode
-from fartrack.weights import open_package
+from fartrack.model.vocabulary import NO_TRAJECTORY, centres, encode
+from fartrack.packages import open_package
+from fartrack.tracking.tracker import Tracker, TrackerSettings
 
 Tokens = NDArray[np.int64]
 Change = Callable[[Tokens, np.random.Generator], Tokens]

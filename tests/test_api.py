@@ -16,9 +16,9 @@ from fartrack import FartrackError, Tracker, TrackerSettings
 from fartrack.api import DEFAULT_MODEL
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.model.config import ModelConfig
+from fartrack.model.vocabulary import BINS
+from fartrack.packages import open_package
 from fartrack.video import VideoSink
-from fartrack.vocabulary import BINS
-from fartrack.weights import open_package
 
 
 @pytest.fixture(scope="module")

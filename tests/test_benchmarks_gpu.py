@@ -33,7 +33,7 @@ def test_a_rehearsal(gpu, tiny, random_network, changes):
 
 
 def test_the_step_decodes_as_the_tracker_does(gpu, tiny, random_network):
-    from fartrack.vocabulary import decode
+    from fartrack.model.vocabulary import decode
 
     network, scene = random_network(tiny()), gpu.Scene(3, 1)
     with torch.no_grad():

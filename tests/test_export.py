@@ -19,18 +19,18 @@ from safetensors.torch import save_file
 
 import fartrack
 import fartrack.export as module
-from fartrack.engines import open_engine
+from fartrack.engines.base import open_engine
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.export import WEIGHTS, WEIGHTS_INT8, export, export_checkpoint
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
-from fartrack.model.start import load_weights
-from fartrack.tracker import Tracker, TrackerSettings
-from fartrack.train.checkpoint import Checkpoint, save_checkpoint
+from fartrack.model.init_weights import load_weights
+from fartrack.model.vocabulary import BINS, NO_TRAJECTORY
+from fartrack.packages import open_package
+from fartrack.tracking.tracker import Tracker, TrackerSettings
 from fartrack.train.recipe import DistillConfig, Recipe, RolloutConfig
-from fartrack.vocabulary import BINS, NO_TRAJECTORY
-from fartrack.weights import open_package
+from fartrack.train.state import Checkpoint, save_checkpoint
 
 GRAPHS = ("template", "search", "search_scored")
 
@@ -296,7 +296,7 @@ def test_a_setting_of_an_exit_finds_its_graphs(exits, tmp_path, monkeypatch):
     (tmp_path / "fast").mkdir()
     record = {"format": 1, "of": "shallow", "engine": "onnxruntime-int8", "settings": {"least_window": 0.5}}
     (tmp_path / "fast" / "model.json").write_text(json.dumps(record))
-    monkeypatch.setattr(fartrack.weights, "SHIPPED", tmp_path)
+    monkeypatch.setattr(fartrack.packages, "SHIPPED", tmp_path)
     fast, shallow = open_package("fast"), open_package("shallow")
     assert fast.settings == {"retention": 0.5, "least_window": 0.5}
     assert (fast.config, fast.graph("search_int8").name) == (shallow.config, "search_int8-2.onnx")

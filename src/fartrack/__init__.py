@@ -9,11 +9,10 @@ for track in fartrack.track_video("clip.mp4", (x, y, w, h)): ...
 
 from fartrack.api import load, track_video
 from fartrack.errors import FartrackError
-from fartrack.multi import MultiTracker
-from fartrack.tracker import State, Track, Tracker, TrackerSettings
-from fartrack.weights import shipped
-
-__version__ = "0.1.0"
+from fartrack.packages import shipped
+from fartrack.tracking.multi import MultiTracker
+from fartrack.tracking.tracker import State, Track, Tracker, TrackerSettings
+from fartrack.version import __version__
 
 __all__ = [
     "FartrackError",
@@ -22,6 +21,7 @@ __all__ = [
     "Track",
     "Tracker",
     "TrackerSettings",
+    "__version__",
     "load",
     "shipped",
     "track_video",

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from fartrack.engines import EngineName, open_engine
+from fartrack.config import from_dict
+from fartrack.engines.base import EngineName, open_engine
 from fartrack.errors import FartrackError
-from fartrack.model.config import from_dict
-from fartrack.tracker import Color, Track, Tracker, TrackerSettings
+from fartrack.packages import open_package
+from fartrack.tracking.tracker import Color, Track, Tracker, TrackerSettings
 from fartrack.video.sources import Frame, FrameSource, frames_from_source
-from fartrack.weights import open_package
 
 DEFAULT_MODEL = "pico"
 

@@ -17,14 +17,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fartrack import __version__
 from fartrack.api import DEFAULT_MODEL, load, track_frames
-from fartrack.engines import EngineName, resolve
+from fartrack.engines.base import EngineName, resolve
 from fartrack.errors import FartrackError
+from fartrack.files import write_whole
 from fartrack.geometry import check_box, iou, parse_box
-from fartrack.tracker import Track
+from fartrack.packages import open_package, shipped
+from fartrack.tracking.tracker import Track
+from fartrack.version import __version__
 from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box
-from fartrack.weights import open_package, shipped
 
 if TYPE_CHECKING:
     from fartrack.train.data.store import Picture
@@ -229,7 +230,7 @@ def calibrate(
     from fartrack.evaluate.benchmarks import open_benchmark
     from fartrack.evaluate.peers import TrackerSpec, parse_trackers
     from fartrack.evaluate.reliability import assess, gather, print_reliability, write_calibration
-    from fartrack.evaluate.runner import evaluate, write_whole
+    from fartrack.evaluate.runner import evaluate
 
     (name, spec), *others = parse_trackers(tracker).items()
     if others:
@@ -279,7 +280,6 @@ def bench(
     """Time trackers side by side, each in a process of its own, in turns."""
     from fartrack.evaluate import speed
     from fartrack.evaluate.peers import TrackerSpec, parse_trackers
-    from fartrack.evaluate.runner import write_whole
 
     if (clip is None) != (box is None):
         raise FartrackError("A clip and the box on its first frame go together; give CLIP --box x,y,w,h, or neither.")

@@ -1,4 +1,4 @@
-"""Export: a trained network → a model package that runs without PyTorch (see :mod:`fartrack.weights`).
+"""Export: a trained network → a model package that runs without PyTorch (see :mod:`fartrack.packages`).
 
 The package holds the weights once, in half precision, as a safetensors file. Each ONNX graph refers into that file
 by offset (ONNX external data) and widens what it reads to single precision when it is loaded, so any number of
@@ -33,11 +33,11 @@ from torch.export import Dim
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack, Output
-from fartrack.model.start import load_weights, start_from, without_layers
-from fartrack.train.checkpoint import load_checkpoint
+from fartrack.model.init_weights import load_weights, start_from, without_layers
+from fartrack.packages import FORMAT, WEIGHTS, WEIGHTS_INT8, graph_file
 from fartrack.train.loop import CHECKPOINT
 from fartrack.train.recipe import Recipe
-from fartrack.weights import FORMAT, WEIGHTS, WEIGHTS_INT8, graph_file
+from fartrack.train.state import load_checkpoint
 
 OPSET = 20
 SMALL = 255

@@ -22,8 +22,8 @@ from fartrack.evaluate.peers import (
     parse_trackers,
 )
 from fartrack.geometry import iou
-from fartrack.tracker import Track
-from fartrack.weights import open_package, shipped
+from fartrack.packages import open_package, shipped
+from fartrack.tracking.tracker import Track
 
 FILES = Path(__file__).parents[3] / "shared" / "data" / "peers"
 FRAME = np.full((120, 160, 3), (10, 20, 30), np.uint8)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fartrack.calibration import Calibration
+from fartrack.datasets.sequences import Sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate import reliability as room
 from fartrack.evaluate.benchmarks import PLAIN, Benchmark
@@ -27,8 +27,8 @@ from fartrack.evaluate.reliability import (
     write_calibration,
 )
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.sequences import Sequence
-from fartrack.weights import SHIPPED, open_package
+from fartrack.packages import SHIPPED, open_package
+from fartrack.tracking.calibration import Calibration
 
 TRUE = Calibration(0.6, -0.5)
 

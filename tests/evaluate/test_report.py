@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from fartrack.datasets.sequences import Sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import Rules
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.sequences import Sequence
 
 pytest.importorskip("matplotlib", reason="the extra 'eval' is not installed")
 from fartrack.evaluate.report import _gather, _three_frames, _timeline_figure, write_report

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from fartrack.datasets.sequences import Sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate import runner
 from fartrack.evaluate.benchmarks import Benchmark
@@ -27,8 +28,7 @@ from fartrack.evaluate.runner import (
     run_sequence,
     save_result,
 )
-from fartrack.evaluate.sequences import Sequence
-from fartrack.tracker import Track
+from fartrack.tracking.tracker import Track
 
 FRAMES = 6
 RULES = Rules(("ao", "sr50", "sr75"), skip_first=True)
@@ -228,17 +228,6 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path, benchmark, monkeypatc
     with pytest.raises(OSError, match="full"):
         save_result(tmp_path / "r", run_sequence(Still(), sequence))
     assert load_result(tmp_path / "r", sequence) is None
-
-
-def test_a_file_cut_off_while_it_is_written_never_has_its_name(tmp_path, monkeypatch):
-    def cut_off(path, text, write=Path.write_text):
-        write(path, text[:3])
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(Path, "write_text", cut_off)
-    with pytest.raises(OSError, match="full"):
-        runner.write_whole(tmp_path / "a.txt", "1,2,3,4")
-    assert not (tmp_path / "a.txt").exists()
 
 
 def test_published_results_are_read_in_the_pixels_of_the_benchmark(tmp_path):

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from fartrack.datasets.sequences import Sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import BENCHMARKS, Benchmark, open_benchmark
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.sequences import Sequence
 from fartrack.evaluate.submission import pack_got10k, pack_trackingnet, packer_of
 
 

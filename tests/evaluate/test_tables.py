@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fartrack.datasets.sequences import Sequence
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import Interval, Rules
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.sequences import Sequence
 from fartrack.evaluate.tables import compare, describe, print_tables
 
 RULES = Rules(("ao", "sr50"), skip_first=True)

@@ -11,7 +11,7 @@ import pytest
 
 from fartrack.errors import FartrackError
 from fartrack.evaluate.vot import serve
-from fartrack.tracker import Track
+from fartrack.tracking.tracker import Track
 
 HELLO = '@@TRAX:hello "trax.version=1" "trax.name=fartrack" "trax.image=path" "trax.region=rectangle"'
 

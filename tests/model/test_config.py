@@ -4,8 +4,9 @@ from dataclasses import FrozenInstanceError, dataclass, field
 
 import pytest
 
+from fartrack.config import from_dict
 from fartrack.errors import FartrackError
-from fartrack.model.config import DEPTHS, ModelConfig, from_dict
+from fartrack.model.config import DEPTHS, ModelConfig
 
 BAD = [
     ("depth", 0),

@@ -9,8 +9,8 @@ pytest.importorskip("torch")
 import torch
 
 from fartrack.model.encoder import FARTrack, attend, resize_grid
-from fartrack.model.start import without_layers
-from fartrack.vocabulary import BINS, COMMANDS, NO_TRAJECTORY
+from fartrack.model.init_weights import without_layers
+from fartrack.model.vocabulary import BINS, COMMANDS, NO_TRAJECTORY
 
 B, T = 2, 3
 

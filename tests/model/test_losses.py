@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 import torch
 
 from fartrack.model.losses import coordinate_loss, dense_loss, divergence, expected_coordinates, siou
-from fartrack.vocabulary import BIN_CENTRES, BIN_WIDTH, BINS, encode
+from fartrack.model.vocabulary import BIN_CENTRES, BIN_WIDTH, BINS, encode
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def recipe(tiny):
 @pytest.fixture
 def recipe_of(recipe, tiny):
     """A function that makes a recipe of a kind: of a phase, in stages, or of a network that is made shallower."""
-    from fartrack.tracker import TrackerSettings
+    from fartrack.tracking.tracker import TrackerSettings
     from fartrack.train.recipe import DistillConfig, RolloutConfig, Stage
 
     tracker = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0)

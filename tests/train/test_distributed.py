@@ -15,11 +15,11 @@ import torch
 import fartrack.train.phases as phases
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
-from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.distributed import Group
 from fartrack.train.loop import CHECKPOINT, train
 from fartrack.train.monitor import read_log
 from fartrack.train.phases import PHASES, train_phases
+from fartrack.train.state import load_checkpoint
 
 
 @pytest.fixture

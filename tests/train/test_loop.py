@@ -17,18 +17,18 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-import fartrack.train.checkpoint
 import fartrack.train.monitor
+import fartrack.train.state
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
-from fartrack.model.start import start_from
-from fartrack.train.checkpoint import load_checkpoint
+from fartrack.model.init_weights import start_from
 from fartrack.train.data.sampling import Sampler, SamplingConfig
 from fartrack.train.data.store import Store
 from fartrack.train.loop import CHECKPOINT, Batches, draw_batch, make_optimizer, rate, train
 from fartrack.train.monitor import read_log
 from fartrack.train.objective import losses
 from fartrack.train.recipe import Recipe
+from fartrack.train.state import load_checkpoint
 
 
 def assert_same_weights(one, two, tolerance=1e-6):
@@ -298,7 +298,7 @@ def test_a_second_signal_ends_a_run_at_once(synthetic_store, recipe, tmp_path, m
 
 @pytest.mark.parametrize("way", ["error", "limit"])
 def test_a_full_disk_leaves_the_checkpoint_before(synthetic_store, recipe, tmp_path, monkeypatch, way):
-    written, saves = fartrack.train.checkpoint.save_file, []
+    written, saves = fartrack.train.state.save_file, []
 
     def full(tensors, path, metadata):
         saves.append(path)
@@ -315,7 +315,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(synthetic_store, recipe, tmp_p
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     store, run = synthetic_store(), tmp_path / "run"
-    monkeypatch.setattr(fartrack.train.checkpoint, "save_file", full)
+    monkeypatch.setattr(fartrack.train.state, "save_file", full)
     # What the command says in one sentence: its own errors, and those of the system.
     error, words = (OSError, "No space left") if way == "error" else (FartrackError, "cannot be written .*too large")
     with pytest.raises(error, match=words):

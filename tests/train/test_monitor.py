@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import fartrack.train.monitor as module
 from fartrack.errors import FartrackError
-from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.loop import train
 from fartrack.train.monitor import BEST, LOG, Monitor, draw_samples, predict, read_log
+from fartrack.train.state import load_checkpoint
 
 GREEN, RED = (0, 200, 0), (40, 40, 230)
 

@@ -11,12 +11,12 @@ import torch
 
 from fartrack.geometry import UNIT, iou
 from fartrack.model.losses import coordinate_loss, dense_loss, expected_coordinates, siou
+from fartrack.model.vocabulary import BINS
 from fartrack.train.data.sampling import Sampler, SamplingConfig
 from fartrack.train.data.store import Store
 from fartrack.train.loop import draw_batch
 from fartrack.train.objective import losses, split, tapped_layers
 from fartrack.train.recipe import DistillConfig, LossConfig, Recipe
-from fartrack.vocabulary import BINS
 
 SUPERVISED = ("cross_entropy", "siou", "l1")
 TERMS = (*SUPERVISED, "dense", "divergence")

@@ -19,14 +19,14 @@ import fartrack.export
 import fartrack.train.phases
 from fartrack.api import load
 from fartrack.cli import main
+from fartrack.datasets.sequences import packed_sequences
 from fartrack.evaluate.runner import run_sequence
-from fartrack.evaluate.sequences import packed_sequences
 from fartrack.export import export
 from fartrack.model.encoder import FARTrack
-from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.monitor import read_log
 from fartrack.train.phases import PHASES, train_phases
 from fartrack.train.recipe import Recipe
+from fartrack.train.state import load_checkpoint
 
 COMMON = """
 steps = {steps}

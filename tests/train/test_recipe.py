@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
-from fartrack.tracker import TrackerSettings
+from fartrack.tracking.tracker import TrackerSettings
 from fartrack.train.loop import rate
 from fartrack.train.recipe import RECIPES, DistillConfig, LossConfig, Recipe, RolloutConfig, Stage, recipe_path
 

@@ -10,17 +10,17 @@ pytest.importorskip("torch")
 
 import torch
 
-import fartrack.tracker
+import fartrack.tracking.tracker
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.geometry import Crop
 from fartrack.model.losses import coordinate_loss
-from fartrack.templates import Template
-from fartrack.tracker import Tracker, TrackerSettings
+from fartrack.model.vocabulary import encode
+from fartrack.tracking.templates import Template
+from fartrack.tracking.tracker import Tracker, TrackerSettings
 from fartrack.train.data.clips import Clip
 from fartrack.train.objective import losses, tapped_layers
 from fartrack.train.rollout import prune, roll
-from fartrack.vocabulary import encode
 
 FRAMES = 9
 SETTINGS = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0, hold_score=0)
@@ -129,13 +129,13 @@ def test_the_batch_gives_the_logits_that_the_tracker_had(
     network = random_network(tiny(patch=8, attention=attention, identities=2 if attention == "cached" else 3))
     settings = replace(STILL, sparsification=sparsification, retention=retention)
     clip, _ = follow(network, settings, 0)
-    decode, had = fartrack.tracker.decode, []
+    decode, had = fartrack.tracking.tracker.decode, []
 
     def record(logits):
         had.append(torch.from_numpy(logits.copy()))
         return decode(logits)
 
-    monkeypatch.setattr(fartrack.tracker, "decode", record)
+    monkeypatch.setattr(fartrack.tracking.tracker, "decode", record)
     batch, _ = roll(network, [clip], settings)
     had = torch.stack(had)
     with torch.no_grad():

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fartrack.engines import EngineName, open_engine
+from fartrack.cpu import cpuinfo, processor_name
+from fartrack.engines.base import EngineName, open_engine
 from fartrack.errors import FartrackError
-from fartrack.processor import cpuinfo, processor_name
-from fartrack.templates import join_rows
-from fartrack.weights import Package
+from fartrack.packages import Package
+from fartrack.tracking.templates import join_rows
 
 CANDIDATES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
 """PyTorch is not among them: it is the reference, and slower."""

@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from fartrack.engines import Floats
+from fartrack.engines.base import Floats
 from fartrack.errors import FartrackError
 from fartrack.geometry import Image
-from fartrack.weights import Package
+from fartrack.packages import Package
 
 
 class OnnxRuntimeEngine:
@@ -53,16 +53,16 @@ class OnnxRuntimeEngine:
         return self._session("search_scored")
 
     def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         return cast(Floats, self._template.run(None, {"templates": crops, "identities": identities})[0])
 
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         feed = {"search": crops, "trajectory": trajectory, "memory": memory}
         return cast(Floats, self._search.run(None, feed)[0])
 
     def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         feed = {"search": crops, "trajectory": trajectory, "memory": memory}
         logits, attention = self._search_scored.run(None, feed)
         return cast(Floats, logits), cast(Floats, attention)

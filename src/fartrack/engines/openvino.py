@@ -9,10 +9,10 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from fartrack.engines import Floats
+from fartrack.engines.base import Floats
 from fartrack.errors import FartrackError
 from fartrack.geometry import Image
-from fartrack.weights import Package
+from fartrack.packages import Package
 
 
 class OpenVinoEngine:
@@ -48,14 +48,14 @@ class OpenVinoEngine:
         return self._compile("search_scored")
 
     def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         return cast(Floats, self._template({"templates": crops, "identities": identities})[0])
 
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         return cast(Floats, self._search({"search": crops, "trajectory": trajectory, "memory": memory})[0])
 
     def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         result = self._search_scored({"search": crops, "trajectory": trajectory, "memory": memory})
         return cast(Floats, result["logits"]), cast(Floats, result["attention"])

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fartrack.engines import Floats
+from fartrack.engines.base import Floats
 from fartrack.geometry import Image
 from fartrack.model.encoder import FARTrack
-from fartrack.model.start import load_weights, without_layers
-from fartrack.weights import WEIGHTS, Package, misfit
+from fartrack.model.init_weights import load_weights, without_layers
+from fartrack.packages import WEIGHTS, Package, misfit
 
 
 class TorchEngine:
@@ -50,18 +50,18 @@ class TorchEngine:
 
     @torch.inference_mode()
     def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         memory = self.network.memorise(*self._on_device(crops[:, None], identities[:, None]))
         return cast(Floats, memory.cpu().numpy())
 
     @torch.inference_mode()
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         output = self.network(*self._on_device(crops, trajectory, memory), tracking=True)
         return cast(Floats, output.logits_B4V.cpu().numpy())
 
     @torch.inference_mode()
     def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         output = self.network(*self._on_device(crops, trajectory, memory), with_attention=True, tracking=True)
         return cast(Floats, output.logits_B4V.cpu().numpy()), cast(Floats, output.attention_BM.cpu().numpy())

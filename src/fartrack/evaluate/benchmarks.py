@@ -17,9 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from fartrack.errors import FartrackError
-from fartrack.evaluate.metrics import Rules, present
-from fartrack.evaluate.sequences import (
+from fartrack.datasets.sequences import (
     LAYOUTS,
     Layout,
     Sequence,
@@ -33,6 +31,8 @@ from fartrack.evaluate.sequences import (
     read_text,
     shown,
 )
+from fartrack.errors import FartrackError
+from fartrack.evaluate.metrics import Rules, present
 from fartrack.geometry import FloatArray
 from fartrack.video.sources import frames_from_source
 

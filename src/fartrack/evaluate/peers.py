@@ -21,14 +21,15 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
-from fartrack import __version__
 from fartrack.api import load
-from fartrack.engines import EngineName, resolve
+from fartrack.config import from_dict
+from fartrack.engines.base import EngineName, resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
-from fartrack.model.config import IMAGENET_MEAN, IMAGENET_STD, from_dict
-from fartrack.tracker import Track, TrackerSettings
-from fartrack.weights import Package, open_package, shipped
+from fartrack.model.config import IMAGENET_MEAN, IMAGENET_STD
+from fartrack.packages import Package, open_package, shipped
+from fartrack.tracking.tracker import Track, TrackerSettings
+from fartrack.version import __version__
 
 Floats = NDArray[np.float32]
 

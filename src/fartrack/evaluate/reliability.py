@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fartrack.calibration import EDGE, Calibration, logit, sigmoid
 from fartrack.errors import FartrackError
 from fartrack.evaluate.metrics import Interval, overlaps, present
-from fartrack.evaluate.runner import Evaluation, write_whole
+from fartrack.evaluate.runner import Evaluation
 from fartrack.evaluate.tables import new_table, print_paragraphs
+from fartrack.files import write_whole
 from fartrack.geometry import FloatArray
+from fartrack.tracking.calibration import EDGE, Calibration, logit, sigmoid
 
 GOOD, FAILED = 0.5, 0.1
 FALSE_ALARMS = 0.05

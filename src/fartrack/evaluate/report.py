@@ -24,12 +24,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from fartrack.datasets.sequences import Sequence as Clip
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import progress
 from fartrack.evaluate.metrics import HEADLINE, OVERLAPS, PIXELS, SHARES, Interval, curves, present
-from fartrack.evaluate.runner import Evaluation, Result, write_whole
-from fartrack.evaluate.sequences import Sequence as Clip
+from fartrack.evaluate.runner import Evaluation, Result
 from fartrack.evaluate.tables import Row, compare, describe, runs, title
+from fartrack.files import write_whole
 from fartrack.geometry import FloatArray, Image, iou
 from fartrack.video.sources import frames_from_source
 

@@ -25,11 +25,12 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
+from fartrack.datasets.sequences import Sequence, read_boxes
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import measure, overlaps
 from fartrack.evaluate.peers import RAW, AnyTracker, TrackerSpec, as_track
-from fartrack.evaluate.sequences import Sequence, read_boxes
+from fartrack.files import write_whole
 from fartrack.geometry import FloatArray
 
 RECORD = "tracker.json"
@@ -171,16 +172,6 @@ def load_published(folder: Path, sequence: Sequence) -> Result | None:
     boxes[~np.isfinite(boxes).all(-1)] = 0  # how some write that the target is lost
     unknown = np.full(len(boxes), math.nan)
     return Result(sequence.name, boxes, unknown, unknown)
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a text or bytes, or nothing of it."""
-    part = path.with_name(f"{path.name}.part")
-    if isinstance(content, str):
-        part.write_text(content)
-    else:
-        part.write_bytes(content)
-    part.replace(path)
 
 
 def claim(folder: Path, tracker: str, identity: Mapping[str, Any], jobs: int) -> int:

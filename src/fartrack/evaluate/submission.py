@@ -15,6 +15,7 @@ import numpy as np
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import BENCHMARKS
 from fartrack.evaluate.runner import Evaluation, Result
+from fartrack.files import replacing
 from fartrack.geometry import FloatArray
 
 
@@ -101,12 +102,7 @@ def _boxes_text(boxes: FloatArray) -> str:
 def _write_zip(path: Path, texts: Mapping[str, str]) -> Path:
     """A zip file of texts, written whole or not at all; the same texts give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with zipfile.ZipFile(part, "w") as file:
-            for name, text in texts.items():
-                file.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, zipfile.ZipFile(part, "w") as file:
+        for name, text in texts.items():
+            file.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
     return path

@@ -15,10 +15,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fartrack.datasets.sequences import Sequence as Clip
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import Interval, bootstrap, paired
 from fartrack.evaluate.runner import Evaluation
-from fartrack.evaluate.sequences import Sequence as Clip
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from typing import Annotated, TextIO, cast
 import numpy as np
 import typer
 
-from fartrack.engines import EngineName
+from fartrack.engines.base import EngineName
 from fartrack.errors import FartrackError
 from fartrack.evaluate.peers import AnyTracker, as_track, open_tracker
 from fartrack.geometry import Image, check_box, parse_box
-from fartrack.tracker import Track
+from fartrack.tracking.tracker import Track
 from fartrack.video.sources import frames_from_source
 
 PREFIX = "@@TRAX:"

@@ -7,7 +7,7 @@ output head. Norms, softmax, activations and look-ups are not. One multiply-add 
 from __future__ import annotations
 
 from fartrack.model.config import ModelConfig
-from fartrack.vocabulary import BINS, COMMANDS
+from fartrack.model.vocabulary import BINS, COMMANDS
 
 
 def search_macs(config: ModelConfig, memory: int, side: int | None = None) -> int:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fartrack.model.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
-from fartrack.vocabulary import BINS, COMMANDS, ENTRIES
+from fartrack.model.vocabulary import BINS, COMMANDS, ENTRIES
 
 
 @dataclass

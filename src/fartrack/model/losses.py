@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fartrack.vocabulary import BIN_CENTRES, BINS, HIGH, LOW
+from fartrack.model.vocabulary import BIN_CENTRES, BINS, HIGH, LOW
 
 
 def expected_coordinates(logits: Tensor) -> Tensor:

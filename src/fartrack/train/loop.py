@@ -23,15 +23,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
+from fartrack.model.init_weights import load_weights, start_from
 from fartrack.model.losses import token_centres
-from fartrack.model.start import load_weights, start_from
-from fartrack.train.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
 from fartrack.train.data.clips import Clip, ClipSampler
 from fartrack.train.data.sampling import Sampler
 from fartrack.train.data.store import Store
@@ -40,6 +33,13 @@ from fartrack.train.monitor import Monitor
 from fartrack.train.objective import Batch, losses, mixed, split
 from fartrack.train.recipe import Recipe
 from fartrack.train.rollout import prune, roll
+from fartrack.train.state import (
+    Checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 
 CHECKPOINT = "checkpoint.safetensors"
 

@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from fartrack.datasets.sequences import packed_sequences
 from fartrack.engines.torch import TorchEngine
 from fartrack.evaluate.metrics import score_sequences
 from fartrack.evaluate.runner import run_sequence
-from fartrack.evaluate.sequences import packed_sequences
+from fartrack.files import write_whole
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.encoder import FARTrack
 from fartrack.model.losses import expected_coordinates
-from fartrack.tracker import Tracker, TrackerSettings
-from fartrack.train.checkpoint import Checkpoint, save_checkpoint
+from fartrack.tracking.tracker import Tracker, TrackerSettings
 from fartrack.train.objective import Batch, tapped_layers
 from fartrack.train.recipe import Recipe
+from fartrack.train.state import Checkpoint, save_checkpoint
 
 LOG = "log.jsonl"
 BEST = "best.safetensors"
@@ -87,9 +88,7 @@ class Monitor:
         if done % PICTURE_EVERY != 1 and done != 1:
             return
         image = draw_samples(batch, predict(network, batch))
-        part = self.run / "samples.part.png"
-        part.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-        part.replace(self.run / "samples.png")
+        write_whole(self.run / "samples.png", cv2.imencode(".png", image)[1].tobytes())
         if self.writer is not None:
             self.writer.add_image("samples", np.ascontiguousarray(image[..., ::-1]), done, dataformats="HWC")
 

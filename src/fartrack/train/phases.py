@@ -10,10 +10,10 @@ from typing import Any
 from fartrack.errors import FartrackError
 from fartrack.export import export_checkpoint
 from fartrack.model.config import DEPTHS
-from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.distributed import leads
 from fartrack.train.loop import CHECKPOINT, train
 from fartrack.train.recipe import RECIPES, Recipe, recipe_path
+from fartrack.train.state import load_checkpoint
 
 PHASES = ("pretrain", "distill", "sparsify")
 

@@ -10,9 +10,10 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
+from fartrack.config import check_choice, check_numbers, from_dict
 from fartrack.errors import FartrackError
-from fartrack.model.config import ModelConfig, check_choice, check_numbers, from_dict
-from fartrack.tracker import TrackerSettings
+from fartrack.model.config import ModelConfig
+from fartrack.tracking.tracker import TrackerSettings
 from fartrack.train.data.sampling import SamplingConfig
 
 Precision = Literal["auto", "bf16", "fp32"]

@@ -14,7 +14,7 @@ from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.encoder import FARTrack
-from fartrack.tracker import Look, State, Tracker, TrackerSettings
+from fartrack.tracking.tracker import Look, State, Tracker, TrackerSettings
 from fartrack.train.data.clips import Clip
 from fartrack.train.objective import Batch
 

@@ -19,10 +19,11 @@ import numpy as np
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import Image
+from fartrack.version import __version__
 from fartrack.video.sources import NOMINAL_FPS, Frame, FrameSource
 
 if TYPE_CHECKING:
-    from fartrack.tracker import Track
+    from fartrack.tracking.tracker import Track
 
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Extensions (any case) of the videos that can be written, H.264 in all of them, and FFmpeg's names."""
@@ -272,8 +273,6 @@ class JsonSink(_LinesSink):
 
     def __init__(self, path: str | Path, source: str) -> None:
         """Check `path` as in `FileSink`; `source` is the name that the file tells."""
-        from fartrack import __version__  # the package may import this module while it is being imported
-
         about = {"fartrack": __version__, "source": source, "boxes": "x,y,w,h in pixels, from the top left"}
         self.head = json.dumps(about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
         self._comma = ""

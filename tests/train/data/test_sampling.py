@@ -10,11 +10,11 @@ pytest.importorskip("torch")
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR
+from fartrack.model.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centres, encode
 from fartrack.train.data import sampling
 from fartrack.train.data.augment import Cutout, Tone
 from fartrack.train.data.sampling import Sampler, SamplingConfig, mirror_tokens
 from fartrack.train.data.store import Picture, Store, Target, write_store
-from fartrack.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centres, encode
 
 # Ground of tests/train/conftest.py, and nothing laid over or taken from the picture.
 GROUND_BGR = (120, 90, 60)

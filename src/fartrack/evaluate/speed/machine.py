@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 
-from fartrack import __version__
+from fartrack.cpu import processor_name
 from fartrack.evaluate.speed.workers import Worker, processors
-from fartrack.processor import processor_name
+from fartrack.version import __version__
 
 PRODUCTS = ((212, 192, 768), (1024, 1024, 1024))
 """Rows, depth and columns of the products of matrices: one of a network's layers, and a large one."""

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fartrack.engines import Engine, Floats
+from fartrack.engines.base import Engine, Floats
 from fartrack.geometry import Image
 from fartrack.model.cost import search_macs
-from fartrack.tracker import Look, State, Tracker
+from fartrack.tracking.tracker import Look, State, Tracker
 
 BESIDE = " beside"
 """Behind the name of a stage that ran in another thread than the frame."""
@@ -97,17 +97,17 @@ class TimedEngine:
         return getattr(self._engine, name)
 
     def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         with self._watch.measure("templates"):
             return self._engine.memorise(crops, identities)
 
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         with self._watch.measure("network"):
             return self._engine.search(crops, trajectory, memory)
 
     def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
-        """See :class:`fartrack.engines.Engine`."""
+        """See :class:`fartrack.engines.base.Engine`."""
         with self._watch.measure("network"):
             return self._engine.search_scored(crops, trajectory, memory)
 

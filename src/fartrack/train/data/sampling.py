@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fartrack.config import check_numbers
 from fartrack.errors import FartrackError
 from fartrack.geometry import UNIT, Crop, FloatArray, Image
-from fartrack.model.config import ModelConfig, check_numbers
+from fartrack.model.config import ModelConfig
+from fartrack.model.vocabulary import BINS, NO_TRAJECTORY, encode
 from fartrack.train.data.augment import Cutout, Tone, degrade, draw_aspect, stretched
 from fartrack.train.data.store import Store
-from fartrack.vocabulary import BINS, NO_TRAJECTORY, encode
 
 ABSENT: FloatArray = np.full(4, np.nan)
 """The corners of a target that is not in the crop."""

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fartrack.calibration import Calibration
-from fartrack.engines import Engine
+from fartrack.config import check_choice, check_numbers
+from fartrack.engines.base import Engine
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
-from fartrack.model.config import check_choice, check_numbers
-from fartrack.templates import Rows, Template, TemplateMemory, join_rows
-from fartrack.vocabulary import decode, encode
+from fartrack.model.vocabulary import decode, encode
+from fartrack.tracking.calibration import Calibration
+from fartrack.tracking.templates import Rows, Template, TemplateMemory, join_rows
 
 Color = Literal["bgr", "rgb"]
 Scalar = TypeVar("Scalar", bound=np.generic)

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import Image
-from fartrack.tracker import State, Track, Tracker
+from fartrack.tracking.tracker import State, Track, Tracker
 
 
 class MultiTracker:

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from fartrack.engines import choice, open_engine
+from fartrack.engines.base import choice, open_engine
 from fartrack.engines.choice import fastest_engine, memory_file
 from fartrack.errors import FartrackError
-from fartrack.weights import open_package
+from fartrack.packages import open_package
 
 
 @pytest.fixture

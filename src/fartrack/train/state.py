@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fartrack.errors import FartrackError
+from fartrack.files import replacing
 
 
 @dataclass
@@ -44,17 +45,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         FartrackError: the disk is full, or may not be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
     header = {"step": str(checkpoint.step), "recipe": json.dumps(checkpoint.recipe)}
     try:
-        save_file({name: t.detach().contiguous() for name, t in checkpoint.tensors.items()}, part, metadata=header)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with replacing(path) as part:
+            save_file({name: t.detach().contiguous() for name, t in checkpoint.tensors.items()}, part, metadata=header)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
     except SafetensorError as error:
         raise FartrackError(f"{path} cannot be written ({error}); see to the disk, then resume the run.") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -13,8 +13,8 @@ pytest.importorskip("torch", reason="the extra 'train' is not installed")
 import torch
 
 from fartrack.cli import main
-from fartrack.train.checkpoint import load_checkpoint
 from fartrack.train.data.store import Store
+from fartrack.train.state import load_checkpoint
 
 RECIPE = """
 steps = {steps}

@@ -18,16 +18,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fartrack.calibration import Calibration
+from fartrack.config import from_dict
 from fartrack.errors import FartrackError
-from fartrack.model.config import ModelConfig, from_dict
+from fartrack.model.config import ModelConfig
+from fartrack.tracking.calibration import Calibration
 
 FORMAT = 2
 """The newest that this version reads. Since 2 a variant may have a depth of its own."""
 
 WEIGHTS = "weights.safetensors"
 WEIGHTS_INT8 = "weights_int8.bin"
-SHIPPED = Path(__file__).parent
+SHIPPED = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
-from fartrack.model.start import load_weights, start_from, without_layers
+from fartrack.model.init_weights import load_weights, start_from, without_layers
 
 WIDTH, PATCH = 24, 16
 

@@ -20,9 +20,9 @@ from rich.console import Console
 
 import fartrack
 from fartrack import cli
-from fartrack.engines import open_engine
-from fartrack.tracker import Tracker
-from fartrack.weights import open_package, shipped
+from fartrack.engines.base import open_engine
+from fartrack.packages import open_package, shipped
+from fartrack.tracking.tracker import Tracker
 
 FRAMES = 10
 BOX = "108,95,91,84"
@@ -613,7 +613,7 @@ def test_unknown_engine(place, refused):
 )
 def test_an_engine_whose_library_is_missing(place, refused, monkeypatch, engine, library, extra):
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"fartrack.engines.{engine}", raising=False)
+    monkeypatch.delitem(sys.modules, f"fartrack.engines.base.{engine}", raising=False)
     sentence = refused("track", "clip.mp4", "--box", BOX, "--engine", engine)
     assert engine in sentence and f"pip install {extra}" in sentence
 
@@ -661,7 +661,7 @@ def test_a_stop_by_the_system_leaves_nothing(place):
     slow = """
 import os, signal
 from fartrack.cli import main
-from fartrack.tracker import Tracker
+from fartrack.tracking.tracker import Tracker
 Tracker.update = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
 main()
 """

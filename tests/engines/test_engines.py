@@ -16,11 +16,11 @@ import pytest
 
 import fartrack
 from fartrack import Tracker, TrackerSettings
-from fartrack.evaluate.sequences import read_boxes
+from fartrack.datasets.sequences import read_boxes
 from fartrack.geometry import iou
-from fartrack.tracker import GRID
+from fartrack.model.vocabulary import decode
+from fartrack.tracking.tracker import GRID
 from fartrack.video import frames_from_source
-from fartrack.vocabulary import decode
 
 SEQUENCES = Path(__file__).parents[2] / "shared" / "data" / "video" / "val"
 SEQUENCE = "otb-Biker"

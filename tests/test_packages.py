@@ -5,11 +5,11 @@ import json
 import pytest
 
 import fartrack
-from fartrack.calibration import Calibration
-from fartrack.engines import resolve
+from fartrack.engines.base import resolve
 from fartrack.errors import FartrackError
 from fartrack.model.config import DEPTHS, ModelConfig
-from fartrack.weights import SHIPPED, open_package, shipped
+from fartrack.packages import SHIPPED, open_package, shipped
+from fartrack.tracking.calibration import Calibration
 
 
 def test_a_named_setting_is_another_model_with_settings_of_its_own():

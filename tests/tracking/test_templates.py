@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fartrack.templates import Template, TemplateMemory
+from fartrack.tracking.templates import Template, TemplateMemory
 
 
 def template(frame, tokens=4):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from miniature import JPEG
 
+from fartrack.datasets.sequences import LAYOUTS, Sequence, numbered_pictures, packed_sequences, read_boxes
 from fartrack.errors import FartrackError
-from fartrack.evaluate.sequences import LAYOUTS, Sequence, numbered_pictures, packed_sequences, read_boxes
 
 
 @pytest.mark.parametrize(

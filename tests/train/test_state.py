@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import fartrack.train.checkpoint as module
+import fartrack.train.state as module
 from fartrack.errors import FartrackError
-from fartrack.train.checkpoint import (
+from fartrack.train.state import (
     Checkpoint,
     load_checkpoint,
     optimizer_tensors,

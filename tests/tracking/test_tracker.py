@@ -11,8 +11,8 @@ import pytest
 from fartrack.errors import FartrackError
 from fartrack.geometry import iou
 from fartrack.model.config import ModelConfig
-from fartrack.tracker import GRID, Tracker, TrackerSettings
-from fartrack.vocabulary import BINS, decode, encode
+from fartrack.model.vocabulary import BINS, decode, encode
+from fartrack.tracking.tracker import GRID, Tracker, TrackerSettings
 
 
 class RedFinder:

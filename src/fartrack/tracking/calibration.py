@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fartrack.config import check_numbers
 from fartrack.geometry import FloatArray
-from fartrack.model.config import check_numbers
 
 EDGE = 1e-4
 """Raw scores nearer to 0 or 1 than this are taken as so near: they tell nothing more, and 0 and 1 have no logit."""

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fartrack.calibration import Calibration
-from fartrack.weights import SHIPPED, open_package
+from fartrack.packages import SHIPPED, open_package
+from fartrack.tracking.calibration import Calibration
 
 FRAMES, SEQUENCES = 8, 3
 

@@ -1,0 +1,1 @@
+"""Datasets that training and evaluation both read: published layouts, sequences, stills."""

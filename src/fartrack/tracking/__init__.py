@@ -1,0 +1,1 @@
+"""The tracking loop: state in, track out; the template memory; several targets."""

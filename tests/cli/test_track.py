@@ -19,7 +19,10 @@ import pytest
 from rich.console import Console
 
 import fartrack
-from fartrack import cli
+import fartrack.cli.common as common
+import fartrack.cli.track as track
+from fartrack.api import DEFAULT_MODEL
+from fartrack.cli import main
 from fartrack.engines.base import open_engine
 from fartrack.packages import open_package, shipped
 from fartrack.tracking.tracker import Tracker
@@ -85,13 +88,13 @@ def place(tmp_path, material, monkeypatch):
 
 @pytest.fixture(scope="session")
 def engine():
-    return open_engine(open_package(cli.DEFAULT_MODEL), threads=1)
+    return open_engine(open_package(DEFAULT_MODEL), threads=1)
 
 
 @pytest.fixture
 def one_engine(monkeypatch, engine):
     """Spare the loading of the model where a test is about something else."""
-    monkeypatch.setattr(cli, "load", lambda *_, **__: Tracker(engine))
+    monkeypatch.setattr(track, "load", lambda *_, **__: Tracker(engine))
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ def command(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["fartrack", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             code = end.code or 0
         out, err = capsys.readouterr()
@@ -222,7 +225,7 @@ def test_unusual_names(place, command, one_engine, monkeypatch, name):
     shutil.copy("clip.mp4", source)
     (place / "to").mkdir()
     monkeypatch.chdir("to")
-    monkeypatch.setattr(cli, "console", Console(file=io.StringIO(), force_terminal=True))  # with the progress bar
+    monkeypatch.setattr(common, "console", Console(file=io.StringIO(), force_terminal=True))  # with the progress bar
     # "-o" and its value in one, as the name may begin with a dash
     code, _, _ = command("track", f"../{name}", "--box", BOX, f"--output={source.name}")
     assert code == 0
@@ -238,7 +241,7 @@ def test_a_named_output_is_replaced(place, command, one_engine):
 
 def test_without_a_box_one_is_drawn(place, command, one_engine, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "select_box", lambda image: seen.append(image.shape) or tuple(FIRST))
+    monkeypatch.setattr(track, "select_box", lambda image: seen.append(image.shape) or tuple(FIRST))
     assert command("track", "clip.mp4", "--csv", "out.csv")[0] == 0
     assert seen == [(360, 640, 3)]
     assert float(rows_of_csv("out.csv")[0]["w"]) == FIRST[2]
@@ -335,7 +338,7 @@ def test_a_webcam_that_stops(place, command, one_engine, camera):
 
 def test_a_webcam_without_outputs_is_shown_until_the_user_ends_it(place, command, one_engine, camera, monkeypatch):
     made, view, before = camera(None), View(last=4), holdings(".")
-    monkeypatch.setattr(cli, "LiveView", lambda: view)
+    monkeypatch.setattr(track, "LiveView", lambda: view)
     code, out, _ = command("track", "0", "--box", BOX)
     assert code == 0 and "tracked 3 frames" in out  # the first is shown bare, before tracking begins
     assert len(view.shown) == 4 and view.closed and made.released
@@ -406,7 +409,7 @@ def test_bad_boxes(place, refused, one_engine, box, words):
 
 
 def test_a_drawn_box_is_checked_too(place, refused, one_engine, monkeypatch):
-    monkeypatch.setattr(cli, "select_box", lambda image: (700.0, 0.0, 5.0, 5.0))
+    monkeypatch.setattr(track, "select_box", lambda image: (700.0, 0.0, 5.0, 5.0))
     assert "outside" in refused("track", "clip.mp4", "-o", "out.mp4")
 
 
@@ -467,7 +470,7 @@ def test_bad_starts(place, refused, one_engine, start, words):
     ],
 )
 def test_bad_outputs(place, refused, one_engine, monkeypatch, outputs, words):
-    monkeypatch.setattr(cli, "select_box", lambda image: pytest.fail("the outputs come before the drawing"))
+    monkeypatch.setattr(track, "select_box", lambda image: pytest.fail("the outputs come before the drawing"))
     assert words in refused("track", "clip.mp4", "--json", "good.json", *outputs)
 
 
@@ -527,7 +530,7 @@ def test_a_full_disk_amid_the_video_leaves_nothing(place, refused, one_engine, m
 def model(place):
     """A copy of the default model, to be damaged."""
     folder = place / "model"
-    shutil.copytree(open_package(cli.DEFAULT_MODEL).folder, folder)
+    shutil.copytree(open_package(DEFAULT_MODEL).folder, folder)
     return folder
 
 
@@ -613,7 +616,7 @@ def test_unknown_engine(place, refused):
 )
 def test_an_engine_whose_library_is_missing(place, refused, monkeypatch, engine, library, extra):
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"fartrack.engines.base.{engine}", raising=False)
+    monkeypatch.delitem(sys.modules, f"fartrack.engines.{engine}", raising=False)
     sentence = refused("track", "clip.mp4", "--box", BOX, "--engine", engine)
     assert engine in sentence and f"pip install {extra}" in sentence
 

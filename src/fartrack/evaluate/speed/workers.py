@@ -192,7 +192,7 @@ class Subject:
         identity = spec.identity()  # which also loads the module of a class
         if "engine" in identity:
             with suppress(ImportError):  # open() has the sentence for it
-                importlib.import_module(f"fartrack.engines.base.{identity['engine'].removesuffix(INT8)}")
+                importlib.import_module(f"fartrack.engines.{identity['engine'].removesuffix(INT8)}")
         self._film, self._number = film, 0
         first = film.frame(0)
         clocks = [time.perf_counter()]

@@ -1,0 +1,133 @@
+"""The commands that track: ``track`` and ``demo``, and what tells of the models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, cast
+
+import numpy as np
+import typer
+
+from fartrack.api import DEFAULT_MODEL, load, track_frames
+from fartrack.cli.common import Engine, Meter, Model, Threads, app
+from fartrack.engines.base import EngineName, resolve
+from fartrack.errors import FartrackError
+from fartrack.geometry import check_box, iou, parse_box
+from fartrack.packages import open_package, shipped
+from fartrack.tracking.tracker import Track
+from fartrack.version import __version__
+from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="annotated H.264 video (.mp4, .mov, .mkv)")]
+
+
+@app.command()
+def track(
+    source: Annotated[str, typer.Argument(help="video file, folder of pictures, webcam number, or stream URL")],
+    box: Annotated[str | None, typer.Option(help="x,y,w,h in pixels; without it a window opens to draw it")] = None,
+    start: Annotated[int, typer.Option(help="frame on which the box was drawn, counted from 0")] = 0,
+    output: Output = None,
+    csv: Annotated[Path | None, typer.Option(help="one line a frame: frame,time,x,y,w,h,score")] = None,
+    json: Annotated[Path | None, typer.Option(help="the same as JSON")] = None,
+    txt: Annotated[Path | None, typer.Option(help="x,y,w,h a line, as GOT-10k has it")] = None,
+    show: Annotated[
+        bool, typer.Option(help="show the frames while tracking; on for a live source without an output")
+    ] = False,
+    model: Model = DEFAULT_MODEL,
+    engine: Engine = "auto",
+    threads: Threads = None,
+) -> None:
+    """Track one object through a video."""
+    given = None if box is None else parse_box(box)
+    tracker = load(model, engine=cast(EngineName, engine), threads=threads)
+    with frames_from_source(source, start=start) as frames:
+        image = frames.first.image
+        if not (output or csv or json or txt or show or frames.live):
+            path = Path(frames.name)  # which may be . or ..
+            output = Path(f"{path.stem.strip('.') or path.resolve().stem}-tracked.mp4")
+            if output.exists():
+                raise FartrackError(f"{output} exists already; name the output with -o to replace it.")
+        outputs = (output, csv, json, txt)
+        watched = show or not any(outputs)
+        total = None if frames.frame_count is None else max(frames.frame_count - start, 1)
+        meter = Meter(f"tracking {frames.name}", total)
+        broken: list[FartrackError] = []
+        with open_sinks(frames, video=output, csv=csv, json=json, txt=txt) as sinks, closing(LiveView()) as view:
+            given = given or select_box(image)
+            check_box(given, image.shape[1], image.shape[0])
+            if watched:  # already here, so that without a display nothing is written
+                view.show(image)
+            try:
+                with meter:
+                    for frame, found in until_broken(track_frames(tracker, frames, given), broken):
+                        sinks.write(frame, found)
+                        meter.count()
+                        if watched and not view.show(draw_track(frame.image, found)):
+                            break
+            except KeyboardInterrupt:
+                if not frames.live:  # the ordinary end of a live source only
+                    raise
+    meter.report(outputs)
+    if broken:
+        raise broken[0]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="annotated video")] = Path("fartrack-demo.mp4"),
+    model: Model = DEFAULT_MODEL,
+    engine: Engine = "auto",
+    threads: Threads = None,
+) -> None:
+    """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
+    from fartrack.demo import CLIP_FPS, CLIP_LENGTH, render_clip
+
+    engine = resolve(open_package(model), cast(EngineName, engine), threads)
+    tracker = load(model, engine=engine, threads=threads)
+    ious: list[float] = []
+    busy = 0.0
+    with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
+        for index, (image, truth) in enumerate(render_clip()):
+            clock = time.perf_counter()
+            found = tracker.update(image) if index else tracker.init(image, truth)
+            if index:  # the first box is given: neither its time nor its fit is the tracker's merit
+                busy += time.perf_counter() - clock
+                ious.append(float(iou(found.box, truth)))
+            sink.write(Frame(index, index / CLIP_FPS, image), found)
+            meter.count()
+    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({model}, {engine})")
+    print(f"saved {output}")
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with the library."""
+    for name in shipped():
+        package = open_package(name)
+        settings = "".join(f", {setting} {value}" for setting, value in package.settings.items())
+        print(f"{name}\t{package.config.depth} layers, {package.config.attention} attention{settings}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def until_broken(tracks: Iterable[tuple[Frame, Track]], broken: list[FartrackError]) -> Iterator[tuple[Frame, Track]]:
+    """The tracks of a source up to where it breaks off, for what a damaged one holds is kept.
+
+    The error that ends it goes to ``broken``; one before the first track is raised.
+    """
+    begun = False
+    try:
+        for pair in tracks:
+            begun = True
+            yield pair
+    except FartrackError as error:
+        if not begun:
+            raise
+        broken.append(error)

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("pycocotools")
 
 from fartrack.errors import FartrackError
-from fartrack.train.data.readers import read_folder
+from fartrack.datasets.readers import read_folder
 
 ABSENT = "frame whose target is absent or too small"
 NO_TRUTH = "sequence whose ground truth cannot be read"

@@ -91,7 +91,9 @@ class Trainer:
             if shared % self.group.size:
                 raise FartrackError(f"{name} is {shared}; it must be a multiple of the {self.group.size} processes.")
         if recipe.freeze_layers and self.start is None and not resume:
-            raise FartrackError(f"freeze_layers is {recipe.freeze_layers}; such layers need start weights: give --start.")
+            raise FartrackError(
+                f"freeze_layers is {recipe.freeze_layers}; such layers need start weights: give --start."
+            )
         if path.exists() and not resume:
             raise FartrackError(f"{self.run} holds a run already; add --resume, or name another folder.")
         Store.open(self.store)
@@ -160,7 +162,9 @@ class Trainer:
         if self.compile:
             state.network.compile()
         state.network.train()
-        cv2.setNumThreads(1)  # before workers are forked: each has a core, and OpenCV's own threads do not survive a fork
+        cv2.setNumThreads(
+            1
+        )  # before workers are forked: each has a core, and OpenCV's own threads do not survive a fork
         loader = DataLoader(
             Batches(self.store, recipe, state.step, group.rank, group.size),
             batch_size=None,

@@ -37,7 +37,7 @@ def check_choice(config: Any, name: str, choices: tuple[str | bool, ...]) -> Non
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build a configuration dataclass from a mapping, such as a parsed TOML or JSON table; nested ones from nested ones.
+    """Build a configuration dataclass, and those in its fields, from nested mappings such as parsed TOML or JSON.
 
     Raises:
         FartrackError: an unknown field (named, with those that exist), one that must be given and is not, or a value

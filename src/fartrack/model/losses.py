@@ -104,6 +104,6 @@ def token_centers(grid: int, device: torch.device | None = None) -> Tensor:
 
 
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher ‖ student) of the distributions behind logits ``(..., V)``, averaged; no gradient reaches the teacher."""
+    """KL(teacher ‖ student) of the distributions behind logits ``(..., V)``, averaged; the teacher gets no gradient."""
     teacher = torch.log_softmax(teacher.detach().float(), dim=-1)
     return (teacher.exp() * (teacher - torch.log_softmax(student.float(), dim=-1))).sum(-1).mean()

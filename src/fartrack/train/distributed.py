@@ -1,7 +1,7 @@
 """Several processes, on one host or many, that train one network: each takes its share of every batch.
 
-Started by ``torchrun``; without it there is one process. Gradients are summed here instead of by DistributedDataParallel,
-which expects one forward call: templates, search and dense head are three.
+Started by ``torchrun``; without it there is one process. DistributedDataParallel would expect one forward call a step;
+templates, search and dense head are three.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.distributed.rendezvous import rendezvous
 
 @dataclass(frozen=True)
 class Group:
-    """This process's ``rank`` among the ``size`` that train together (rank 0 writes checkpoints and logs), its device, and
-    whether ``torchrun`` has restarted the group after a process was lost."""
+    """This process's ``rank`` among the ``size`` that train together (rank 0 writes checkpoints and logs), its device,
+    and whether ``torchrun`` has restarted the group after a process was lost."""
 
     rank: int
     size: int

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
-from fartrack.tracking.tracker import Tracker
+from fartrack.tracking.tracker import Tracker, TrackerSettings
 from fartrack.train.data.batches import Batch, Batches
 from fartrack.train.data.clips import Clip
 from fartrack.train.data.store import Store
@@ -109,13 +109,15 @@ class Trainer:
         """The terms of the loss; an ablation may override this."""
         return losses(self.state.network, batch, self.recipe)
 
-    def tracker(self) -> Tracker:
-        """The tracker that rollouts run; it looks at whole windows, so that all crops have one size."""
-        return Tracker(TorchEngine(self.state.network), replace(self.recipe.rollout.tracker, least_window=1.0))
+    @staticmethod
+    def make_tracker(network: FARTrack, settings: TrackerSettings) -> Tracker:
+        """The tracker that rollouts run; an ablation may override this."""
+        return Tracker(TorchEngine(network), settings)
 
     def roll(self, clips: list[Clip]) -> tuple[Batch, int]:
         """The batch of a rollout and how often a target was lost; an ablation may override this."""
-        found = roll(self.tracker(), clips)
+        settings = replace(self.recipe.rollout.tracker, least_window=1.0)  # so that all crops have one size
+        found = roll(self.make_tracker(self.state.network, settings), clips)
         self.state.network.train()
         return found
 

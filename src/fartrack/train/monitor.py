@@ -51,7 +51,7 @@ class Monitor:
         self.clock = time.perf_counter()
 
     def count(self, state: TrainState, rate: float, values: Mapping[str, float], last: bool) -> None:
-        """Add the step that was just done to the line of the log; ``values`` are the terms of its loss and its crops."""
+        """Add the step that was just done to the line of the log: the terms of its loss, and its crops."""
         self.sums.update({"steps": 1, **values})
         if state.step % LOG_EVERY and not last:
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -95,8 +94,7 @@ class Recipe:
         head_learning_rate: of what has no ImageNet start: vocabulary, positions, identities, dense head.
         weight_decay: of AdamW; not on biases, norms and embeddings.
         warmup: steps of linear warm-up.
-        decay: steps at the end over which the rates fall; between warm-up and decay they are constant, so that a run can
-            be made longer at any time before the decay begins.
+        decay: steps at the end over which the rates fall; before, they are constant, so that a run can be made longer.
         decay_shape: ``cosine`` to zero, or ``step``, a tenth (the paper).
         max_grad_norm: gradients are clipped to this norm.
         ema: decay of the moving average of the weights, which is what is exported.
@@ -183,17 +181,8 @@ class Recipe:
         return {"retention": retention} if retention < 1 and (self.rollout.share or self.rollout.pruned) else {}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """A recipe from nested mappings, such as a parsed TOML file; what is missing keeps its default.
-
-        Raises:
-            FartrackError: an unknown or unfitting field, named.
-        """
-        return from_dict(cls, values)
-
-    @classmethod
     def read(cls, path: Path) -> Recipe:
-        """A recipe from a TOML file.
+        """A recipe from a TOML file; what is missing keeps its default.
 
         Raises:
             FartrackError: the file is missing or no TOML, or a field is unknown or does not fit.
@@ -204,7 +193,7 @@ class Recipe:
             raise FartrackError(f"There is no readable recipe {path}; check the path.") from None
         except tomllib.TOMLDecodeError as error:
             raise FartrackError(f"The recipe {path} is no valid TOML: {error}.") from None
-        return cls.from_dict(values)
+        return from_dict(cls, values)
 
 
 def shipped_recipes() -> dict[str, Path]:

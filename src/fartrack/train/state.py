@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from fartrack.config import from_dict
 from fartrack.errors import FartrackError
 from fartrack.files import replacing
 from fartrack.model.encoder import FARTrack
@@ -79,7 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         raise FartrackError(f"{path} is no readable checkpoint of a training run; give another file.") from None
     try:
-        return Checkpoint(step, samples, Recipe.from_dict(recipe), tensors)
+        return Checkpoint(step, samples, from_dict(Recipe, recipe), tensors)
     except FartrackError as error:
         reason = str(error).rstrip(".")
         raise FartrackError(f"{path} is of another version ({reason}); begin a new run with --start {path}.") from None

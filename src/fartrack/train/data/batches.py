@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from fartrack.geometry import FloatArray
 from fartrack.model.config import ModelConfig
 from fartrack.model.losses import token_centers
 from fartrack.train.data.clips import Clip, ClipSampler
@@ -42,6 +43,11 @@ class Batch:
     valid: Tensor | None = None
     kept: Tensor | None = None
 
+    @property
+    def shared(self) -> int:
+        """K, the search crops of each set."""
+        return len(self.search) // len(self.index)
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -52,13 +58,8 @@ class Batch:
         return Batch(**{name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors().items()})
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; the data loader calls this."""
+        """The batch in page-locked memory, for the data loader."""
         return Batch(**{name: tensor.pin_memory() for name, tensor in self.tensors().items()})
-
-    @property
-    def shared(self) -> int:
-        """K, the search crops of each set."""
-        return len(self.search) // len(self.index)
 
     def split(self, most: int) -> list[Batch]:
         """Parts of at most ``most`` search crops (at least one set), each with the templates it uses."""
@@ -78,13 +79,10 @@ class Batch:
 
 
 class Batches(IterableDataset[Batch | list[Clip]]):
-    """What the steps from ``first`` on learn from: a batch or, for a rollout, its clips.
-
-    Each depends on the seed and its step alone. A process of a group gets its share of the sets (or clips).
-    """
+    """What the steps from ``first`` on learn from: a batch or, for a rollout, its clips."""
 
     def __init__(self, store: Path, recipe: Recipe, first: int, rank: int = 0, size: int = 1) -> None:
-        """Batches out of the prepared data in ``store`` for process ``rank`` of ``size``."""
+        """Out of the prepared data in ``store``, the share of the sets (or clips) of process ``rank`` of ``size``."""
         self.store, self.recipe, self.first, self.rank, self.size = store, recipe, first, rank, size
 
     def __iter__(self) -> Iterator[Batch | list[Clip]]:
@@ -123,9 +121,9 @@ def draw_batch(sampler: Sampler, recipe: Recipe, step: int, rank: int = 0, size:
     return batch
 
 
-def drop_patches(chances: np.ndarray, model: ModelConfig, share: float) -> Tensor:
-    """Patch dropout: the search tokens ``(B, n)`` that are kept, given random numbers ``(B, tokens)``. Those far from the
-    window's center, a place that says nothing of where the target is, are the likelier to be dropped."""
+def drop_patches(chances: FloatArray, model: ModelConfig, share: float) -> Tensor:
+    """Patch dropout: the search tokens ``(B, n)`` that are kept, given random numbers ``(B, tokens)``; tokens far from the
+    center are dropped more often."""
     distance = (token_centers(model.search_size // model.patch) - 0.5).abs().amax(-1).numpy()
     order = np.argsort(distance * chances, axis=1)
     return torch.from_numpy(np.sort(order[:, : round((1 - share) * model.search_tokens)], axis=1))

@@ -23,7 +23,7 @@ from fartrack.train.data.augment import Cutout, Tone, degrade, draw_aspect, stre
 from fartrack.train.data.store import Store
 
 NEAR, FAR, FAR_SHARE = 0.12, 0.55, 0.35
-"""Deviations (Laplace) of the search window's center from the target for slow and fast motion, and the share of fast."""
+"""Deviations (Laplace) of the search window's center from the target for slow and fast motion; the share of fast."""
 SCALE = 0.18
 """Deviation of the logarithm of the search window's scale."""
 PAPER_CENTER, PAPER_SCALE, PAPER_SHARE = 3.5, 0.5, 0.1
@@ -68,7 +68,7 @@ class SamplingConfig:
             third are mirrored.
         absent: share of search crops without the target: another part of its picture, or another picture.
         augment: whether crops change in color, sharpness and aspect ratio.
-        paper: as published: windows with the paper's jitter alone; no occluders, doubtful templates or wrong past boxes.
+        paper: windows with the paper's jitter alone; no occluders, doubtful templates or wrong past boxes.
     """
 
     clips: float = 0.45
@@ -97,14 +97,9 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """One set of T templates and K search crops.
-
-    Attributes:
-        templates: ``(T, template_size, template_size, 3)`` uint8 RGB; template 0 is the first frame's.
-        search: ``(K, search_size, search_size, 3)`` uint8 RGB.
-        trajectory: ``(K, 4 · trajectory)`` tokens, oldest box first.
-        boxes: ``(K, 4)`` float32: the target's corners in the search crop's frame; NaN where it is not in the crop.
-    """
+    """Templates ``(T, S, S, 3)``, the first frame's first, and the search crops ``(K, S, S, 3)`` that share them, both
+    uint8 RGB; trajectory tokens ``(K, 4 · trajectory)``, oldest first; the target's corners ``(K, 4)`` in the search
+    crop's frame, NaN where it is not in the crop."""
 
     templates: Image
     search: Image
@@ -121,7 +116,7 @@ class View:
     history: FloatArray | None = None
 
     def stretched(self, aspect: float) -> View:
-        """The same with every aspect ratio times ``aspect``."""
+        """The view with every aspect ratio times ``aspect``."""
         image, factor = stretched(self.image, aspect)
         return View(image, self.box * factor, None if self.history is None else self.history * factor)
 

@@ -28,12 +28,11 @@ class Store:
 
     Attributes:
         pixels, mask_bytes: the mapped files.
-        offset, sizes, sequence: of each picture, where its pixels begin, its width and height ``(pictures, 2)``, and the
-            number of its sequence, -1 for a still.
-        first: ``(pictures + 1,)``; picture ``i`` holds the targets ``first[i]`` to ``first[i + 1] - 1``.
-        boxes: ``(targets, 4)`` image boxes x, y, w, h.
-        masks: ``(targets, 5)`` where a target's mask begins, -1 without one, and its bounding rectangle.
-        owner: ``(targets,)`` the picture of each target.
+        offset, sizes, sequence: of each picture, where its pixels begin, its width and height, and the number of its
+            sequence, -1 for a still.
+        first: picture ``i`` holds the targets ``first[i]`` to ``first[i + 1] - 1``.
+        boxes, masks, owner: of each target, its image box, where its mask begins (-1 without one) and its bounding
+            rectangle ``(5,)``, and its picture.
     """
 
     pixels: NDArray[np.uint8]

@@ -26,14 +26,15 @@ mean() { # NAME STEP OTHER: the mean of a run's weights and others
 stack() { # BOTTOM TOP LAYERS OUT: the weights of BOTTOM, and those layers of TOP from number LAYERS (from 0) on
     python - "$@" <<'PYTHON'
 import sys
+from pathlib import Path
 from safetensors.torch import save_file
 from fartrack.model.init_weights import load_weights
 
 bottom, top, layers, out = sys.argv[1:]
 def upper(name):
     return name.startswith("blocks.") and int(name.split(".")[1]) >= int(layers)
-tensors = {name: t for name, t in load_weights(bottom).items() if not upper(name)}
-tensors |= {name: t for name, t in load_weights(top).items() if upper(name)}
+tensors = {name: t for name, t in load_weights(Path(bottom)).items() if not upper(name)}
+tensors |= {name: t for name, t in load_weights(Path(top)).items() if upper(name)}
 save_file({name: t.contiguous() for name, t in tensors.items()}, out)
 PYTHON
 }

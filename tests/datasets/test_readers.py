@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pycocotools")
 
-from fartrack.errors import FartrackError
 from fartrack.datasets.readers import read_folder
+from fartrack.errors import FartrackError
 
 ABSENT = "frame whose target is absent or too small"
 NO_TRUTH = "sequence whose ground truth cannot be read"

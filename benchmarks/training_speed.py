@@ -1,12 +1,11 @@
-"""How fast training is, against what a plain matrix product of the same work would allow, and what its loader adds.
+"""Training speed, against a bound by matrix products, with and without the data loader.
 
-python benchmarks/training_speed.py DATA [--recipe pico-pretrain] [--seconds 20] [--workers 0]
+python benchmarks/training_speed.py DATA [--recipe shipped/3-light] [--seconds 20] [--workers 0]
 
-DATA is a folder of prepared data. Three rates, in search crops a second, at the crops of every stage of the recipe:
-the bound (the multiply-adds of all matrix products of the forward and the backward pass at the rate that a large
-product of the same kind reaches here), the network alone on one batch over and over, and training as it is, with
-batches from the loader. The last two take turns: medians, and the least and the largest of their ratios. Let nothing
-else run meanwhile.
+DATA is a folder of prepared data. Three rates, in search crops a second, with patch dropout (if the recipe has it) and
+without: the bound (the multiply-adds of all matmuls of the forward and backward pass at the rate of a large matmul of
+the same kind on this machine), the network alone on one batch over and over, and training with batches from the loader.
+The last two take turns: medians, and the smallest and the largest of their ratios. Let nothing else run meanwhile.
 """
 
 import time
@@ -26,28 +25,27 @@ from torch.utils.data import DataLoader
 
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
-from fartrack.train.loop import Batches, make_optimizer
-from fartrack.train.objective import Batch, half, losses
+from fartrack.train.data.batches import Batch, Batches
+from fartrack.train.objective import losses, uses_bf16
 from fartrack.train.recipe import Recipe, recipe_path
+from fartrack.train.state import make_optimizer
 
 
 def main(
     data: Path,
-    recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships")] = Path("pico-pretrain"),
+    recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships")] = Path("shipped/3-light"),
     seconds: float = 20,
     rounds: int = 5,
     workers: Annotated[int, typer.Option(help="of the loader; 0: samples are made between the steps")] = 1,
 ) -> None:
     plan = Recipe.read(recipe_path(recipe))
-    dtype = torch.bfloat16 if half(plan.precision, "cpu") else torch.float32
-    table = Table("search crop", "bound", "network alone", "of the bound", "training", "of the network alone")
-    sizes = [*plan.stages, plan.stage(plan.steps)]
-    for stage in sizes:
-        one = replace(plan, stages=(replace(stage, share=1.0),), steps=10**6, warmup=0, decay=0)
-        config, T = one.at(stage), sum(one.templates) / len(one.templates)
-        bound = product_rate(dtype, seconds / 4) / work(
-            config, T / one.sampling.searches, one.sampling.searches, stage.keep
-        )
+    dtype = torch.bfloat16 if uses_bf16(plan.precision, "cpu") else torch.float32
+    table = Table("search tokens", "bound", "network alone", "of the bound", "training", "of the network alone")
+    for dropout in dict.fromkeys([plan.patch_dropout if plan.patch_dropout_steps else 0.0, 0.0]):
+        many = 10**6
+        one = replace(plan, patch_dropout=dropout, patch_dropout_steps=many, steps=many, warmup=0, decay=0)
+        T, shared = sum(one.templates) / len(one.templates), one.sampling.searches
+        bound = matmul_rate(dtype, seconds / 4) / work(one.model, T / shared, shared, 1 - dropout)
         batches = [Batches(data, replace(one, templates=(count,)), 0) for count in one.templates]
         fixed = [next(iter(batch)) for batch in batches]
         loader = DataLoader(
@@ -61,16 +59,16 @@ def main(
             rates.append((alone, rate(one, drawn, share, warm_up=2 + 4 * workers)))
         alone, whole = (median(column) for column in zip(*rates, strict=True))
         ratios = sorted(whole / alone for alone, whole in rates)
-        spread = f"{median(ratios):.0%} [{ratios[0]:.0%}, {ratios[-1]:.0%}]"
-        values = (f"{bound:.1f}", f"{alone:.1f}", f"{alone / bound:.0%}", f"{whole:.1f}", spread)
-        table.add_row(f"{stage.search_size} px, {stage.keep:.0%} of the tokens", *values)
+        shares = f"{median(ratios):.0%} [{ratios[0]:.0%}, {ratios[-1]:.0%}]"
+        values = (f"{bound:.1f}", f"{alone:.1f}", f"{alone / bound:.0%}", f"{whole:.1f}", shares)
+        table.add_row(f"{1 - dropout:.0%}", *values)
     kind = str(dtype).removeprefix("torch.")
     Console().print(f"samples a second, {torch.get_num_threads()} threads, {kind}, {recipe}")
     Console().print(table)
 
 
-def product_rate(dtype: torch.dtype, seconds: float) -> float:
-    """Multiply-adds a second of ``(8192, 192) @ (192, 768)``, the largest kind of product in the network."""
+def matmul_rate(dtype: torch.dtype, seconds: float) -> float:
+    """Multiply-adds a second of ``(8192, 192) @ (192, 768)``, the largest kind of matmul in the network."""
     left, right = torch.randn(8192, 192, dtype=dtype), torch.randn(192, 768, dtype=dtype)
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -110,9 +108,9 @@ def rate(recipe: Recipe, batches: Iterator[Batch], seconds: float, warm_up: int 
         loss = losses(network, batch, recipe)["loss"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.max_grad_norm)
         optimizer.step()
-        crops += len(batch["search"]) if number >= warm_up else 0
+        crops += len(batch.search) if number >= warm_up else 0
         if number >= warm_up + 2 and time.perf_counter() - start > seconds:
             break
     return crops / (time.perf_counter() - start)

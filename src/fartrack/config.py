@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import Any, TypeVar, cast
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, cast, get_origin, get_type_hints
 
 from fartrack.errors import FartrackError
 
@@ -37,7 +37,7 @@ def check_choice(config: Any, name: str, choices: tuple[str | bool, ...]) -> Non
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build a configuration dataclass from a mapping, such as a parsed TOML or JSON table.
+    """Build a configuration dataclass, and those in its fields, from nested mappings such as parsed TOML or JSON.
 
     Raises:
         FartrackError: an unknown field (named, with those that exist), one that must be given and is not, or a value
@@ -50,4 +50,12 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise FartrackError(f"{cls.__name__} lacks {name}; give it a value.")
-    return cls(**values)
+    hints, found = get_type_hints(cls), dict(values)
+    for name, value in values.items():
+        if is_dataclass(hints[name]) and not isinstance(value, hints[name]):
+            if not isinstance(value, Mapping):
+                raise FartrackError(f"{name} is {value!r}; it must be a table of fields.")
+            found[name] = from_dict(cast(type[Any], hints[name]), value)
+        elif get_origin(hints[name]) is tuple and isinstance(value, list):
+            found[name] = tuple(value)
+    return cls(**found)

@@ -33,11 +33,8 @@ from torch.export import Dim
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack, Output
-from fartrack.model.init_weights import load_weights, start_from, without_layers
+from fartrack.model.init_weights import without_layers
 from fartrack.packages import FORMAT, WEIGHTS, WEIGHTS_INT8, graph_file
-from fartrack.train.loop import CHECKPOINT
-from fartrack.train.recipe import Recipe
-from fartrack.train.state import load_checkpoint
 
 OPSET = 20
 SMALL = 255
@@ -173,49 +170,6 @@ def export(
     for name, depth in exits.items():
         with _replacing(folder.parent / name) as part:
             _write_record(part, {"format": FORMAT, "of": f"../{folder.name}", "depth": depth})
-
-
-def export_checkpoint(
-    checkpoint: Path,
-    folder: Path,
-    depth: int | None = None,
-    exits: Mapping[str, int] | None = None,
-    int8: Collection[int] | None = None,
-    mean: Sequence[Path] = (),
-) -> None:
-    """Export the averaged weights of a training run's checkpoint, with what is known of the run.
-
-    Args:
-        checkpoint: of the run.
-        folder: see :func:`export`.
-        depth: an exit of the network, the number of its first layers that are exported; None for all.
-        exits: see :func:`export`.
-        int8: see :func:`export`.
-        mean: further checkpoints, or weights, of the same model; the mean of them all is exported. Runs that began with
-            the same weights often make a better model together than each alone (Wortsman et al., "Model soups", 2022).
-
-    Raises:
-        FartrackError: no readable checkpoint or weights, or of another model; no such exit; or see :func:`export`.
-    """
-    run = load_checkpoint(checkpoint)
-    recipe = Recipe.from_dict(run.recipe)
-    average, whole = run.part("ema"), recipe.model.depth - len(recipe.distill.delete)
-    if recipe.distill.delete:
-        average = without_layers(average, recipe.distill.delete)
-    if depth is not None:
-        _check_depth(depth, whole)
-    network = FARTrack(replace(recipe.model, depth=depth or whole))
-    states = []
-    for path, weights in [(checkpoint, average), *((path, load_weights(path)) for path in mean)]:
-        if not weights or start_from(network, weights):
-            raise FartrackError(f"{path} has no averaged weights of its model; give a run's {CHECKPOINT}.")
-        states.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-    network.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
-    training = {key: value for key, value in run.recipe.items() if key != "model"}
-    about = {"settings": recipe.settings, "samples": recipe.samples(run.step), "steps": run.step, "training": training}
-    if mean:
-        about["mean_of"] = len(states)
-    export(network, folder, about, exits, int8)
 
 
 def _check_depth(depth: int, whole: int) -> None:

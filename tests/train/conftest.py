@@ -23,7 +23,7 @@ def _scene(rng, box, textured):
 
 
 def _pictures(seed, textured, stills, clips, masks):
-    from fartrack.train.data.store import Picture, Target
+    from fartrack.datasets.pictures import Picture, Target
 
     rng = np.random.default_rng(seed)
 
@@ -69,7 +69,7 @@ def recipe(tiny):
         sets=2,
         templates=(1, 2),
         learning_rate=3e-3,
-        new_learning_rate=3e-3,
+        head_learning_rate=3e-3,
         warmup=2,
         decay=2,
         precision="fp32",
@@ -79,23 +79,19 @@ def recipe(tiny):
 
 
 @pytest.fixture
-def recipe_of(recipe, tiny):
-    """A function that makes a recipe of a kind: of a phase, in stages, or of a network that is made shallower."""
+def recipe_of(recipe):
+    """A function that makes a recipe of a kind: of a phase, or with patch dropout on the first half of the steps."""
     from fartrack.tracking.tracker import TrackerSettings
-    from fartrack.train.recipe import DistillConfig, RolloutConfig, Stage
+    from fartrack.train.recipe import RolloutConfig
 
     tracker = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0)
 
     def make(kind, **changes):
         kinds = {
             "pretrain": {},
-            "distill": {"distill": DistillConfig(first=1)},
+            "distill": {"first_exit": 1},
             "sparsify": {"rollout": RolloutConfig(share=0.5, frames=6, clips=2, synthetic=0.5, tracker=tracker)},
-            "stages": {"stages": (Stage(0.4, 32, 16, 0.5), Stage(0.3, 64, 32, 0.5))},
-            "shallower": {
-                "model": tiny(depth=3, drop_path=0.5),
-                "distill": DistillConfig(scheme="deep-to-shallow", delete=(1,)),
-            },
+            "dropout": {"patch_dropout_steps": 3},
         }
         return replace(recipe, **(kinds[kind] | changes))
 

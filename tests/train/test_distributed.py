@@ -16,10 +16,10 @@ import fartrack.train.phases as phases
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
 from fartrack.train.distributed import Group
-from fartrack.train.loop import CHECKPOINT, train
+from fartrack.train.loop import train
 from fartrack.train.monitor import read_log
 from fartrack.train.phases import PHASES, train_phases
-from fartrack.train.state import load_checkpoint
+from fartrack.train.state import CHECKPOINT, load_checkpoint
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def one_thread():
 def plain(recipe, tiny, **changes):
     """A recipe of which nothing depends on how many processes there are, with small steps: where a gradient is
     nothing but rounding, such as that of the keys' biases, AdamW makes a step of it nevertheless."""
-    return replace(recipe, model=tiny(), learning_rate=1e-4, new_learning_rate=1e-4, **changes)
+    return replace(recipe, model=tiny(), learning_rate=1e-4, head_learning_rate=1e-4, **changes)
 
 
 def assert_same(one, two):
@@ -70,11 +70,12 @@ ALL_PHASES = """
 import json, os, sys
 from pathlib import Path
 import fartrack.train.phases as phases
+from fartrack.config import from_dict
 from fartrack.train.recipe import Recipe
 
 recipes, store, run = sys.argv[1:]
-plan = {name: Recipe.from_dict(values) for name, values in json.loads(recipes).items()}
-phases.read_recipe = lambda path, phase: plan[phase]
+plan = {name: from_dict(Recipe, values) for name, values in json.loads(recipes).items()}
+Recipe.read = lambda path: plan[path.stem]
 
 def export(checkpoint, folder, depth, exits):
     assert checkpoint.exists() and not exits
@@ -95,7 +96,7 @@ def test_all_phases_in_two_processes(synthetic_store, recipe_of, tiny, tmp_path,
     process = torchrun(ALL_PHASES, texts, store, shared)
     assert process.returncode == 0, process.stderr
 
-    monkeypatch.setattr(phases, "read_recipe", lambda path, phase: plan[phase])
+    monkeypatch.setattr(phases.Recipe, "read", lambda path: plan[path.stem])
     monkeypatch.setattr(phases, "export_checkpoint", lambda *_: None)
     train_phases(tmp_path, store, alone, workers=0)
     for phase in PHASES:
@@ -113,6 +114,7 @@ LOST = """
 import json, os, signal, sys
 from pathlib import Path
 import fartrack.train.loop as loop
+from fartrack.config import from_dict
 from fartrack.train.recipe import Recipe
 
 computed, count = loop.losses, 0
@@ -126,7 +128,7 @@ def losses(*arguments):
 
 loop.losses = losses
 recipe, store, run = sys.argv[1:]
-loop.train(Recipe.from_dict(json.loads(recipe)), Path(store), Path(run), workers=0, save_every=3)
+loop.train(from_dict(Recipe, json.loads(recipe)), Path(store), Path(run), workers=0, save_every=3)
 Path(f"{run}-{os.environ['RANK']}").write_text(str(count))
 """
 

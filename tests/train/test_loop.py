@@ -22,13 +22,15 @@ import fartrack.train.state
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import start_from
+from fartrack.train.data import sampling
+from fartrack.train.data.batches import Batches, draw_batch
 from fartrack.train.data.sampling import Sampler, SamplingConfig
 from fartrack.train.data.store import Store
-from fartrack.train.loop import CHECKPOINT, Batches, draw_batch, make_optimizer, rate, train
+from fartrack.train.loop import rate, train
 from fartrack.train.monitor import read_log
 from fartrack.train.objective import losses
 from fartrack.train.recipe import Recipe
-from fartrack.train.state import load_checkpoint
+from fartrack.train.state import CHECKPOINT, load_checkpoint, make_optimizer
 
 
 def assert_same_weights(one, two, tolerance=1e-6):
@@ -61,7 +63,7 @@ def test_rate():
 
 
 def test_rate_that_falls_in_one_step():
-    recipe = Recipe(steps=100, warmup=10, decay=20, final="step")
+    recipe = Recipe(steps=100, warmup=10, decay=20, decay_shape="step")
     assert rate(4, recipe) == pytest.approx(0.5)
     assert {rate(step, recipe) for step in range(9, 80)} == {1.0}
     assert {rate(step, recipe) for step in range(80, 100)} == {0.1}
@@ -70,30 +72,31 @@ def test_rate_that_falls_in_one_step():
 def test_a_batch_depends_on_seed_and_step_alone(synthetic_store, recipe):
     sampler = Sampler(Store.open(synthetic_store()), recipe.model, recipe.sampling)
     first, again = draw_batch(sampler, recipe, 3), draw_batch(sampler, recipe, 3)
+    first, again = first.tensors(), again.tensors()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert first["search"].shape == (4, 64, 64, 3)
     assert first["index"].shape[0] == 2
     for other in (draw_batch(sampler, recipe, 4), draw_batch(sampler, replace(recipe, seed=1), 3)):
-        assert not torch.equal(first["boxes"], other["boxes"])
-    assert {draw_batch(sampler, recipe, step)["index"].shape[1] for step in range(12)} == {1, 2}
+        assert not torch.equal(first["boxes"], other.boxes)
+    assert {draw_batch(sampler, recipe, step).index.shape[1] for step in range(12)} == {1, 2}
 
 
 def test_the_templates_of_a_batch_are_counted_through(synthetic_store, recipe):
     recipe = replace(recipe, templates=(3,))
     batch = draw_batch(Sampler(Store.open(synthetic_store()), recipe.model, recipe.sampling), recipe, 0)
-    assert batch["templates"].shape == (6, 32, 32, 3)
-    assert batch["identities"].tolist() == [0, 1, 1, 0, 1, 1]
-    assert batch["index"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert batch.templates.shape == (6, 32, 32, 3)
+    assert batch.identities.tolist() == [0, 1, 1, 0, 1, 1]
+    assert batch.index.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "stages"])
+@pytest.mark.parametrize("kind", ["pretrain", "dropout"])
 def test_the_shares_of_two_processes_are_the_batch_of_one(synthetic_store, recipe_of, kind):
     recipe = recipe_of(kind, sets=4)
-    sampler = Sampler(Store.open(synthetic_store()), recipe.at(recipe.stage(0)), recipe.sampling)
-    whole = draw_batch(sampler, recipe, 0)
+    sampler = Sampler(Store.open(synthetic_store()), recipe.model, recipe.sampling)
+    whole = draw_batch(sampler, recipe, 0).tensors()
     searches = recipe.sampling.searches
     for rank in range(2):
-        share = draw_batch(sampler, recipe, 0, rank, 2)
+        share = draw_batch(sampler, recipe, 0, rank, 2).tensors()
         assert share.keys() == whole.keys()
         own = torch.arange(4)[rank::2]
         crops = (own[:, None] * searches + torch.arange(searches)).flatten()
@@ -125,26 +128,16 @@ def test_workers_make_the_same_batches_in_the_same_order(synthetic_store, recipe
         if isinstance(one, list):
             assert all(np.array_equal(a.frames, b.frames) for a, b in zip(one, two, strict=True))
         else:
-            assert torch.equal(one["boxes"], two["boxes"])
-            assert torch.equal(one["search"], two["search"])
+            assert torch.equal(one.boxes, two.boxes)
+            assert torch.equal(one.search, two.search)
 
 
-def test_each_stage_has_its_crops(synthetic_store, recipe_of):
-    recipe = recipe_of("stages", steps=10)
-    found = [
-        (batch["search"].shape[1], batch["templates"].shape[1], batch["kept"].shape if "kept" in batch else None)
-        for batch in Batches(synthetic_store(), recipe, 0)
-    ]
-    # Of 2 × 2 tokens, and of 4 × 4, half are kept.
-    assert found == [(32, 16, (4, 2))] * 4 + [(64, 32, (4, 8))] * 3 + [(64, 32, None)] * 3
-    kept = next(iter(Batches(synthetic_store(), recipe, 4)))["kept"]
+def test_patches_are_dropped_at_first_and_near_the_center_less_often(synthetic_store, recipe_of):
+    recipe = recipe_of("dropout", sets=16)
+    batches = list(Batches(synthetic_store(), recipe, 0))
+    assert [None if batch.kept is None else batch.kept.shape for batch in batches] == [(32, 8)] * 3 + [None] * 3
+    kept = torch.cat([batch.kept for batch in batches[:3]])
     assert (kept.diff(dim=1) > 0).all() and kept.min() >= 0 and kept.max() < 16
-
-
-def test_tokens_near_the_centre_are_kept_more_often(synthetic_store, recipe_of):
-    recipe = recipe_of("stages", sets=16)
-    sampler = Sampler(Store.open(synthetic_store()), recipe.model, recipe.sampling)
-    kept = torch.cat([draw_batch(sampler, recipe, step)["kept"] for step in (2, 3)])
     share = torch.bincount(kept.flatten(), minlength=16).reshape(4, 4) / len(kept)
     rim = torch.ones(4, 4, dtype=bool)
     rim[1:3, 1:3] = False
@@ -152,7 +145,7 @@ def test_tokens_near_the_centre_are_kept_more_often(synthetic_store, recipe_of):
 
 
 def test_rates_and_decay_by_kind_of_parameter(tiny):
-    recipe = Recipe(templates=(1,), learning_rate=1e-4, new_learning_rate=1e-3, weight_decay=0.1, model=tiny())
+    recipe = Recipe(templates=(1,), learning_rate=1e-4, head_learning_rate=1e-3, weight_decay=0.1, model=tiny())
     network = FARTrack(recipe.model)
     names = {id(p): name for name, p in network.named_parameters()}
     found = {
@@ -167,19 +160,21 @@ def test_rates_and_decay_by_kind_of_parameter(tiny):
     assert found["aux.weight"] == (1e-3, 0.1)
 
 
-def test_training_learns_to_find_the_target(synthetic_store, tiny, tmp_path):
+def test_training_learns_to_find_the_target(synthetic_store, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "FAR_SHARE", 0.1)
+    monkeypatch.setattr(sampling, "PAPER_SHARE", 0)
     recipe = Recipe(
         steps=120,
         sets=8,
         templates=(1, 2),
         learning_rate=4e-3,
-        new_learning_rate=4e-3,
+        head_learning_rate=4e-3,
         warmup=10,
         decay=60,
         ema=0.9,
         precision="auto",
         model=tiny(patch=8),
-        sampling=SamplingConfig(searches=2, far_share=0.1, paper_share=0, wrong_trajectory=0),
+        sampling=SamplingConfig(searches=2),
     )
     store = synthetic_store(textured=True)
     torch.manual_seed(recipe.seed)
@@ -199,6 +194,7 @@ import json, os, signal, sys
 from pathlib import Path
 import fartrack.train.loop as loop
 import fartrack.train.monitor as monitor
+from fartrack.config import from_dict
 from fartrack.train.recipe import Recipe
 
 computed, count = loop.losses, 0
@@ -211,16 +207,16 @@ def losses(*arguments):
     return computed(*arguments)
 
 loop.losses = losses
-monitor.EVERY = 1
+monitor.LOG_EVERY = 1
 recipe, store, run = sys.argv[1:]
-network = loop.train(Recipe.from_dict(json.loads(recipe)), Path(store), Path(run), workers={workers}, save_every=3)
+network = loop.train(from_dict(Recipe, json.loads(recipe)), Path(store), Path(run), workers={workers}, save_every=3)
 print("stopped" if network is None else "finished")
 """
 KILL, STOP = "os.kill(os.getpid(), signal.SIGKILL)", "os.killpg(0, signal.SIGTERM)"
 
 
 @pytest.fixture
-def signalled(tmp_path):
+def signaled(tmp_path):
     """A function that starts a run in another process, which is sent a signal on its fifth step."""
 
     def call(recipe, store, run, code, workers=0):
@@ -236,17 +232,23 @@ def signalled(tmp_path):
     return call
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "stages", "distill", "sparsify"])
+@pytest.mark.parametrize("kind", ["pretrain", "dropout", "distill", "sparsify"])
 def test_a_killed_run_resumes_as_if_nothing_had_happened(
-    synthetic_store, recipe_of, tmp_path, monkeypatch, signalled, kind
+    synthetic_store, recipe_of, tmp_path, monkeypatch, signaled, kind
 ):
-    monkeypatch.setattr(fartrack.train.monitor, "EVERY", 1)
+    monkeypatch.setattr(fartrack.train.monitor, "LOG_EVERY", 1)
     recipe, store = recipe_of(kind), synthetic_store()
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     whole = train(recipe, store, straight, workers=0)
 
-    process = signalled(recipe, store, killed, KILL)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    if kind == "pretrain":
+        process = signaled(recipe, store, killed, KILL)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+    else:  # as abruptly, without the second that a process takes to start
+        computed = iter([fartrack.train.loop.losses] * 4)
+        with monkeypatch.context() as patch, pytest.raises(StopIteration):
+            patch.setattr(fartrack.train.loop, "losses", lambda *arguments: next(computed)(*arguments))
+            train(recipe, store, killed, workers=0, save_every=3)
     assert load_checkpoint(killed / CHECKPOINT).step == 3
     resumed = train(recipe, store, killed, resume=True, workers=0)
 
@@ -261,10 +263,10 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(
         assert row["loss"] == pytest.approx(one[row["step"] - 1]["loss"], abs=2e-5)
 
 
-def test_a_signal_to_all_its_processes_stops_a_run_in_order(synthetic_store, recipe, tmp_path, signalled):
+def test_a_signal_to_all_its_processes_stops_a_run_in_order(synthetic_store, recipe, tmp_path, signaled):
     store, run = synthetic_store(), tmp_path / "run"
     recipe = replace(recipe, steps=50)  # the workers are busy to the end
-    process = signalled(recipe, store, run, STOP, workers=1)
+    process = signaled(recipe, store, run, STOP, workers=1)
     assert process.returncode == 0, process.stderr
     assert process.stdout.split()[-1] == "stopped"
     assert load_checkpoint(run / CHECKPOINT).step == 5
@@ -272,7 +274,7 @@ def test_a_signal_to_all_its_processes_stops_a_run_in_order(synthetic_store, rec
     assert not list(run.glob("*.part*"))
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "shallower", "sparsify"])
+@pytest.mark.parametrize("kind", ["pretrain", "sparsify"])
 def test_a_run_whose_time_is_up_goes_on_later(synthetic_store, recipe_of, tmp_path, kind):
     recipe, store, run = recipe_of(kind), synthetic_store(), tmp_path / "run"
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -283,6 +285,13 @@ def test_a_run_whose_time_is_up_goes_on_later(synthetic_store, recipe_of, tmp_pa
     assert load_checkpoint(run / CHECKPOINT).step == 2
     resumed = train(recipe, store, run, resume=True, minutes=60, workers=0)
     assert_same_weights(train(recipe, store, tmp_path / "straight", workers=0), resumed)
+
+
+def test_a_run_stops_at_a_step(synthetic_store, recipe, tmp_path):
+    store, run = synthetic_store(), tmp_path / "run"
+    assert train(recipe, store, run, until=2, workers=0) is None
+    assert load_checkpoint(run / CHECKPOINT).step == 2
+    assert train(recipe, store, run, until=6, resume=True, workers=0) is not None
 
 
 def test_a_second_signal_ends_a_run_at_once(synthetic_store, recipe, tmp_path, monkeypatch):
@@ -330,9 +339,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(synthetic_store, recipe, tmp_p
 
 @pytest.mark.parametrize("kind", ["pretrain", "sparsify"])
 def test_a_batch_in_parts_gives_the_same_weights(synthetic_store, recipe_of, tiny, tmp_path, kind):
-    recipe, store = recipe_of(kind, model=tiny(), learning_rate=1e-3, new_learning_rate=1e-3), synthetic_store()
-    whole = train(replace(recipe, micro=64), store, tmp_path / "whole", workers=0)
-    parts = train(replace(recipe, micro=3), store, tmp_path / "parts", workers=0)
+    recipe, store = recipe_of(kind, model=tiny(), learning_rate=1e-3, head_learning_rate=1e-3), synthetic_store()
+    whole = train(replace(recipe, micro_batch=64), store, tmp_path / "whole", workers=0)
+    parts = train(replace(recipe, micro_batch=3), store, tmp_path / "parts", workers=0)
     assert_same_weights(whole, parts, 1e-5)
     one, two = (read_log(tmp_path / run)[-1] for run in ("whole", "parts"))
     for name in ("loss", "siou", "iou", "dense"):
@@ -356,13 +365,13 @@ def test_the_average_is_what_is_returned(synthetic_store, recipe, tmp_path):
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, checkpoint.part("ema")[name])
     assert not torch.equal(checkpoint.part("ema")["vocab"], checkpoint.part("model")["vocab"])
-    assert Recipe.from_dict(checkpoint.recipe) == recipe
+    assert checkpoint.recipe == recipe
 
 
 def test_start_weights_are_used(synthetic_store, recipe, random_network, tmp_path):
     source = random_network(recipe.model)
     save_file(source.state_dict(), tmp_path / "start.safetensors")
-    recipe = replace(recipe, learning_rate=0, new_learning_rate=0)
+    recipe = replace(recipe, learning_rate=0, head_learning_rate=0)
     store = synthetic_store()
     network = train(recipe, store, tmp_path / "run", start=tmp_path / "start.safetensors", workers=0)
     torch.testing.assert_close(network.vocab, source.vocab)
@@ -374,7 +383,7 @@ def test_a_network_grows_on_layers_that_stay_as_they_were(synthetic_store, recip
     store, start = synthetic_store(), tmp_path / "start.safetensors"
     source = random_network(tiny(depth=2)).state_dict()
     save_file(source, start)
-    grown = replace(recipe, frozen=2, model=tiny(depth=3))
+    grown = replace(recipe, freeze_layers=2, model=tiny(depth=3))
     grown = replace(grown, rollout=replace(grown.rollout, pruned=0.5))
     network = train(grown, store, tmp_path / "run", start=start, workers=0)
     untrained = FARTrack(grown.model)
@@ -389,7 +398,7 @@ def test_a_network_grows_on_layers_that_stay_as_they_were(synthetic_store, recip
     train(replace(grown, steps=3, decay=0), store, stopped, start=start, workers=0)
     resumed = train(grown, store, stopped, resume=True, workers=0)
     assert_same_weights(network, resumed)
-    with pytest.raises(FartrackError, match=r"^frozen is 2; .* give --start"):
+    with pytest.raises(FartrackError, match=r"^freeze_layers is 2; .*--start"):
         train(grown, store, tmp_path / "other", workers=0)
     assert not (tmp_path / "other").exists()
 
@@ -402,7 +411,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_its_batch(synthetic_store, r
     with pytest.raises(FartrackError, match=r"loss of step 0 is not finite; its batch is in .*failed-batch"):
         train(recipe, store, run, start=tmp_path / "start.safetensors", workers=0)
     failed = load_checkpoint(run / "failed-batch-0.safetensors")
-    expected = draw_batch(Sampler(Store.open(store), recipe.model, recipe.sampling), recipe, 0)
+    expected = draw_batch(Sampler(Store.open(store), recipe.model, recipe.sampling), recipe, 0).tensors()
     assert all(torch.equal(failed.tensors[name], tensor) for name, tensor in expected.items())
     assert not (run / CHECKPOINT).exists()
 

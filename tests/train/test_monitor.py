@@ -1,5 +1,6 @@
 """The log, the curves, the pictures and the best weights of a run are what they say they are."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -13,9 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import fartrack.train.monitor as module
 from fartrack.errors import FartrackError
+from fartrack.train.data.batches import Batch
 from fartrack.train.loop import train
 from fartrack.train.monitor import BEST, LOG, Monitor, draw_samples, predict, read_log
-from fartrack.train.state import load_checkpoint
+from fartrack.train.state import TrainState, load_checkpoint
 
 GREEN, RED = (0, 200, 0), (40, 40, 230)
 
@@ -30,7 +32,8 @@ def curve(run, name):
 def test_a_line_averages_the_steps_since_the_one_before(recipe, tmp_path):
     monitor = Monitor(tmp_path, recipe)
     for done in range(1, 26):
-        monitor.count(done, 4, 0.5, {"loss": done, "iou": done / 100}, last=done == 25)
+        state = SimpleNamespace(step=done, samples=4 * done)
+        monitor.count(state, 0.5, {"crops": 4, "loss": done, "iou": done / 100}, last=done == 25)
     monitor.close()
     first, last = read_log(tmp_path)
     assert [first[name] for name in ("step", "samples", "rate", "loss", "iou")] == [20, 80, 0.5, 10.5, 0.105]
@@ -46,20 +49,22 @@ def test_a_line_that_was_cut_short_is_passed_over(recipe, tmp_path):
     assert read_log(tmp_path) == [{"step": 20, "val_ao": 0.5}]
 
 
-def crops(boxes, colour=90):
+def crops(boxes, color=90):
     """A batch of plain search crops of 40 pixels with two to a set, and a template of 20 pixels for each set."""
     count = len(boxes)
-    return {
-        "templates": torch.arange(count // 2, dtype=torch.uint8)[:, None, None, None].expand(-1, 20, 20, 3) + 1,
-        "index": torch.arange(count // 2)[:, None],
-        "search": torch.full((count, 40, 40, 3), colour, dtype=torch.uint8),
-        "boxes": torch.tensor(boxes),
-    }
+    return Batch(
+        templates=torch.arange(count // 2, dtype=torch.uint8)[:, None, None, None].expand(-1, 20, 20, 3) + 1,
+        identities=torch.zeros(count // 2, dtype=torch.long),
+        index=torch.arange(count // 2)[:, None],
+        search=torch.full((count, 40, 40, 3), color, dtype=torch.uint8),
+        trajectory=torch.zeros(count, 12, dtype=torch.long),
+        boxes=torch.tensor(boxes),
+    )
 
 
-def coloured(image, colour):
-    """The rows and columns of the pixels of a colour."""
-    return {tuple(place) for place in np.argwhere((image == colour).all(-1)).tolist()}
+def colored(image, color):
+    """The rows and columns of the pixels of a color."""
+    return {tuple(place) for place in np.argwhere((image == color).all(-1)).tolist()}
 
 
 def outline(left, top, right, bottom):
@@ -75,8 +80,8 @@ def test_the_boxes_are_drawn_at_their_places():
     for place, (true, seen) in enumerate(zip(boxes, found, strict=True)):
         top, left = place // 3 * 60, place % 3 * 40
         part = sheet[top + 20 : top + 60, left : left + 40]
-        for corners, colour in ((true, GREEN), (seen, RED)):
-            assert coloured(part, colour) == outline(*np.round(np.array(corners) * 40).astype(int).tolist())
+        for corners, color in ((true, GREEN), (seen, RED)):
+            assert colored(part, color) == outline(*np.round(np.array(corners) * 40).astype(int).tolist())
         assert (sheet[top : top + 20, left : left + 20] == place // 2 + 1).all()  # the template of its set
 
 
@@ -85,13 +90,13 @@ def test_where_there_is_no_target_no_box_is_to_be_found():
         crops([[float("nan")] * 4, [0.2, 0.2, 0.6, 0.6]]), np.full((2, 4), [0.1, 0.1, 0.5, 0.5]), columns=2
     )
     left, right = sheet[20:60, :40], sheet[20:60, 40:]
-    assert not coloured(left, GREEN) and coloured(right, GREEN)
-    assert coloured(left, RED) == coloured(right, RED) == outline(4, 4, 20, 20)
+    assert not colored(left, GREEN) and colored(right, GREEN)
+    assert colored(left, RED) == colored(right, RED) == outline(4, 4, 20, 20)
 
 
 def test_a_picture_shows_blue_as_blue():
     batch = crops([[0.1, 0.1, 0.2, 0.2]] * 2)
-    batch["search"][:] = torch.tensor([10, 20, 250], dtype=torch.uint8)  # RGB
+    batch.search[:] = torch.tensor([10, 20, 250], dtype=torch.uint8)  # RGB
     sheet = draw_samples(batch, np.zeros((2, 4)), columns=2)
     assert tuple(sheet[-1, -1]) == (250, 20, 10)
 
@@ -100,11 +105,8 @@ def test_pictures_are_made_now_and_then(synthetic_store, recipe, random_network,
     run, network = tmp_path / "run", random_network(recipe.model).train()
     train(recipe, synthetic_store(), run, workers=0)
     assert cv2.imread(str(run / "samples.png")).shape == (96, 6 * 64, 3)
-    batch = crops([[0.2, 0.2, 0.7, 0.6]] * 2) | {
-        "identities": torch.tensor([0]),
-        "trajectory": torch.zeros(2, 12).long(),
-    }
-    batch |= {"search": torch.full((2, 64, 64, 3), 90).byte(), "templates": torch.full((1, 32, 32, 3), 90).byte()}
+    search, templates = torch.full((2, 64, 64, 3), 90).byte(), torch.full((1, 32, 32, 3), 90).byte()
+    batch = replace(crops([[0.2, 0.2, 0.7, 0.6]] * 2), search=search, templates=templates)
     monitor = Monitor(run, recipe)
     (run / "samples.png").unlink()
     monitor.picture(2, batch, network)
@@ -115,8 +117,8 @@ def test_pictures_are_made_now_and_then(synthetic_store, recipe, random_network,
     assert network.training
     sheet = cv2.imread(str(run / "samples.png"))
     np.testing.assert_array_equal(sheet, draw_samples(batch, predict(network, batch)))
-    assert coloured(sheet[32:, :64], GREEN) <= outline(13, 13, 45, 38)
-    assert (32 + 13, 13) in coloured(sheet, GREEN) or (32 + 13, 13) in coloured(sheet, RED)
+    assert colored(sheet[32:, :64], GREEN) <= outline(13, 13, 45, 38)
+    assert (32 + 13, 13) in colored(sheet, GREEN) or (32 + 13, 13) in colored(sheet, RED)
     events = EventAccumulator(str(run))
     events.Reload()
     assert [image.step for image in events.Images("samples")] == [501]
@@ -142,12 +144,14 @@ def judge(monkeypatch):
 
 def test_the_best_weights_are_kept(recipe_of, random_network, tmp_path, judge):
     recipe = recipe_of("sparsify")
-    network = random_network(recipe.model)
+    state = TrainState(recipe, torch.device("cpu"))
+    state.network = network = random_network(recipe.model)
 
     def validate(monitor, *steps, last=False):
         for done in steps:
-            average = {name: torch.full_like(t, done) for name, t in network.state_dict().items()}
-            monitor.validate(done, network, average, last)
+            state.step, state.samples = done, 4 * done
+            state.average = {name: torch.full_like(t, done) for name, t in network.state_dict().items()}
+            monitor.validate(state, last)
             if judge.trackers:
                 assert (judge.trackers[-1].engine.network.vocab == done).all()
                 assert judge.trackers[-1].settings.retention == 0.5  # as the run trains for

@@ -1,4 +1,4 @@
-"""Every term of the objective against a plain re-computation, every switch against the terms that it must change."""
+"""Every term of the objective against a plain re-computation, every weight against the terms that it must change."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ import torch
 from fartrack.geometry import UNIT, iou
 from fartrack.model.losses import coordinate_loss, dense_loss, expected_coordinates, siou
 from fartrack.model.vocabulary import BINS
+from fartrack.train.data.batches import Batch, draw_batch
 from fartrack.train.data.sampling import Sampler, SamplingConfig
 from fartrack.train.data.store import Store
-from fartrack.train.loop import draw_batch
-from fartrack.train.objective import losses, split, tapped_layers
-from fartrack.train.recipe import DistillConfig, LossConfig, Recipe
+from fartrack.train.objective import forward_exits, losses
+from fartrack.train.recipe import LossConfig, Recipe
 
 SUPERVISED = ("cross_entropy", "siou", "l1")
 TERMS = (*SUPERVISED, "dense", "divergence")
@@ -32,8 +32,8 @@ def recipe(tiny):
         templates=(1, 2),
         precision="fp32",
         model=tiny(depth=3, attention="joint", identities=3),
-        loss=LossConfig(cross_entropy=0.7, siou=1.5, l1=3.0, dense=0.4, smoothing=1.5),
-        distill=DistillConfig(first=1, weight=0.6),
+        first_exit=1,
+        loss=LossConfig(cross_entropy=0.7, siou=1.5, l1=3.0, dense=0.4, divergence=0.6, smoothing=1.5),
         sampling=SamplingConfig(searches=2),
     )
 
@@ -43,21 +43,21 @@ def random_batch(model, sets=3, shared=2, masked=False, kept=None):
     generator, B = torch.Generator().manual_seed(3), sets * shared
     z, x = model.template_size, model.search_size
     low = torch.rand(B, 2, generator=generator) * 0.6
-    batch = {
-        "templates": torch.randint(256, (4, z, z, 3), dtype=torch.uint8, generator=generator),
-        "identities": torch.tensor([0, 1, 1, 0]),
-        "index": torch.tensor([[0, 1], [0, 2], [3, 1], [3, 2]])[:sets],
-        "search": torch.randint(256, (B, x, x, 3), dtype=torch.uint8, generator=generator),
-        "trajectory": torch.randint(BINS, (B, 4 * model.trajectory), generator=generator),
-        "boxes": torch.cat([low, low + 0.1 + torch.rand(B, 2, generator=generator) * 0.5], dim=1),
-    }
+    batch = Batch(
+        templates=torch.randint(256, (4, z, z, 3), dtype=torch.uint8, generator=generator),
+        identities=torch.tensor([0, 1, 1, 0]),
+        index=torch.tensor([[0, 1], [0, 2], [3, 1], [3, 2]])[:sets],
+        search=torch.randint(256, (B, x, x, 3), dtype=torch.uint8, generator=generator),
+        trajectory=torch.randint(BINS, (B, 4 * model.trajectory), generator=generator),
+        boxes=torch.cat([low, low + 0.1 + torch.rand(B, 2, generator=generator) * 0.5], dim=1),
+    )
     if masked:
         valid = torch.rand(sets, 2 * model.template_tokens, generator=generator) < 0.6
         valid[:, 0] = True
-        batch["valid"] = valid
+        batch.valid = valid
     if kept:
         order = torch.rand(B, model.search_tokens, generator=generator).argsort(1)
-        batch["kept"] = order[:, :kept].sort(1).values
+        batch.kept = order[:, :kept].sort(1).values
     return batch
 
 
@@ -65,10 +65,10 @@ def gradients(network):
     return {name: torch.zeros(()) if p.grad is None else p.grad.clone() for name, p in network.named_parameters()}
 
 
-def plain_divergence(student, teacher, head_of_student, head_of_teacher=None):
+def plain_divergence(student, teacher, head):
     """KL(teacher ‖ student) of the distributions of these tokens, in numpy, averaged."""
     found = []
-    for tokens, head in ((student, head_of_student), (teacher, head_of_teacher or head_of_student)):
+    for tokens in (student, teacher):
         logits = head(tokens).detach().double().numpy().reshape(-1, BINS)
         weights = np.exp(logits - logits.max(1, keepdims=True))
         found.append(weights / weights.sum(1, keepdims=True))
@@ -77,7 +77,7 @@ def plain_divergence(student, teacher, head_of_student, head_of_teacher=None):
 
 def plain_supervised(exits, batch, weight):
     """The terms that are taken on exits: the mean over these."""
-    boxes, logits = batch["boxes"], [exit.logits_B4V for exit in exits]
+    boxes, logits = batch.boxes, [exit.logits_B4V for exit in exits]
     found = [expected_coordinates(rows) for rows in logits]
     return {
         "cross_entropy": weight.cross_entropy * np.mean([coordinate_loss(x, boxes, weight.smoothing) for x in logits]),
@@ -87,28 +87,22 @@ def plain_supervised(exits, batch, weight):
 
 
 @pytest.mark.parametrize(
-    ("distill", "supervised"),
-    [
-        (DistillConfig(), [3]),
-        (DistillConfig(first=1), [1, 2, 3]),
-        (DistillConfig(first=2), [2, 3]),
-        (DistillConfig(first=3), [3]),
-        (DistillConfig(first=1, supervised=False), [3]),
-    ],
-    ids=["the last layer", "all layers", "from the second on", "only the last", "unsupervised"],
+    ("first_exit", "supervised"),
+    [(0, [3]), (1, [1, 2, 3]), (2, [2, 3]), (3, [3])],
+    ids=["the last layer", "all layers", "from the second on", "only the last"],
 )
 @torch.no_grad()
-def test_every_term(recipe, random_network, distill, supervised):
-    recipe = replace(recipe, distill=replace(distill, weight=0.6))
+def test_every_term(recipe, random_network, first_exit, supervised):
+    recipe = replace(recipe, first_exit=first_exit)
     network, batch = random_network(recipe.model), random_batch(recipe.model)
     terms = losses(network, batch, recipe)
-    exits = tapped_layers(network, batch, (1, 2, 3))
+    exits = dict(zip((1, 2, 3), forward_exits(network, batch, (1, 2, 3)), strict=True))
     expected = plain_supervised([exits[layer] for layer in supervised], batch, recipe.loss)
     dense = network.aux(exits[3].tokens_BND[:, : recipe.model.search_tokens])
-    expected["dense"] = 0.4 * dense_loss(dense, batch["boxes"], 4).item()
+    expected["dense"] = 0.4 * dense_loss(dense, batch.boxes, 4).item()
     tokens = {layer: exit.tokens_BND[:, recipe.model.search_tokens :] for layer, exit in exits.items()}
     assert tokens[1].shape[1] == 16  # three boxes and the commands
-    pairs = [(layer, layer + 1) for layer in (1, 2) if 0 < distill.first <= layer]
+    pairs = [(layer, layer + 1) for layer in (1, 2) if 0 < first_exit <= layer]
     if pairs:
         each = [plain_divergence(tokens[student], tokens[teacher], network.head) for student, teacher in pairs]
         expected["divergence"] = 0.6 * np.mean(each)
@@ -117,7 +111,7 @@ def test_every_term(recipe, random_network, distill, supervised):
         assert terms[name].item() == pytest.approx(value, rel=1e-4), name
     assert terms["loss"].item() == pytest.approx(sum(expected.values()), rel=1e-4)
     found = UNIT.to_image(expected_coordinates(exits[3].logits_B4V))
-    assert terms["iou"].item() == pytest.approx(iou(found, UNIT.to_image(batch["boxes"])).mean(), rel=1e-5)
+    assert terms["iou"].item() == pytest.approx(iou(found, UNIT.to_image(batch.boxes)).mean(), rel=1e-5)
 
 
 def test_a_drawn_batch(recipe, random_network, synthetic_store):
@@ -132,32 +126,8 @@ def test_a_drawn_batch(recipe, random_network, synthetic_store):
     assert not terms["iou"].requires_grad
 
 
-@pytest.mark.parametrize("features", ["search", "template"])
-@pytest.mark.parametrize("masked", [False, True])
-@torch.no_grad()
-def test_other_features(recipe, random_network, features, masked):
-    recipe = replace(recipe, distill=replace(recipe.distill, features=features))
-    network, batch = random_network(recipe.model), random_batch(recipe.model, masked=masked, kept=10)
-    exits = tapped_layers(network, batch, (1, 2, 3))
-    if features == "search":
-        tokens = {layer: exit.tokens_BND[:, :10] for layer, exit in exits.items()}
-    else:
-        tokens = {layer: exit.template_BMD for layer, exit in exits.items()}
-        assert tokens[1].shape[1] == 8
-    each = []
-    for student, teacher in ((1, 2), (2, 3)):
-        for crop in range(6):
-            used = slice(None)
-            if masked and features == "template":  # a token that nothing attends to has nothing to teach
-                used = batch["valid"][crop // 2]
-            each.append(plain_divergence(tokens[student][crop][used], tokens[teacher][crop][used], network.head))
-    assert losses(network, batch, recipe)["divergence"].item() == pytest.approx(0.6 * np.mean(each), rel=1e-4)
-
-
-@pytest.mark.parametrize("features", ["trajectory", "search", "template"])
-def test_what_diverges_teaches_the_shallower_layers_only(recipe, random_network, features):
-    silent = LossConfig(cross_entropy=0, siou=0, l1=0, dense=0)
-    recipe = replace(recipe, loss=silent, distill=replace(recipe.distill, features=features))
+def test_what_diverges_teaches_the_shallower_layers_only(recipe, random_network):
+    recipe = replace(recipe, loss=LossConfig(cross_entropy=0, siou=0, l1=0, dense=0))
     network = random_network(recipe.model)
     losses(network, random_batch(recipe.model), recipe)["loss"].backward()
     found = gradients(network)
@@ -166,84 +136,30 @@ def test_what_diverges_teaches_the_shallower_layers_only(recipe, random_network,
         assert found[name].abs().sum() > 0, name
 
 
-def test_a_teacher_of_its_own(recipe, random_network):
-    """Deep-to-shallow: the last layer learns from that of another network, with the other's head."""
-    distill = DistillConfig(scheme="deep-to-shallow", delete=(1,), weight=0.6)
-    silent = LossConfig(cross_entropy=0, siou=0, l1=0, dense=0)
-    recipe = replace(recipe, distill=distill, loss=silent)
-    network, teacher = random_network(recipe.model), random_network(recipe.model, seed=1)
-    network.fades = [1.0, 0.0, 1.0]
-    batch = random_batch(recipe.model)
-    terms = losses(network, batch, recipe, teacher)
-    student, taught = (tapped_layers(n, batch, (3,))[3].tokens_BND[:, 16:] for n in (network, teacher))
-    expected = 0.6 * plain_divergence(student, taught, network.head, teacher.head)
-    assert terms["divergence"].item() == pytest.approx(expected, rel=1e-4)
-    terms["loss"].backward()
-    assert all(p.grad is None for p in teacher.parameters())
-    found = gradients(network)
-    assert found["blocks.0.qkv.weight"].abs().sum() > 0 and found["blocks.2.qkv.weight"].abs().sum() > 0
-    assert found["blocks.1.qkv.weight"].abs().sum() == 0  # it is faded out
-
-
-def test_a_network_has_nothing_to_learn_from_its_double(recipe, random_network):
-    distill = DistillConfig(scheme="deep-to-shallow", delete=(1,))
-    network, double = random_network(recipe.model), random_network(recipe.model)
-    terms = losses(network, random_batch(recipe.model), replace(recipe, distill=distill), double)
-    assert terms["divergence"].item() == pytest.approx(0, abs=1e-7)
-
-
-# Each switch: where it is, what it is set to, and the terms that it changes. All others must stay as they are.
-SWITCHES = [
-    ("loss", {"cross_entropy": 0}, {"cross_entropy"}),
-    ("loss", {"siou": 0}, {"siou"}),
-    ("loss", {"l1": 0}, {"l1"}),
-    ("loss", {"dense": 0}, {"dense"}),
-    ("loss", {"smoothing": 0}, {"cross_entropy"}),
-    ("distill", {"first": 0}, {*SUPERVISED, "divergence"}),
-    ("distill", {"first": 2}, {*SUPERVISED, "divergence"}),
-    ("distill", {"weight": 0}, {"divergence"}),
-    ("distill", {"features": "search"}, {"divergence"}),
-    ("distill", {"features": "template"}, {"divergence"}),
-    ("distill", {"supervised": False}, set(SUPERVISED)),
-    ("distill", {"scheme": "deep-to-shallow", "delete": (1,)}, {"divergence"}),
-    ("distill", {"fade": 0.1}, set()),
-]
-
-
-def test_every_switch_is_tried():
-    for table, kind in (("loss", LossConfig), ("distill", DistillConfig)):
-        assert {name for place, change, _ in SWITCHES if place == table for name in change} == set(
-            kind.__dataclass_fields__
-        )
-
-
-@pytest.mark.parametrize(("table", "change", "expected"), SWITCHES, ids=[" ".join(change) for _, change, _ in SWITCHES])
+@pytest.mark.parametrize("name", LossConfig.__dataclass_fields__)
 @torch.no_grad()
-def test_a_switch_changes_its_terms_and_no_others(recipe, random_network, table, change, expected):
-    changed = replace(recipe, **{table: replace(getattr(recipe, table), **change)})
+def test_a_weight_changes_its_term_and_no_other(recipe, random_network, name):
+    changed = replace(recipe, loss=replace(recipe.loss, **{name: 0}))
     network, batch = random_network(recipe.model), random_batch(recipe.model)
-    teacher = random_network(recipe.model, seed=1) if changed.distill.delete else None
-    before, after = losses(network, batch, recipe), losses(network, batch, changed, teacher)
-    differing = {name for name in TERMS if name not in after or not torch.equal(before[name], after[name])}
-    assert differing == expected
-    for name in expected & set(change):
+    before, after = losses(network, batch, recipe), losses(network, batch, changed)
+    differing = {term for term in TERMS if not torch.equal(before[term], after[term])}
+    assert differing == {"cross_entropy" if name == "smoothing" else name}
+    if name != "smoothing":
         assert after[name] == 0
     torch.testing.assert_close(after["loss"], sum(after[name] for name in TERMS if name in after), **CLOSE)
     assert torch.equal(before["iou"], after["iou"])
 
 
 def test_nothing_is_distilled_without_exits(recipe, random_network):
-    terms = losses(random_network(recipe.model), random_batch(recipe.model), replace(recipe, distill=DistillConfig()))
+    terms = losses(random_network(recipe.model), random_batch(recipe.model), replace(recipe, first_exit=0))
     assert "divergence" not in terms
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("kind", ["plain", "masked", "kept", "cached", "template", "unshared"])
+@pytest.mark.parametrize("kind", ["plain", "masked", "kept", "cached", "unshared"])
 def test_the_parts_of_a_batch_sum_to_the_whole(recipe, tiny, random_network, most, kind):
     if kind == "cached":
         recipe = replace(recipe, model=tiny(depth=3))
-    if kind == "template":
-        recipe = replace(recipe, distill=replace(recipe.distill, features="template"))
     network = random_network(recipe.model)
     sets, shared = (4, 1) if kind == "unshared" else (3, 2)
     masked, kept = kind != "plain", 9 if kind == "kept" else None
@@ -252,11 +168,11 @@ def test_the_parts_of_a_batch_sum_to_the_whole(recipe, tiny, random_network, mos
     whole["loss"].backward()
     expected = gradients(network)
     network.zero_grad()
-    parts, sums = split(batch, most), {}
+    parts, sums = batch.split(most), {}
     assert len(parts) == -(-sets // max(most // shared, 1))
     for part in parts:
-        assert len(part["search"]) <= max(most, shared)
-        terms, share = losses(network, part, recipe), len(part["search"]) / len(batch["search"])
+        assert len(part.search) <= max(most, shared)
+        terms, share = losses(network, part, recipe), len(part.search) / len(batch.search)
         (share * terms["loss"]).backward()
         for name, value in terms.items():
             sums[name] = sums.get(name, 0) + share * value.detach()
@@ -269,32 +185,32 @@ def test_the_parts_of_a_batch_sum_to_the_whole(recipe, tiny, random_network, mos
 
 def test_a_part_holds_the_templates_that_it_uses(recipe):
     batch = random_batch(recipe.model, masked=True, kept=5)
-    parts = split(batch, 2)
-    assert [len(part["templates"]) for part in parts] == [2, 2, 2]
+    parts = batch.split(2)
+    assert [len(part.templates) for part in parts] == [2, 2, 2]
+    whole = batch.tensors()
     for name in ("search", "trajectory", "boxes", "kept", "valid"):
-        assert torch.equal(torch.cat([part[name] for part in parts]), batch[name]), name
+        assert torch.equal(torch.cat([part.tensors()[name] for part in parts]), whole[name]), name
     for row, part in enumerate(parts):
         for name in ("templates", "identities"):
-            assert torch.equal(part[name][part["index"][0]], batch[name][batch["index"][row]])
-    assert split(batch, 6) == [batch]
-    assert split(batch, 100) == [batch]
+            assert torch.equal(part.tensors()[name][part.index[0]], whole[name][batch.index[row]])
+    assert batch.split(6)[0] is batch.split(100)[0] is batch
 
 
 def test_an_absent_target_has_no_box_to_learn(recipe, random_network):
     """Where there is none, all bins are equally likely, no search token lies in a box, and the other terms say nothing;
     each sample still counts once."""
     network, batch = random_network(recipe.model), random_batch(recipe.model)
-    recipe = replace(recipe, distill=replace(recipe.distill, first=0))
+    recipe = replace(recipe, first_exit=0)
     absent = torch.tensor([False, True, False, False, True, False])
-    partly = batch | {"boxes": batch["boxes"].where(~absent[:, None], torch.nan)}
-    output = tapped_layers(network, batch, (3,))[3]
+    partly = replace(batch, boxes=batch.boxes.where(~absent[:, None], torch.nan))
+    (output,) = forward_exits(network, batch, (3,))
     terms, weight = losses(network, partly, recipe), recipe.loss
     logs, there = torch.log_softmax(output.logits_B4V, -1), ~absent
-    whole = coordinate_loss(output.logits_B4V[there], batch["boxes"][there], weight.smoothing)
+    whole = coordinate_loss(output.logits_B4V[there], batch.boxes[there], weight.smoothing)
     expected = (4 * whole + 2 * -logs[absent].mean()) / 6
     torch.testing.assert_close(terms["cross_entropy"], weight.cross_entropy * expected, **CLOSE)
     found = expected_coordinates(output.logits_B4V)[there]
-    box = batch["boxes"][there]
+    box = batch.boxes[there]
     torch.testing.assert_close(terms["siou"], weight.siou * (1 - siou(found, box)).sum() / 6, **CLOSE)
     torch.testing.assert_close(terms["l1"], weight.l1 * (found - box).abs().mean(1).sum() / 6, **CLOSE)
     torch.testing.assert_close(
@@ -311,6 +227,6 @@ def test_an_absent_target_has_no_box_to_learn(recipe, random_network):
 
 def test_without_any_target_everything_is_finite(recipe, random_network):
     batch = random_batch(recipe.model)
-    batch["boxes"][:] = torch.nan
+    batch.boxes[:] = torch.nan
     terms = losses(random_network(recipe.model), batch, recipe)
     assert all(torch.isfinite(value) for value in terms.values()) and terms["iou"] == 0

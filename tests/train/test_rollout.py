@@ -1,7 +1,6 @@
 """A rolled-over clip becomes a batch that holds exactly what the tracker's network was shown, masks included."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,9 +17,10 @@ from fartrack.model.losses import coordinate_loss
 from fartrack.model.vocabulary import encode
 from fartrack.tracking.templates import Template
 from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.train.data.batches import Batch
 from fartrack.train.data.clips import Clip
-from fartrack.train.objective import losses, tapped_layers
-from fartrack.train.rollout import prune, roll
+from fartrack.train.objective import forward_exits, losses, prune
+from fartrack.train.rollout import roll
 
 FRAMES = 9
 SETTINGS = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0, hold_score=0)
@@ -50,7 +50,7 @@ def follow(network, settings, seed):
 def masks(batch, clips, clip):
     """Of each template of a clip, by its number: its mask on each frame on which it was used, in order."""
     found = {}
-    index, valid = batch["index"][clip::clips], batch["valid"].reshape(*batch["index"].shape, -1)[clip::clips]
+    index, valid = batch.index[clip::clips], batch.valid.reshape(*batch.index.shape, -1)[clip::clips]
     for row, numbers in enumerate(index.tolist()):
         for slot, number in enumerate(numbers):
             if valid[row, slot].any():
@@ -60,38 +60,38 @@ def masks(batch, clips, clip):
 
 def test_the_batch_is_what_the_tracker_saw(network):
     clips, looks = zip(*(follow(network, SETTINGS, seed) for seed in (0, 1)), strict=True)
-    batch, lost = roll(network, clips, SETTINGS)
+    batch, lost = roll(Tracker(TorchEngine(network), SETTINGS), clips)
     assert lost == 0
-    assert batch["search"].shape[0] == 2 * (FRAMES - 1)
+    assert batch.search.shape[0] == 2 * (FRAMES - 1)
     for clip in range(2):
         assert len({look.window for look in looks[clip]}) > 4  # the tracker moves
         for row, look in enumerate(looks[clip]):
             place = 2 * row + clip
-            np.testing.assert_array_equal(batch["search"][place], look.crop)
-            np.testing.assert_array_equal(batch["trajectory"][place], look.tokens)
+            np.testing.assert_array_equal(batch.search[place], look.crop)
+            np.testing.assert_array_equal(batch.trajectory[place], look.tokens)
             truth = look.window.to_crop(clips[clip].boxes[row + 1])
-            np.testing.assert_allclose(batch["boxes"][place], truth, atol=1e-6)
+            np.testing.assert_allclose(batch.boxes[place], truth, atol=1e-6)
 
 
 def test_each_template_is_stored_once(network):
     clips = [follow(network, SETTINGS, seed)[0] for seed in (0, 1)]
-    batch, _ = roll(network, clips, SETTINGS)
+    batch, _ = roll(Tracker(TorchEngine(network), SETTINGS), clips)
     taken = range(0, FRAMES - 1, 2)
-    assert batch["templates"].shape == (2 * len(taken), 32, 32, 3)
-    assert len({crop.tobytes() for crop in batch["templates"].numpy()}) == 2 * len(taken)
-    assert batch["index"].shape == (2 * (FRAMES - 1), 3)
+    assert batch.templates.shape == (2 * len(taken), 32, 32, 3)
+    assert len({crop.tobytes() for crop in batch.templates.numpy()}) == 2 * len(taken)
+    assert batch.index.shape == (2 * (FRAMES - 1), 3)
     for clip in range(2):
         first = Crop.around(clips[clip].boxes[0], 2).extract(clips[clip].frames[0], 32)[..., ::-1]
         used = sorted(masks(batch, 2, clip))
         assert len(used) == len(taken)
-        np.testing.assert_array_equal(batch["templates"][used[0]], first)
-        assert batch["identities"][used].tolist() == [0] + [1] * (len(taken) - 1)
-        assert set(batch["index"][clip::2, 0].tolist()) == {used[0]}  # the first template is never given up
+        np.testing.assert_array_equal(batch.templates[used[0]], first)
+        assert batch.identities[used].tolist() == [0] + [1] * (len(taken) - 1)
+        assert set(batch.index[clip::2, 0].tolist()) == {used[0]}  # the first template is never given up
 
 
 def test_a_mask_is_decided_once_and_carried_on(network):
     clips = [follow(network, SETTINGS, seed)[0] for seed in (0, 1)]
-    batch, _ = roll(network, clips, SETTINGS)
+    batch, _ = roll(Tracker(TorchEngine(network), SETTINGS), clips)
     every = [mask for clip in range(2) for mask in masks(batch, 2, clip).values()]
     for first, *later in every:
         assert first.all()  # the frame that decides sees all of it
@@ -100,34 +100,25 @@ def test_a_mask_is_decided_once_and_carried_on(network):
             assert torch.equal(mask, later[0])
     assert len({tuple(later[0].tolist()) for _, *later in every if later}) > 1
     # On the first frames there is one template, and the places of the others are masked.
-    assert batch["valid"].reshape(-1, 2, 3, 16)[:2, :, 1:].sum() == 0
-    assert batch["valid"].reshape(-1, 2, 3, 16)[2:, :, :2].any(-1).all()
+    assert batch.valid.reshape(-1, 2, 3, 16)[:2, :, 1:].sum() == 0
+    assert batch.valid.reshape(-1, 2, 3, 16)[2:, :, :2].any(-1).all()
 
 
 @pytest.mark.parametrize(("retention", "count"), [(0.3, 5), (0.75, 12), (1.0, 16)])
 def test_as_many_tokens_are_kept_as_are_asked_for(network, retention, count):
     settings = replace(SETTINGS, retention=retention)
-    batch, _ = roll(network, [follow(network, settings, 0)[0]], settings)
+    batch, _ = roll(Tracker(TorchEngine(network), settings), [follow(network, settings, 0)[0]])
     later = [mask for _, *later in masks(batch, 1, 0).values() for mask in later]
     assert {int(mask.sum()) for mask in later} == {count}
 
 
-def test_runtime_sparsification_decides_on_every_frame(network):
-    settings = replace(SETTINGS, sparsification="runtime")
-    batch, _ = roll(network, [follow(network, settings, 0)[0]], settings)
-    found = masks(batch, 1, 0)
-    assert all(mask.sum() == 8 for frames in found.values() for mask in frames)
-    assert any(not torch.equal(one, two) for frames in found.values() for one, two in pairwise(frames))
-
-
-@pytest.mark.parametrize("sparsification", ["sequence", "runtime"])
 @pytest.mark.parametrize("attention", ["cached", "joint"])
 @pytest.mark.parametrize("retention", [0.5, 1.0])
 def test_the_batch_gives_the_logits_that_the_tracker_had(
-    tiny, random_network, recipe, monkeypatch, sparsification, attention, retention
+    tiny, random_network, recipe, monkeypatch, attention, retention
 ):
     network = random_network(tiny(patch=8, attention=attention, identities=2 if attention == "cached" else 3))
-    settings = replace(STILL, sparsification=sparsification, retention=retention)
+    settings = replace(STILL, retention=retention)
     clip, _ = follow(network, settings, 0)
     decode, had = fartrack.tracking.tracker.decode, []
 
@@ -136,26 +127,19 @@ def test_the_batch_gives_the_logits_that_the_tracker_had(
         return decode(logits)
 
     monkeypatch.setattr(fartrack.tracking.tracker, "decode", record)
-    batch, _ = roll(network, [clip], settings)
+    batch, _ = roll(Tracker(TorchEngine(network), settings), [clip])
     had = torch.stack(had)
     with torch.no_grad():
-        exits = tapped_layers(network, batch, (network.config.depth,))
+        (last,) = forward_exits(network, batch, (network.config.depth,))
         terms = losses(network, batch, replace(recipe, model=network.config))
-        torch.testing.assert_close(exits[network.config.depth].logits_B4V, had, rtol=1e-3, atol=1e-3)
-        expected = coordinate_loss(had, batch["boxes"], recipe.loss.smoothing)
+        torch.testing.assert_close(last.logits_B4V, had, rtol=1e-3, atol=1e-3)
+        expected = coordinate_loss(had, batch.boxes, recipe.loss.smoothing)
     assert terms["cross_entropy"].item() == pytest.approx(expected.item(), rel=1e-4)
     if retention < 1:  # and the masks are of consequence
         with torch.no_grad():
-            free = tapped_layers(network, batch | {"valid": torch.ones_like(batch["valid"])}, (network.config.depth,))
-        assert not torch.allclose(free[network.config.depth].logits_B4V, had, rtol=1e-2, atol=1e-2)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_mode_of_the_network_is_restored(network, training):
-    clip, _ = follow(network, SETTINGS, 0)
-    network.train(training)
-    roll(network, [clip], SETTINGS)
-    assert all(module.training == training for module in network.modules())
+            unmasked = replace(batch, valid=torch.ones_like(batch.valid))
+            (free,) = forward_exits(network, unmasked, (network.config.depth,))
+        assert not torch.allclose(free.logits_B4V, had, rtol=1e-2, atol=1e-2)
 
 
 def moving(places):
@@ -167,28 +151,28 @@ def moving(places):
 def test_a_target_that_leaves_the_window_is_found_again(network):
     """The window reaches 40 pixels to each side of its centre, and the tracker does not follow."""
     clip = moving([20.0, 35, 50, 65, 80, 95, 110])
-    batch, lost = roll(network, [clip], STILL)
+    batch, lost = roll(Tracker(TorchEngine(network), STILL), [clip])
     assert lost == 2  # on the third frame and the fifth
     believed = [20.0, 20, 50, 50, 80, 80]
-    assert len(batch["boxes"]) == len(believed)
+    assert len(batch.boxes) == len(believed)
     for row, x in enumerate(believed):
         window = Crop.around((x, 40, 20, 20), 4)
-        np.testing.assert_allclose(batch["boxes"][row], window.to_crop(clip.boxes[row + 1]), atol=1e-6)
+        np.testing.assert_allclose(batch.boxes[row], window.to_crop(clip.boxes[row + 1]), atol=1e-6)
         past = np.array([(x, 40.0, 20.0, 20.0)] * 3)  # the whole of it is set upon the truth
-        np.testing.assert_array_equal(batch["trajectory"][row], encode(window.to_crop(past)).reshape(-1))
+        np.testing.assert_array_equal(batch.trajectory[row], encode(window.to_crop(past)).reshape(-1))
 
 
 def test_a_frame_on_which_the_target_has_jumped_is_left_out(network):
     clip = moving([20.0, 20, 20, 300, 300, 300])
-    batch, lost = roll(network, [clip], STILL)
+    batch, lost = roll(Tracker(TorchEngine(network), STILL), [clip])
     assert lost == 2  # on the frame of the jump, and on the next, on which the tracker is set upon it
-    assert len(batch["boxes"]) == len(batch["search"]) == len(batch["index"]) == len(batch["valid"]) == 4
-    np.testing.assert_allclose(batch["boxes"], [[0.375, 0.375, 0.625, 0.625]] * 4)
+    assert len(batch.boxes) == len(batch.search) == len(batch.index) == len(batch.valid) == 4
+    np.testing.assert_allclose(batch.boxes, [[0.375, 0.375, 0.625, 0.625]] * 4)
 
 
 def test_clips_with_nothing_to_learn_from_are_refused(network):
     with pytest.raises(FartrackError, match="On no frame of these clips is the target near where it was"):
-        roll(network, [moving([20.0, 300, 160])], STILL)
+        roll(Tracker(TorchEngine(network), STILL), [moving([20.0, 300, 160])])
 
 
 @pytest.mark.parametrize("attention", ["cached", "joint"])
@@ -196,26 +180,27 @@ def test_pruning_keeps_what_a_tracker_would(tiny, random_network, attention):
     """Two sets of two templates and three crops each: the first crop of a set decides, as the tracker's memory does."""
     network = random_network(tiny(patch=8, attention=attention)).train()
     rng = np.random.default_rng(0)
-    batch = {
-        "templates": torch.from_numpy(rng.integers(0, 256, (4, 32, 32, 3), np.uint8)),
-        "identities": torch.tensor([0, 1, 0, 1]),
-        "index": torch.tensor([[0, 1], [2, 3]]),
-        "search": torch.from_numpy(rng.integers(0, 256, (6, 64, 64, 3), np.uint8)),
-        "trajectory": torch.from_numpy(rng.integers(0, 600, (6, 4 * network.config.trajectory))),
-    }
+    batch = Batch(
+        templates=torch.from_numpy(rng.integers(0, 256, (4, 32, 32, 3), np.uint8)),
+        identities=torch.tensor([0, 1, 0, 1]),
+        index=torch.tensor([[0, 1], [2, 3]]),
+        search=torch.from_numpy(rng.integers(0, 256, (6, 64, 64, 3), np.uint8)),
+        trajectory=torch.from_numpy(rng.integers(0, 600, (6, 4 * network.config.trajectory))),
+        boxes=torch.zeros(6, 4),
+    )
     valid = prune(network, batch, 0.3)
     assert network.training
     assert valid.shape == (2, 2 * 16)
     engine = TorchEngine(network)
     for i in range(2):
         crops, identities = (
-            batch["templates"][2 * i : 2 * i + 2].numpy(),
-            batch["identities"][2 * i : 2 * i + 2].numpy(),
+            batch.templates[2 * i : 2 * i + 2].numpy(),
+            batch.identities[2 * i : 2 * i + 2].numpy(),
         )
         rows = engine.memorise(crops, identities)
         memory = np.concatenate(rows, axis=-2)[None]
         first = slice(3 * i, 3 * i + 1)
-        _, scores = engine.search_scored(batch["search"][first].numpy(), batch["trajectory"][first].numpy(), memory)
+        _, scores = engine.search_scored(batch.search[first].numpy(), batch.trajectory[first].numpy(), memory)
         for slot, place in enumerate(np.split(scores[0], 2)):
             template = Template(0, crops[slot], 0, rows[slot])
             kept = torch.zeros(16, dtype=torch.bool)

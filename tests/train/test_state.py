@@ -10,15 +10,11 @@ from torch import nn
 
 import fartrack.train.state as module
 from fartrack.errors import FartrackError
-from fartrack.train.state import (
-    Checkpoint,
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
+from fartrack.model.config import ModelConfig
+from fartrack.train.recipe import Recipe
+from fartrack.train.state import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 
-RECIPE = {"steps": 10, "templates": [1, 2], "model": {"depth": 2, "attention": "cached"}, "clip": 0.5}
+RECIPE = Recipe(steps=10, warmup=0, decay=0, templates=(1, 2), model=ModelConfig(depth=2), max_grad_norm=0.5)
 
 
 @pytest.fixture
@@ -30,11 +26,11 @@ def checkpoint():
         "ema.a.weight": torch.randn(3, 4),
         "rng": torch.get_rng_state(),
     }
-    return Checkpoint(7, RECIPE, tensors)
+    return Checkpoint(7, 84, RECIPE, tensors)
 
 
 def same(first, second):
-    assert (first.step, first.recipe) == (second.step, second.recipe)
+    assert (first.step, first.samples, first.recipe) == (second.step, second.samples, second.recipe)
     assert first.tensors.keys() == second.tensors.keys()
     for name, tensor in first.tensors.items():
         assert torch.equal(tensor, second.tensors[name])
@@ -57,7 +53,7 @@ def test_parts(checkpoint):
 
 def test_parameters_are_saved_without_their_gradient(tmp_path):
     parameter = nn.Parameter(torch.ones(3))
-    save_checkpoint(tmp_path / "c", Checkpoint(0, {}, {"model.p": parameter * 2}))
+    save_checkpoint(tmp_path / "c", Checkpoint(0, 0, RECIPE, {"model.p": parameter * 2}))
     assert not load_checkpoint(tmp_path / "c").tensors["model.p"].requires_grad
 
 
@@ -72,7 +68,7 @@ def test_a_failing_save_leaves_the_old_file(checkpoint, tmp_path, monkeypatch, e
 
     monkeypatch.setattr(module, "save_file", fail)
     with pytest.raises(type(error)):
-        save_checkpoint(path, Checkpoint(8, RECIPE, {}))
+        save_checkpoint(path, Checkpoint(8, 96, RECIPE, {}))
     assert same(load_checkpoint(path), checkpoint)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -105,45 +101,53 @@ def test_a_foreign_file_is_named(tmp_path, header):
         load_checkpoint(tmp_path / "foreign.safetensors")
 
 
-def train(network, optimizer, steps):
-    for step in steps:
-        generator = torch.Generator().manual_seed(step)
-        loss = network(torch.randn(5, 3, generator=generator)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+def test_a_checkpoint_of_another_version_is_one_sentence(tmp_path):
+    path = tmp_path / "old.safetensors"
+    save_file({"ema.a": torch.zeros(3)}, path, metadata={"step": "3", "recipe": '{"steps": 9, "frozen": 6}'})
+    with pytest.raises(FartrackError, match=r"old\.safetensors is of another version \('frozen' is no field of Recipe"):
+        load_checkpoint(path)
 
 
-def test_the_optimizer_goes_on_where_it_stopped(tmp_path):
-    def fresh():
-        torch.manual_seed(0)
-        network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-        return network, torch.optim.AdamW(network.parameters(), lr=0.1, fused=True)
+@pytest.fixture
+def step(tiny):
+    """A function that makes the state of a tiny network, and one that trains it by a step."""
+    recipe = Recipe(steps=10, warmup=0, decay=0, templates=(1,), model=tiny(depth=1))
 
-    straight, optimizer = fresh()
-    train(straight, optimizer, range(5))
+    def train(state):
+        generator = torch.Generator().manual_seed(state.step)
+        state.optimizer.zero_grad()
+        sum((p * torch.randn(p.shape, generator=generator)).sum() for p in state.network.parameters()).backward()
+        state.optimizer.step()
+        state.average_weights(recipe.ema)
+        state.step, state.samples = state.step + 1, state.samples + 4
 
-    network, optimizer = fresh()
-    train(network, optimizer, range(3))
-    tensors = {f"model.{k}": v for k, v in network.state_dict().items()} | optimizer_tensors(network, optimizer)
-    save_checkpoint(tmp_path / "c", Checkpoint(3, {}, tensors))
-
-    resumed, optimizer = fresh()
-    checkpoint = load_checkpoint(tmp_path / "c")
-    resumed.load_state_dict(checkpoint.part("model"))
-    restore_optimizer(resumed, optimizer, checkpoint)
-    train(resumed, optimizer, range(3, 5))
-    for first, second in zip(straight.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(first, second)
+    return recipe, lambda: TrainState(recipe, torch.device("cpu")), train
 
 
-def test_all_of_the_optimizer_lies_where_its_parameter_does():
+def test_a_state_goes_on_where_it_stopped(step, tmp_path):
+    recipe, fresh, train = step
+    straight, stopped, resumed = fresh(), fresh(), fresh()
+    for _ in range(5):
+        train(straight)
+    for _ in range(3):
+        train(stopped)
+    save_checkpoint(tmp_path / "c", stopped.checkpoint(recipe))
+    resumed.restore(load_checkpoint(tmp_path / "c"))
+    assert (resumed.step, resumed.samples) == (3, 12)
+    for _ in range(2):
+        train(resumed)
+    one, two = straight.checkpoint(recipe), resumed.checkpoint(recipe)
+    assert same(one, two) and {name.split(".")[0] for name in one.tensors} == {"model", "ema", "exp_avg", "exp_avg_sq"}
+    assert not torch.equal(one.part("model")["vocab"], one.part("ema")["vocab"])
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+def test_all_of_the_optimizer_lies_where_its_parameter_does(step):
     """A fused optimizer refuses a count of steps that lies elsewhere; no GPU is needed to see where it lies."""
-    network = nn.Linear(3, 4)
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    train(nn.Sequential(network), optimizer, range(1))
-    checkpoint = Checkpoint(1, {}, optimizer_tensors(network, optimizer))
-    elsewhere = nn.Linear(3, 4, device="meta")
-    moved = torch.optim.AdamW(elsewhere.parameters())
-    restore_optimizer(elsewhere, moved, checkpoint)
-    assert {tensor.device.type for state in moved.state.values() for tensor in state.values()} == {"meta"}
+    recipe, fresh, train = step
+    state, moved = fresh(), fresh()
+    train(state)
+    moved.network = moved.network.to("meta")
+    moved.optimizer = torch.optim.AdamW(moved.network.parameters())
+    moved.restore(state.checkpoint(recipe))
+    assert {tensor.device.type for values in moved.optimizer.state.values() for tensor in values.values()} == {"meta"}

@@ -1,9 +1,11 @@
-"""The commands that train: ``train prepare`` and the phases, and ``export``."""
+"""The commands that train: ``train prepare``, ``run``, ``all`` and ``recipes``; and ``export``."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +15,7 @@ from fartrack.cli.common import Meter, app, needs
 from fartrack.errors import FartrackError
 
 if TYPE_CHECKING:
-    from fartrack.train.data.store import Picture
+    from fartrack.datasets.pictures import Picture
 
 train_app = typer.Typer(help="Prepare data and train networks (needs the extra 'train').", no_args_is_help=True)
 app.add_typer(train_app, name="train")
@@ -32,9 +34,7 @@ def export(
     ] = None,
     mean: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="a further checkpoint, or weights, of the same model: the mean of all is exported; repeatable"
-        ),
+        typer.Option(help="a further checkpoint, or weights, of the same model: the mean is exported; repeatable"),
     ] = None,
 ) -> None:
     """Turn a training run's averaged weights into a model that tracks without PyTorch, and its exits into more."""
@@ -48,7 +48,7 @@ def export(
     except ValueError:
         raise FartrackError(f"int8 is {int8!r}; give depths, such as 6,15, or none.") from None
     with needs("train"):
-        from fartrack.export import export_checkpoint
+        from fartrack.train.export import export_checkpoint
     export_checkpoint(checkpoint, folder, depth, named, depths, mean or ())
     for saved in (folder, *(folder.parent / name for name in named)):
         print(f"saved {saved}")
@@ -68,17 +68,10 @@ def prepare(
     longest: Annotated[
         int | None, typer.Option(min=1, help="shrink pictures whose longer side is over this", metavar="PIXELS")
     ] = None,
-    masks: Annotated[
-        bool,
-        typer.Option(
-            "--masks", help="estimate masks for objects without one, 20 to 30 ms each, where they fit the box"
-        ),
-    ] = False,
 ) -> None:
     """Decode training data once, into memory-mapped arrays."""
     with needs("train"):
-        from fartrack.train.data.masks import with_masks
-        from fartrack.train.data.readers import read_folder
+        from fartrack.datasets.readers import read_folder
         from fartrack.train.data.store import write_store
     skipped: Counter[str] = Counter()
     meter = Meter("decoding pictures", None)
@@ -89,7 +82,7 @@ def prepare(
     def pictures() -> Iterator[Picture]:
         for reader in readers:
             for picture in reader:
-                yield with_masks(picture) if masks else picture
+                yield picture
                 meter.count()
 
     with meter:
@@ -99,74 +92,88 @@ def prepare(
         print(f"skipped {count}: {reason}")
 
 
-RecipeFile = Annotated[Path, typer.Option("--recipe", help="TOML file, or the name of one that ships")]
-DataFolder = Annotated[Path, typer.Option("--data", help="folder of prepared data")]
-RunFolder = Annotated[Path, typer.Option("--run", help="folder of this run: checkpoint, log, curves, pictures")]
-StartWeights = Annotated[
-    Path | None, typer.Option("--start", help="start weights, or an earlier run's checkpoint; random if left out")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="processes that make batches")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; a GPU if there is one")]
-Compile = Annotated[bool, typer.Option("--compile", help="compile the network")]
-Minutes = Annotated[float | None, typer.Option("--minutes", min=0, help="stop after this long, to be resumed later")]
-Val = Annotated[Path | None, typer.Option("--val", help="sequences to track now and then; the best weights are kept")]
-ValEvery = Annotated[int, typer.Option("--val-every", min=1, help="steps between")]
+def training_options(
+    data: Annotated[Path, typer.Option(help="folder of prepared data")],
+    run: Annotated[Path, typer.Option(help="folder of this run: checkpoint, log, curves, pictures")],
+    start: Annotated[
+        Path | None, typer.Option(help="start weights, or an earlier run's checkpoint; random if left out")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes that make batches")] = 1,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="compile the network")] = False,
+    minutes: Annotated[float | None, typer.Option(min=0, help="stop after this long, to be resumed later")] = None,
+    val: Annotated[Path | None, typer.Option(help="sequences to track now and then; the best weights are kept")] = None,
+    val_every: Annotated[int, typer.Option(min=1, help="steps between")] = 1000,
+) -> None:
+    """What the commands that train have in common."""
 
 
-def add_phase(phase: str, about: str) -> None:
-    """Add the command of one phase of training; they differ in what their recipe must hold."""
+def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of :func:`training_options`, which it gets as one dictionary, ``options``."""
+    parts = [inspect.signature(function, eval_str=True) for function in (command, training_options)]
+    own = [name for name in parts[0].parameters if name != "options"]
 
-    def command(
-        recipe: RecipeFile,
-        data: DataFolder,
-        run: RunFolder,
-        start: StartWeights = None,
-        resume: Resume = False,
-        workers: Workers = 1,
-        device: Device = None,
-        compile: Compile = False,
-        minutes: Minutes = None,
-        val: Val = None,
-        val_every: ValEvery = 1000,
-    ) -> None:
-        options: dict[str, Any] = {"start": start, "resume": resume, "workers": workers, "device": device}
-        options |= {"compile": compile, "minutes": minutes, "val": val, "val_every": val_every}
-        with needs("train"):
-            from fartrack.train.loop import train
-            from fartrack.train.phases import read_recipe
-        network = train(read_recipe(recipe, phase), data, run, **options)
-        print(f"saved {run}" if network else f"stopped before the end, saved {run}; add --resume to go on")
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        command(**{name: values.pop(name) for name in own}, options=values)
 
-    train_app.command(name=phase, help=about)(command)
+    parameters = [p for part in parts for name, p in part.parameters.items() if name != "options"]
+    ordered = sorted(parameters, key=lambda p: p.default is not inspect.Parameter.empty)
+    call.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+    call.__annotations__ = {**command.__annotations__, **training_options.__annotations__}
+    return call
 
 
-add_phase("pretrain", "Phase 1: learn from single frames with several templates each.")
-add_phase("distill", "Phase 2: self-distillation, which makes every layer from the first tapped one on an exit.")
-add_phase("sparsify", "Phase 3: roll over clips while a share of the template tokens is removed.")
+@train_app.command()
+@with_training_options
+def run(
+    options: dict[str, Any],
+    recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships (fartrack train recipes)")],
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint")] = False,
+    until: Annotated[
+        int | None, typer.Option(min=1, help="stop after this step, to be resumed later", metavar="STEP")
+    ] = None,
+) -> None:
+    """Train by one recipe."""
+    with needs("train"):
+        from fartrack.train.loop import train
+        from fartrack.train.recipe import Recipe, recipe_path
+    folder = options.pop("run")
+    found = Recipe.read(recipe_path(recipe))
+    network = train(found, options.pop("data"), folder, resume=resume, until=until, **options)
+    print(f"saved {folder}" if network else f"stopped before the end, saved {folder}; add --resume to go on")
 
 
 @train_app.command(name="all")
+@with_training_options
 def train_all(
+    options: dict[str, Any],
     recipes: Annotated[Path, typer.Option(help="folder of the three phases' recipes, or the name of one that ships")],
-    data: DataFolder,
-    run: RunFolder,
-    start: StartWeights = None,
-    workers: Workers = 1,
-    device: Device = None,
-    compile: Compile = False,
-    minutes: Minutes = None,
-    val: Val = None,
-    val_every: ValEvery = 1000,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="a few small batches of each phase only")] = False,
 ) -> None:
     """All three phases, then the exported variants; called again, it goes on where it stopped."""
-    options: dict[str, Any] = {"start": start, "workers": workers, "device": device, "compile": compile}
-    options |= {"minutes": minutes, "val": val, "val_every": val_every, "rehearse": rehearse}
     with needs("train"):
         from fartrack.train.phases import train_phases
-    exported = train_phases(recipes, data, run, **options)
+    exported = train_phases(recipes, options.pop("data"), options.pop("run"), rehearse=rehearse, **options)
     for folder in exported or ():
         print(f"saved {folder}")
     if exported is None:
         print("stopped before the end; give the same command again to go on")
+
+
+@train_app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="of one of them, to print its file")] = None,
+) -> None:
+    """List the recipes that ship, or print one."""
+    with needs("train"):
+        from fartrack.train.recipe import shipped_recipes
+    shipped = shipped_recipes()
+    if name is None:
+        width = max(map(len, shipped))
+        for each, path in shipped.items():
+            print(f"{each:{width}}  {path.read_text().splitlines()[0].lstrip('# ')}")
+    elif name in shipped:
+        print(shipped[name].read_text(), end="")
+    else:
+        raise FartrackError(f"No recipe {name!r} ships; `fartrack train recipes` lists those that do.")

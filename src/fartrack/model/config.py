@@ -87,6 +87,10 @@ class ModelConfig:
                 "values must not depend on how many newer templates there are."
             )
 
+    def identity(self, slot: int) -> int:
+        """The identity embedding of the template in a slot, counted from 0."""
+        return min(slot, self.identities - 1)
+
     @property
     def head_width(self) -> int:
         """Channels of one attention head."""

@@ -39,7 +39,7 @@ def coordinate_loss(logits: Tensor, coordinates: Tensor, smoothing: float) -> Te
 def siou(first: Tensor, second: Tensor, theta: float = 4.0) -> Tensor:
     """SIoU of boxes ``(..., 4)``, elementwise: 1 for equal boxes, lower the worse they fit.
 
-    IoU less half of the distance cost (weighed by the angle between the centres) and half of the shape cost;
+    IoU − half of the distance cost (weighted by the angle between the centers) − half of the shape cost;
     Gevorgyan, "SIoU Loss: More Powerful Learning for Bounding Box Regression", 2022. The loss is ``1 − SIoU``.
     """
     eps = 1e-7
@@ -70,12 +70,11 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def dense_loss(outputs: Tensor, boxes: Tensor, grid: int, kept: Tensor | None = None) -> Tensor:
-    """The training-only helper: every search token says whether it lies in the box and how far its sides are.
-
-    A box a picture is a thin signal for four command tokens; this one teaches all search tokens at once.
+    """The training-only dense head: every search token predicts whether it lies in the box, and the distances to its
+    sides. Four command tokens alone get little gradient from one box a crop.
 
     Args:
-        outputs: ``(B, n, 5)``: the logit "my centre lies in the box", then the distances to the left, top,
+        outputs: ``(B, n, 5)``: the logit "my center lies in the box", then the distances to the left, top,
             right and bottom side as ``softplus(x − 1)`` in units of the crop.
         boxes: ``(B, 4)``; NaN where there is no target, so that no token lies in it.
         grid: search tokens a side of the crop.
@@ -86,32 +85,25 @@ def dense_loss(outputs: Tensor, boxes: Tensor, grid: int, kept: Tensor | None = 
         in the box. Each sample counts once, so that a batch may be divided among processes.
     """
     outputs = outputs.float()
-    centre = token_centres(grid, outputs.device)[None]
+    center = token_centers(grid, outputs.device)[None]
     if kept is not None:
-        centre = centre[0][kept]
+        center = center[0][kept]
     boxes = boxes.nan_to_num()  # without an area
-    sides = torch.cat([centre - boxes[:, None, :2], boxes[:, None, 2:] - centre], dim=-1)
+    sides = torch.cat([center - boxes[:, None, :2], boxes[:, None, 2:] - center], dim=-1)
     inside = (sides > 0).all(-1)
     hit = F.binary_cross_entropy_with_logits(outputs[..., 0], inside.float())
     error = (F.softplus(outputs[..., 1:] - 1) - sides).abs().mean(-1)
     return 2 * hit + ((error * inside).sum(1) / inside.sum(1).clamp(min=1)).mean()
 
 
-def token_centres(grid: int, device: torch.device | None = None) -> Tensor:
-    """Centres x, y ``(grid², 2)`` of a crop's tokens in the crop's frame, row by row."""
+def token_centers(grid: int, device: torch.device | None = None) -> Tensor:
+    """Centers x, y ``(grid², 2)`` of a crop's tokens in the crop's frame, row by row."""
     steps = (torch.arange(grid, device=device) + 0.5) / grid
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     return torch.stack([x, y], dim=-1).reshape(-1, 2)
 
 
-def divergence(student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
-    """KL(teacher ‖ student) of the distributions behind logits ``(..., V)``, averaged over all but the last axis; of
-    logits ``(B, n, V)``, over the tokens where ``valid (B, n)`` is True, each sample counting once.
-
-    No gradient reaches the teacher.
-    """
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of the distributions behind logits ``(..., V)``, averaged; the teacher gets no gradient."""
     teacher = torch.log_softmax(teacher.detach().float(), dim=-1)
-    each = (teacher.exp() * (teacher - torch.log_softmax(student.float(), dim=-1))).sum(-1)
-    if valid is None:
-        return each.mean()
-    return (each.where(valid, 0).sum(1) / valid.sum(1).clamp(min=1)).mean()
+    return (teacher.exp() * (teacher - torch.log_softmax(student.float(), dim=-1))).sum(-1).mean()

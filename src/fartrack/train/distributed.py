@@ -1,7 +1,7 @@
 """Several processes, on one host or many, that train one network: each takes its share of every batch.
 
-Started by ``torchrun``; without it there is one process. Gradients are summed by hand instead of by PyTorch's wrapper,
-since the network is called in three ways (memorise, search, dense head) and five megabytes need no overlap.
+Started by ``torchrun``; without it there is one process. DistributedDataParallel would expect one forward call a step;
+templates, search and dense head are three.
 """
 
 from __future__ import annotations
@@ -18,14 +18,8 @@ from torch.distributed.rendezvous import rendezvous
 
 @dataclass(frozen=True)
 class Group:
-    """This process's place among those that train together.
-
-    Attributes:
-        rank: its number; the one of rank 0 writes checkpoints and logs.
-        size: how many there are.
-        device: what it computes on.
-        restarted: whether ``torchrun`` has started the group anew after a process was lost.
-    """
+    """This process's ``rank`` among the ``size`` that train together (rank 0 writes checkpoints and logs), its device,
+    and whether ``torchrun`` has restarted the group after a process was lost."""
 
     rank: int
     size: int
@@ -34,11 +28,8 @@ class Group:
 
     @classmethod
     def join(cls, device: str | None = None) -> Group:
-        """The group that ``torchrun`` describes in the environment, or a single process.
-
-        Args:
-            device: ``cpu`` or ``cuda``; by default a GPU where there is one.
-        """
+        """The group that ``torchrun`` describes in the environment, or a single process; on a GPU where there is one,
+        unless ``device`` (``cpu`` or ``cuda``) says otherwise."""
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
         local = int(os.environ.get("LOCAL_RANK", 0))
         place = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
@@ -49,11 +40,11 @@ class Group:
         attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         if not dist.is_initialized():
             store, rank, size = next(rendezvous("env://"))
-            # A store outlives the processes that torchrun replaces: what those have left in it must not be found.
+            # A store outlives the processes that torchrun replaces: nothing of theirs may be found in it.
             store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
             backend = "nccl" if kind == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-            atexit.register(dist.destroy_process_group)  # not after each run: a group cannot be formed anew
+            atexit.register(dist.destroy_process_group)  # not after each run: a group cannot be formed again
         group = cls(dist.get_rank(), dist.get_world_size(), place)
         return replace(group, restarted=group.any(attempt > 0))
 
@@ -89,6 +80,6 @@ class Group:
         self.any(False)
 
 
-def leads() -> bool:
-    """Whether this process is the one of its group that writes."""
+def is_main_process() -> bool:
+    """Whether this process is the one of its group that writes files."""
     return int(os.environ.get("RANK", 0)) == 0

@@ -7,35 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fartrack.errors import FartrackError
-from fartrack.export import export_checkpoint
 from fartrack.model.config import DEPTHS
-from fartrack.train.distributed import leads
-from fartrack.train.loop import CHECKPOINT, train
-from fartrack.train.recipe import RECIPES, Recipe, recipe_path
-from fartrack.train.state import load_checkpoint
+from fartrack.train.distributed import is_main_process
+from fartrack.train.export import export_checkpoint
+from fartrack.train.loop import train
+from fartrack.train.recipe import RECIPES, Recipe
+from fartrack.train.state import CHECKPOINT, load_checkpoint
 
 PHASES = ("pretrain", "distill", "sparsify")
-
-
-def read_recipe(recipe: Path, phase: str) -> Recipe:
-    """The recipe of a phase.
-
-    Raises:
-        FartrackError: see :meth:`Recipe.read`; or it has nothing of what makes that phase.
-    """
-    found = Recipe.read(recipe_path(recipe))
-    if phase == "distill" and not found.distill.first and not found.distill.delete:
-        raise FartrackError(f"The recipe {recipe} distils nothing; set first or delete in its table distill.")
-    if phase == "sparsify" and not found.rollout.share:
-        raise FartrackError(f"The recipe {recipe} rolls over no clips; set share in its table rollout.")
-    return found
 
 
 def rehearsal(recipe: Recipe) -> Recipe:
     """The same recipe with four steps of two sets, or of two short clips."""
     rollout = replace(recipe.rollout, frames=min(recipe.rollout.frames, 8), clips=2)
-    return replace(recipe, steps=4, sets=2, warmup=0, decay=2, rollout=rollout)
+    return replace(recipe, steps=4, sets=2, warmup=0, decay=2, patch_dropout_steps=0, rollout=rollout)
 
 
 def train_phases(
@@ -58,14 +43,14 @@ def train_phases(
         minutes: stop after this long.
         rehearse: only a few small batches of each phase, in the folder ``rehearsal`` of ``run``, to see that the
             command works on this machine.
-        options: of :func:`fartrack.train.loop.train`.
+        options: of :class:`fartrack.train.loop.Trainer`.
 
     Returns:
         The folders of the exported variants: those of ``DEPTHS`` that the network is deep enough for, or of a
         shallower network the whole of it as ``model``; None if the time was up first.
     """
     folder = recipes if recipes.is_dir() else RECIPES / recipes
-    plan = {phase: read_recipe(folder / f"{phase}.toml", phase) for phase in PHASES}
+    plan = {phase: Recipe.read(folder / f"{phase}.toml") for phase in PHASES}
     if rehearse:
         plan, run = {phase: rehearsal(recipe) for phase, recipe in plan.items()}, run / "rehearsal"
     end = None if minutes is None else time.monotonic() + 60 * minutes
@@ -79,7 +64,7 @@ def train_phases(
         start = checkpoint
     depth = plan["sparsify"].model.depth
     variants = {name: layers for name, layers in DEPTHS.items() if layers <= depth} or {"model": depth}
-    if leads():
+    if is_main_process():
         *exits, deepest = variants
         export_checkpoint(checkpoint, run / deepest, variants[deepest], {name: variants[name] for name in exits})
     return [run / name for name in variants]

@@ -1,38 +1,37 @@
-"""Rollouts: the tracker runs over clips as it would for a user, and what it saw becomes a batch to learn from."""
+"""Rollouts: the tracker runs over clips as it would for a user, and what the network was shown becomes a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
-from fartrack.model.encoder import FARTrack
-from fartrack.tracking.tracker import Look, State, Tracker, TrackerSettings
+from fartrack.tracking.tracker import Look, State, Tracker
+from fartrack.train.data.batches import Batch
 from fartrack.train.data.clips import Clip
-from fartrack.train.objective import Batch
 
 
-def roll(network: FARTrack, clips: Sequence[Clip], settings: TrackerSettings) -> tuple[Batch, int]:
-    """Run the tracker over clips of one length, all at once, and gather what the network was shown.
+def roll(tracker: Tracker, clips: Sequence[Clip]) -> tuple[Batch, int]:
+    """Run a tracker, which looks at whole search windows, over clips of one length, all at once.
 
-    Each search crop comes with the templates and the token masks that the tracker used for it: a mask is decided
-    on the frame after its template was taken and carried on. A target whose centre has left the search window is
-    lost: the tracker is set upon the truth again. A frame on which even that window does not hold it is left out.
+    Each search crop comes with the templates and the masks of their tokens that the tracker used for it: a mask is
+    decided on the frame after its template was taken and stays. A target whose center has left the search window is
+    lost: the tracker is set back to the truth. A frame on which even that window does not hold it is left out.
 
     Returns:
         The batch (one template set a search crop), and how often a target was lost.
+
+    Raises:
+        FartrackError: no frame can be used.
     """
-    training = network.training
-    tracker = Tracker(TorchEngine(network), replace(settings, least_window=1.0))  # crops of one size
     states = [tracker.start(clip.frames[0], clip.boxes[0]) for clip in clips]
-    gatherer, lost = Gatherer(tracker), 0
+    rows: list[_Row] = []
+    lost = 0
     for t in range(1, len(clips[0].frames)):
         looks = []
         for i, clip in enumerate(clips):
@@ -43,85 +42,50 @@ def roll(network: FARTrack, clips: Sequence[Clip], settings: TrackerSettings) ->
                 states[i] = replace(states[i], trajectory=anchored)
                 look = tracker.look(states[i], clip.frames[t])
             looks.append(look)
-        followed = tracker.follow(states, looks)
         for i, clip in enumerate(clips):
             if in_view(looks[i], clip.boxes[t]):
-                # A mask holds from the frame after the one that decides it, save where every frame decides anew.
-                masks = states[i] if settings.sparsification == "sequence" else followed[i][0]
-                gatherer.add(i, states[i], masks, looks[i], clip.boxes[t])
-            states[i] = followed[i][0]
-    network.train(training)
-    return gatherer.batch(), lost
-
-
-@torch.no_grad()
-def prune(network: FARTrack, batch: Batch, retention: float) -> Tensor:
-    """Which tokens ``(R, T · M)`` of a single-crop batch's templates a tracker would keep: of each template the share
-    ``retention`` with the best scores on the first search crop of its set."""
-    training, shared = network.training, len(batch["search"]) // len(batch["index"])
-    network.eval()
-    rows = network.memorise(batch["templates"][:, None], batch["identities"][:, None])
-    memory = network.join(rows, batch["index"])
-    output = network(batch["search"][::shared], batch["trajectory"][::shared], memory, with_attention=True)
-    network.train(training)
-    scores = output.attention_BM.unflatten(1, (batch["index"].shape[1], -1))
-    kept = scores.topk(max(round(retention * scores.shape[2]), 1), dim=2).indices
-    return torch.zeros_like(scores, dtype=torch.bool).scatter(2, kept, True).flatten(1)
+                rows.append(_Row(i, states[i], looks[i], looks[i].window.to_crop(clip.boxes[t])))
+        states = [state for state, _ in tracker.follow(states, looks)]
+    return _gather(tracker, rows), lost
 
 
 def in_view(look: Look, box: FloatArray) -> bool:
-    """Whether the centre of an image box lies in a look's search window."""
-    centre = look.window.to_crop(box).reshape(2, 2).mean(0)
-    return bool((np.abs(centre - 0.5) < 0.5).all())
+    """Whether the center of an image box lies in a look's search window."""
+    center = look.window.to_crop(box).reshape(2, 2).mean(0)
+    return bool((np.abs(center - 0.5) < 0.5).all())
 
 
-class Gatherer:
-    """Collects what a tracker's network is shown, each template once."""
+@dataclass(frozen=True)
+class _Row:
+    """What the network was shown of a frame: the clip's number, the state before, the look, the truth in the crop."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        """Of this tracker."""
-        self.tracker = tracker
-        self.numbers: dict[tuple[int, int, int], int] = {}
-        self.templates: list[tuple[Image, int]] = []
-        self.rows: list[tuple[list[int], list[NDArray[np.int64] | None], Look, FloatArray]] = []
+    clip: int
+    state: State
+    look: Look
+    box: FloatArray
 
-    def add(self, clip: int, state: State, masks: State, look: Look, box: FloatArray) -> None:
-        """One search crop of clip number ``clip``: the templates of ``state``, masked as those of ``masks``."""
-        kept = {template.frame: template.keep for template in masks.memory.history}
-        index, keeps = [], []
-        for slot, place in enumerate(state.memory.chosen):
-            template = state.memory.history[place]
-            identity = min(slot, self.tracker.engine.config.identities - 1)
-            key = (clip, template.frame, identity)
-            if key not in self.numbers:
-                self.numbers[key] = len(self.templates)
-                self.templates.append((template.crop, identity))
-            index.append(self.numbers[key])
-            keeps.append(kept.get(template.frame))
-        self.rows.append((index, keeps, look, look.window.to_crop(box)))
 
-    def batch(self) -> Batch:
-        """All of it; where a crop has fewer templates than others, the places left are masked.
-
-        Raises:
-            FartrackError: there is nothing.
-        """
-        if not self.rows:
-            raise FartrackError("On no frame of these clips is the target near where it was; prepare more frames.")
-        tokens = self.tracker.engine.config.template_tokens
-        most = max(len(index) for index, *_ in self.rows)
-        index = np.zeros((len(self.rows), most), np.int64)
-        valid = np.zeros((len(self.rows), most, tokens), bool)
-        for row, (numbers, keeps, _, _) in enumerate(self.rows):
-            index[row, : len(numbers)] = numbers
-            for slot, keep in enumerate(keeps):
-                valid[row, slot, slice(None) if keep is None else keep] = True
-        return {
-            "templates": torch.from_numpy(np.stack([crop for crop, _ in self.templates])),
-            "identities": torch.tensor([identity for _, identity in self.templates]),
-            "index": torch.from_numpy(index),
-            "valid": torch.from_numpy(valid.reshape(len(self.rows), -1)),
-            "search": torch.from_numpy(np.stack([look.crop for _, _, look, _ in self.rows])),
-            "trajectory": torch.from_numpy(np.stack([look.tokens for _, _, look, _ in self.rows])),
-            "boxes": torch.from_numpy(np.stack([box for *_, box in self.rows]).astype(np.float32)),
-        }
+def _gather(tracker: Tracker, rows: Sequence[_Row]) -> Batch:
+    """The batch of these rows, each template once; where a row has fewer templates than others, the rest is masked."""
+    if not rows:
+        raise FartrackError("On no frame of these clips is the target near where it was; prepare more frames.")
+    config = tracker.engine.config
+    templates: dict[tuple[int, int, int], tuple[int, Image]] = {}
+    most = max(len(row.state.memory.chosen) for row in rows)
+    index = np.zeros((len(rows), most), np.int64)
+    valid: NDArray[np.bool_] = np.zeros((len(rows), most, config.template_tokens), bool)
+    for number, row in enumerate(rows):
+        for slot, place in enumerate(row.state.memory.chosen):
+            template = row.state.memory.history[place]
+            key = (row.clip, template.frame, config.identity(slot))
+            index[number, slot], _ = templates.setdefault(key, (len(templates), template.crop))
+            valid[number, slot, slice(None) if template.keep is None else template.keep] = True
+    return Batch(
+        templates=torch.from_numpy(np.stack([crop for _, crop in templates.values()])),
+        identities=torch.tensor([identity for *_, identity in templates]),
+        index=torch.from_numpy(index),
+        search=torch.from_numpy(np.stack([row.look.crop for row in rows])),
+        trajectory=torch.from_numpy(np.stack([row.look.tokens for row in rows])),
+        boxes=torch.from_numpy(np.stack([row.box for row in rows]).astype(np.float32)),
+        valid=torch.from_numpy(valid.reshape(len(rows), -1)),
+    )

@@ -1,36 +1,42 @@
-"""Checkpoints: one safetensors file with everything that a run needs to go on as if it had never stopped."""
+"""The state of a run, and checkpoints: one safetensors file with everything that a run needs to go on."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from fartrack.config import from_dict
 from fartrack.errors import FartrackError
 from fartrack.files import replacing
+from fartrack.model.encoder import FARTrack
+from fartrack.model.init_weights import load_weights, start_from
+from fartrack.train.recipe import Recipe
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass
 class Checkpoint:
-    """The state of a run after ``step`` optimiser steps.
+    """A run after ``step`` optimizer steps.
 
     Attributes:
-        step: finished steps.
-        recipe: the run's recipe as nested plain values.
+        step, samples: finished steps, and the search crops of these.
+        recipe: the run's.
         tensors: ``model.*`` (raw weights), ``ema.*`` (their moving average), ``exp_avg.*`` and ``exp_avg_sq.*``
-            (AdamW's moments), ``teacher.*`` where a frozen network teaches. The schedule, the samples and the random
-            numbers of a step follow from the recipe and the step's number, so there is no more to keep.
+            (AdamW's moments). The schedule, the samples and the random numbers follow from recipe and step.
     """
 
     step: int
-    recipe: dict[str, Any]
+    samples: int
+    recipe: Recipe
     tensors: dict[str, Tensor]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
@@ -45,7 +51,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         FartrackError: the disk is full, or may not be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"step": str(checkpoint.step), "recipe": json.dumps(checkpoint.recipe)}
+    header = {"step": str(checkpoint.step), "samples": str(checkpoint.samples)}
+    header["recipe"] = json.dumps(asdict(checkpoint.recipe))
     try:
         with replacing(path) as part:
             save_file({name: t.detach().contiguous() for name, t in checkpoint.tensors.items()}, part, metadata=header)
@@ -59,7 +66,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        FartrackError: the file is missing, damaged, or no checkpoint of a training run.
+        FartrackError: the file is missing, damaged, no checkpoint of a training run, or of a version of FARTrack whose
+            recipes have other fields.
     """
     if not path.is_file():
         raise FartrackError(f"There is no checkpoint {path}; check the path, or start the run without --resume.")
@@ -67,28 +75,73 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Checkpoint(int(header["step"]), json.loads(header["recipe"]), tensors)
-    except (SafetensorError, OSError, KeyError, ValueError):
+        step, recipe = int(header["step"]), dict(json.loads(header["recipe"]))
+        samples = int(header.get("samples", 0))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         raise FartrackError(f"{path} is no readable checkpoint of a training run; give another file.") from None
+    try:
+        return Checkpoint(step, samples, from_dict(Recipe, recipe), tensors)
+    except FartrackError as error:
+        reason = str(error).rstrip(".")
+        raise FartrackError(f"{path} is of another version ({reason}); begin a new run with --start {path}.") from None
 
 
-def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's moments by the names of the parameters they belong to."""
-    found = {}
+class TrainState:
+    """What training changes: the network, its optimizer, the moving average of its weights, and the steps and samples
+    (search crops) done."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:
+        """Step 0, with start weights, or random ones."""
+        torch.manual_seed(recipe.seed)
+        self.network = FARTrack(recipe.model)
+        if start is not None:
+            start_from(self.network, load_weights(start))
+        self.network.to(device)
+        self.optimizer = make_optimizer(self.network, recipe)
+        self.average = {name: t.detach().clone() for name, t in self.network.state_dict().items()}
+        self.step = self.samples = 0
+
+    def average_weights(self, decay: float) -> None:
+        """Move the average towards the weights of the step that was just done; a young average forgets faster."""
+        weights = self.network.state_dict()
+        blend = get_ema_multi_avg_fn(min(decay, (self.step + 1) / (self.step + 10)))  # type: ignore[no-untyped-call]
+        blend(list(self.average.values()), [weights[name] for name in self.average], self.step)
+
+    def checkpoint(self, recipe: Recipe) -> Checkpoint:
+        """All of it; the tensors are the state's own."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in self.average.items()}
+        for name, parameter in self.network.named_parameters():
+            for key in ("exp_avg", "exp_avg_sq"):
+                if parameter in self.optimizer.state:
+                    tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
+        return Checkpoint(self.step, self.samples, recipe, tensors)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """The inverse of :meth:`checkpoint`."""
+        device, self.step, self.samples = self.network.bias.device, checkpoint.step, checkpoint.samples
+        self.network.load_state_dict(checkpoint.part("model"))
+        self.average = {name: tensor.to(device) for name, tensor in checkpoint.part("ema").items()}
+        first, second = checkpoint.part("exp_avg"), checkpoint.part("exp_avg_sq")
+        for name, parameter in self.network.named_parameters():
+            if name in first:
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(float(checkpoint.step), device=device),
+                    "exp_avg": first[name].to(device, copy=True),
+                    "exp_avg_sq": second[name].to(device, copy=True),
+                }
+
+
+def make_optimizer(network: FARTrack, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW on what the recipe trains, with its peak rates; weight decay on matrices only. The rest is frozen."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        for key in ("exp_avg", "exp_avg_sq"):
-            if parameter in optimizer.state:
-                found[f"{key}.{name}"] = optimizer.state[parameter][key]
-    return found
-
-
-def restore_optimizer(network: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """The inverse of :func:`optimizer_tensors`."""
-    first, second = checkpoint.part("exp_avg"), checkpoint.part("exp_avg_sq")
-    for name, parameter in network.named_parameters():
-        if name in first:
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(checkpoint.step), device=parameter.device),
-                "exp_avg": first[name].to(parameter.device, copy=True),
-                "exp_avg_sq": second[name].to(parameter.device, copy=True),
-            }
+        parameter.requires_grad_(recipe.trains(name))
+        if not parameter.requires_grad:
+            continue
+        backbone = name.startswith(("blocks.", "patch.", "norm."))
+        matrix = parameter.ndim > 1 and not name.startswith(("pos_", "id_", "vocab"))
+        rate = recipe.learning_rate if backbone else recipe.head_learning_rate
+        groups.setdefault((rate, recipe.weight_decay if matrix else 0.0), []).append(parameter)
+    entries = [{"params": p, "lr": lr, "peak": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
+    return torch.optim.AdamW(entries, betas=(0.9, 0.98), fused=True)

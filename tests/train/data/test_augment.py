@@ -1,4 +1,4 @@
-"""Colours, degradation, and above all: where a pasted object is said to lie, it lies."""
+"""Colors, degradation, and above all: where a pasted object is said to lie, it lies."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from fartrack.train.data.augment import BENT, Cutout, Tone, degrade
+from fartrack.train.data import augment
+from fartrack.train.data.augment import LARGEST_WARPED, Cutout, Tone, degrade
 
 S = 200
 
@@ -14,10 +15,10 @@ S = 200
 def blob(rng):
     """A random mask that touches all four edges of its array."""
     canvas = np.zeros((160, 160), np.uint8)
-    centre = np.array([80, 80])
+    center = np.array([80, 80])
     for _ in range(rng.integers(1, 4)):
         axes = tuple(rng.integers(12, 40, 2).tolist())
-        place = tuple((centre + rng.integers(-20, 21, 2)).tolist())
+        place = tuple((center + rng.integers(-20, 21, 2)).tolist())
         cv2.ellipse(canvas, place, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
     rows, columns = np.flatnonzero(canvas.any(1)), np.flatnonzero(canvas.any(0))
     return canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(bool)
@@ -109,10 +110,10 @@ def test_an_object_near_an_edge_is_the_same_as_within():
     rng = np.random.default_rng(5)
     cutout = Cutout(rng.integers(0, 256, (37, 53, 3), np.uint8), rng.random((37, 53)) < 0.8)
     small, large = (np.full((side, side, 3), 90, np.uint8) for side in (S, S + 200))
-    for centre, size, angle in (((30.0, 50.0), 40.0, 0.3), ((1.5, 198.2), 90.0, -1.0), ((120.0, 80.0), 12.0, 2.0)):
+    for center, size, angle in (((30.0, 50.0), 40.0, 0.3), ((1.5, 198.2), 90.0, -1.0), ((120.0, 80.0), 12.0, 2.0)):
         one, two = small.copy(), large.copy()
-        cutout.paste(one, np.array(centre), size, angle, 1.2, False)
-        cutout.paste(two, np.array(centre) + 100, size, angle, 1.2, False)
+        cutout.paste(one, np.array(center), size, angle, 1.2, False)
+        cutout.paste(two, np.array(center) + 100, size, angle, 1.2, False)
         difference = np.abs(one.astype(int) - two[100 : 100 + S, 100 : 100 + S])
         assert difference.max() <= 2  # the interpolation is in fixed point
         assert (one != 90).any()
@@ -120,47 +121,47 @@ def test_an_object_near_an_edge_is_the_same_as_within():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_bent_object_is_all_there_and_of_its_own_pixels(seed):
-    """White on black: what is bent stays white within its mask, which reaches its array's edges, as any does."""
+    """White on black: what is warped stays white within its mask, which reaches its array's edges, as any does."""
     rng = np.random.default_rng(seed)
     mask = blob(rng)
     cutout = Cutout(np.full((*mask.shape, 3), 255, np.uint8) * mask[..., None], mask)
     pale = []
     for strength in (0.0, 0.03, 0.12):
-        bent = cutout.bent(np.random.default_rng(seed), strength)
-        assert bent.pixels.shape[:2] == bent.mask.shape and bent.pixels.dtype == np.uint8
-        assert all(edge.any() for edge in (bent.mask[0], bent.mask[-1], bent.mask[:, 0], bent.mask[:, -1]))
-        assert bent.mask.sum() == pytest.approx(mask.sum(), rel=0.02 + 6 * strength)
-        inner = cv2.erode(bent.mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        pale.append((bent.pixels[inner] < 250).mean())
+        warped = cutout.warped(np.random.default_rng(seed), strength)
+        assert warped.pixels.shape[:2] == warped.mask.shape and warped.pixels.dtype == np.uint8
+        assert all(edge.any() for edge in (warped.mask[0], warped.mask[-1], warped.mask[:, 0], warped.mask[:, -1]))
+        assert warped.mask.sum() == pytest.approx(mask.sum(), rel=0.02 + 6 * strength)
+        inner = cv2.erode(warped.mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        pale.append((warped.pixels[inner] < 250).mean())
         if strength == 0:
-            np.testing.assert_array_equal(bent.mask, mask)
-            np.testing.assert_array_equal(bent.pixels, cutout.pixels)
+            np.testing.assert_array_equal(warped.mask, mask)
+            np.testing.assert_array_equal(warped.pixels, cutout.pixels)
         else:
-            again = cutout.bent(np.random.default_rng(seed), strength)
-            np.testing.assert_array_equal(again.mask, bent.mask)
-            assert bent.mask.shape != mask.shape or (bent.mask != mask).any()
+            again = cutout.warped(np.random.default_rng(seed), strength)
+            np.testing.assert_array_equal(again.mask, warped.mask)
+            assert warped.mask.shape != mask.shape or (warped.mask != mask).any()
     assert max(pale) < 0.02
 
 
 def test_a_bent_object_keeps_its_parts_in_order():
-    """Four quarters, each in a colour of its own: each stays whole and where it was, but not of its shape."""
-    colours = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]], np.uint8)
-    pixels = colours.reshape(2, 2, 3).repeat(60, 0).repeat(60, 1)
+    """Four quarters, each in a color of its own: each stays whole and where it was, but not of its shape."""
+    colors = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]], np.uint8)
+    pixels = colors.reshape(2, 2, 3).repeat(60, 0).repeat(60, 1)
     cutout = Cutout(pixels, np.ones((120, 120), bool))
     for seed in range(10):
-        bent = cutout.bent(np.random.default_rng(seed), 0.05)
-        centres = []
-        for colour in colours.astype(int):
-            rows, columns = np.nonzero((np.abs(bent.pixels.astype(int) - colour).max(-1) < 30) & bent.mask)
+        warped = cutout.warped(np.random.default_rng(seed), 0.05)
+        centers = []
+        for color in colors.astype(int):
+            rows, columns = np.nonzero((np.abs(warped.pixels.astype(int) - color).max(-1) < 30) & warped.mask)
             assert 0.5 * 60**2 < len(rows) < 1.7 * 60**2
-            centres.append((columns.mean(), rows.mean()))
-        (a, b), (c, d) = np.array(centres).reshape(2, 2, 2)
+            centers.append((columns.mean(), rows.mean()))
+        (a, b), (c, d) = np.array(centers).reshape(2, 2, 2)
         assert a[0] < b[0] and c[0] < d[0] and a[1] < c[1] and b[1] < d[1]
 
 
 def test_a_large_object_is_shrunk_before_it_is_bent():
     cutout = Cutout(np.full((600, 300, 3), 200, np.uint8), np.ones((600, 300), bool))
-    assert cutout.bent(np.random.default_rng(0), 0).mask.shape == (BENT, BENT // 2)
+    assert cutout.warped(np.random.default_rng(0), 0).mask.shape == (LARGEST_WARPED, LARGEST_WARPED // 2)
 
 
 def test_a_tone_without_strength_changes_nothing():
@@ -168,7 +169,7 @@ def test_a_tone_without_strength_changes_nothing():
     np.testing.assert_array_equal(Tone.draw(np.random.default_rng(1), 0.0).apply(crop), crop)
 
 
-def test_contrast_turns_around_middle_grey():
+def test_contrast_turns_around_middle_gray():
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
     changed = Tone.of([0.5, 1.0, 2.0], [0.0, 10.0, 0.0]).apply(ramp).astype(int)
     assert changed[128].tolist() == [[128, 138, 128]]
@@ -176,22 +177,22 @@ def test_contrast_turns_around_middle_grey():
     assert changed[228].tolist() == [[178, 238, 255]]
 
 
-def test_grey_takes_out_all_colour():
+def test_gray_takes_out_all_color():
     crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    grey = Tone.draw(np.random.default_rng(1), 1.0, grey=1.0).apply(crop)
-    assert (grey == grey[..., :1]).all()
-    assert grey.std() > 5
-    colours = (Tone.draw(np.random.default_rng(seed), 1.0, grey=0.0) for seed in range(50))
-    assert not any(tone.grey for tone in colours)
+    gray = Tone.draw(np.random.default_rng(1), 1.0, gray=1.0).apply(crop)
+    assert (gray == gray[..., :1]).all()
+    assert gray.std() > 5
+    colors = (Tone.draw(np.random.default_rng(seed), 1.0, gray=0.0) for seed in range(50))
+    assert not any(tone.gray for tone in colors)
 
 
 def test_two_tones_are_one_after_the_other():
     crop = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     first, second = (Tone.draw(np.random.default_rng(seed), 1.0) for seed in (1, 2))
     np.testing.assert_array_equal(first.then(second).apply(crop), second.apply(first.apply(crop)))
-    grey = Tone.of(grey=True)
-    for both in (first.then(grey), grey.then(first)):
-        np.testing.assert_array_equal(both.apply(crop), grey.apply(first.apply(crop)))
+    gray = Tone.of(gray=True)
+    for both in (first.then(gray), gray.then(first)):
+        np.testing.assert_array_equal(both.apply(crop), gray.apply(first.apply(crop)))
 
 
 def test_another_light_is_darker_or_brighter():
@@ -214,21 +215,24 @@ def test_what_a_box_holds_is_an_ellipse_of_it():
     assert Cutout.around(image, np.array([80.0, 50.0, 30.0, 30.0])) is None
 
 
-def test_degrading_is_a_matter_of_probability():
+def test_degrading_is_a_matter_of_probability(monkeypatch):
     crop = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     rng = np.random.default_rng(1)
-    assert all(degrade(rng, crop, 0.0) is crop for _ in range(20))
-    changed = [degrade(rng, crop, 0.5) is not crop for _ in range(400)]
+    monkeypatch.setattr(augment, "DEGRADE", 0.0)
+    assert all(degrade(rng, crop) is crop for _ in range(20))
+    monkeypatch.setattr(augment, "DEGRADE", 0.5)
+    changed = [degrade(rng, crop) is not crop for _ in range(400)]
     assert 150 < sum(changed) < 250  # five deviations of 400 fair coins
 
 
 @pytest.mark.parametrize("size", [32, 112, 224])
-def test_degraded_crops_show_the_same_thing(size):
+def test_degraded_crops_show_the_same_thing(size, monkeypatch):
+    monkeypatch.setattr(augment, "DEGRADE", 1.0)
     coarse = np.random.default_rng(0).integers(40, 216, (4, 4, 3), np.uint8)
     crop = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
     before, changed = crop.copy(), 0
     for seed in range(40):
-        worse = degrade(np.random.default_rng(seed), crop, 1.0)
+        worse = degrade(np.random.default_rng(seed), crop)
         assert worse.shape == crop.shape
         assert worse.dtype == np.uint8
         changed += not np.array_equal(worse, crop)

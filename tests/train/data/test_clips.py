@@ -5,23 +5,26 @@ import pytest
 
 pytest.importorskip("torch")
 
+from fartrack.datasets.pictures import Picture, Target
 from fartrack.errors import FartrackError
 from fartrack.geometry import Crop
+from fartrack.train.data import augment
 from fartrack.train.data.augment import Cutout, Tone
 from fartrack.train.data.clips import FRAME, ClipSampler, walk
-from fartrack.train.data.store import Picture, Store, Target, write_store
+from fartrack.train.data.store import Store, write_store
 
 TARGET_BGR = (10, 60, 240)  # of the stores that conftest makes
 
 
 @pytest.fixture
 def plain_tone(monkeypatch):
-    """No change of colours."""
+    """No change of colors or aspect ratios."""
+    monkeypatch.setattr(augment, "STRETCH", 0)
     monkeypatch.setattr(Tone, "draw", classmethod(lambda cls, *_: cls.of()))
 
 
 def found(frame):
-    """The corners of what has the target's colour, if anything has."""
+    """The corners of what has the target's color, if anything has."""
     near = np.abs(frame.astype(int) - TARGET_BGR).max(-1) <= 2
     if not near.any():
         return None
@@ -42,8 +45,8 @@ def test_real_clips_are_stretches_of_one_sequence(synthetic_store, plain_tone):
         for frame, box in zip(clip.frames, clip.boxes, strict=True):
             np.testing.assert_array_equal(found(frame), corners(box))
         # Which pictures they are, as they stand in the store or mirrored.
-        pictures = {store.image(i).tobytes(): (i, False) for i in range(len(store.size))}
-        pictures |= {store.image(i)[:, ::-1].tobytes(): (i, True) for i in range(len(store.size))}
+        pictures = {store.image(i).tobytes(): (i, False) for i in range(len(store.sizes))}
+        pictures |= {store.image(i)[:, ::-1].tobytes(): (i, True) for i in range(len(store.sizes))}
         places, mirrored = zip(*(pictures[frame.tobytes()] for frame in clip.frames), strict=True)
         assert len(set(mirrored)) == 1
         assert len({store.sequence[place] for place in places}) == 1 and store.sequence[places[0]] >= 0
@@ -63,10 +66,10 @@ def test_frames_without_a_target_have_no_part_in_a_clip(tmp_path, plain_tone):
         ClipSampler(Store.open(tmp_path), 5, 0)
 
 
-def test_the_box_of_a_composed_clip_encloses_its_object(tmp_path, plain_tone, monkeypatch):
+def test_the_box_of_a_synthetic_clip_encloses_its_object(tmp_path, plain_tone, monkeypatch):
     rows, columns = np.mgrid[:40, :60]
     mask = ((columns + 0.5 - 30) / 30) ** 2 + ((rows + 0.5 - 20) / 20) ** 2 < 1
-    images = [np.full((40, 60, 3), colour, np.uint8) for colour in (TARGET_BGR, (230, 60, 10))]
+    images = [np.full((40, 60, 3), color, np.uint8) for color in (TARGET_BGR, (230, 60, 10))]
     write_store(tmp_path, [Picture(image, (Target((0, 0, 60, 40), mask),)) for image in images])
     sampler = ClipSampler(Store.open(tmp_path), 6, 1)
     of, paste, asked, laid = Cutout.of, Cutout.paste, [], []
@@ -116,11 +119,11 @@ def test_draws_depend_on_the_generator_alone(synthetic_store):
         assert not np.array_equal(one.boxes, other.boxes)
 
 
-def test_the_share_of_composed_clips(synthetic_store):
+def test_the_share_of_synthetic_clips(synthetic_store, plain_tone):
     sampler = ClipSampler(Store.open(synthetic_store()), 2, 0.25)
     clips = [sampler.draw(np.random.default_rng(number)) for number in range(200)]
-    composed = np.mean([clip.frames[0].shape == (FRAME, FRAME, 3) for clip in clips])
-    assert composed == pytest.approx(0.25, abs=0.08)
+    synthetic = np.mean([clip.frames[0].shape == (FRAME, FRAME, 3) for clip in clips])
+    assert synthetic == pytest.approx(0.25, abs=0.08)
 
 
 def test_what_the_data_lack_is_named(synthetic_store):
@@ -147,11 +150,15 @@ def test_a_walk_is_smooth_and_begins_at_zero(axes):
     assert np.corrcoef(speed[:, 20].ravel(), speed[:, 21].ravel())[0, 1] > 0.8
 
 
-def test_a_stretched_clip_keeps_its_boxes_on_the_target(synthetic_store, plain_tone):
+def test_a_stretched_clip_keeps_its_boxes_on_the_target(synthetic_store, plain_tone, monkeypatch):
     store = Store.open(synthetic_store(textured=True))
-    plain, sampler, ratios = ClipSampler(store, 5, 0), ClipSampler(store, 5, 0, stretch=1), []
+    sampler, ratios = ClipSampler(store, 5, 0), []
     for number in range(10):
-        before, clip = (one.draw(np.random.default_rng(number)) for one in (plain, sampler))
+        drawn = []
+        for share in (0, 1):
+            monkeypatch.setattr(augment, "STRETCH", share)
+            drawn.append(sampler.draw(np.random.default_rng(number)))
+        before, clip = drawn
         ratios.append(float((clip.boxes[0, 2] / clip.boxes[0, 3]) / (before.boxes[0, 2] / before.boxes[0, 3])))
         for frame, box, old in zip(clip.frames, clip.boxes, before.frames, strict=True):
             assert frame.shape[0] * frame.shape[1] == pytest.approx(old.shape[0] * old.shape[1], rel=0.05)

@@ -7,8 +7,9 @@ pytest.importorskip("torch")
 
 from safetensors.numpy import save_file
 
+from fartrack.datasets.pictures import Picture, Target
 from fartrack.errors import FartrackError
-from fartrack.train.data.store import Picture, Store, StoreWriter, Target, write_store
+from fartrack.train.data.store import Store, write_store
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def pictures(rng):
 def test_everything_comes_out_again(pictures, tmp_path):
     write_store(tmp_path / "store", iter(pictures))
     store = Store.open(tmp_path / "store")
-    assert len(store.size) == len(pictures)
+    assert len(store.sizes) == len(pictures)
     for index, picture in enumerate(pictures):
         np.testing.assert_array_equal(store.image(index), picture.image)
         own = range(store.first[index], store.first[index + 1])
@@ -97,17 +98,25 @@ def test_views_are_written_as_they_look(tmp_path, rng):
 
 
 def test_a_writer_that_fails_leaves_no_store(pictures, tmp_path):
-    with pytest.raises(RuntimeError, match="disk"), StoreWriter(tmp_path) as writer:
-        writer.add(pictures[0])
+    def failing():
+        yield pictures[0]
         raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        write_store(tmp_path, failing())
     with pytest.raises(FartrackError, match="holds no prepared data"):
         Store.open(tmp_path)
+    assert not list(tmp_path.iterdir())
+    write_store(tmp_path, pictures[3:])
+    with pytest.raises(RuntimeError, match="disk"):
+        write_store(tmp_path, failing())
+    assert len(Store.open(tmp_path).sizes) == 3  # the old one stays
 
 
 def test_a_new_store_replaces_the_old(pictures, tmp_path):
     write_store(tmp_path, pictures)
     write_store(tmp_path, pictures[3:])
-    assert len(Store.open(tmp_path).size) == 3
+    assert len(Store.open(tmp_path).sizes) == 3
 
 
 @pytest.mark.parametrize("damage", ["index", "foreign index", "pixels", "masks", "folder"])

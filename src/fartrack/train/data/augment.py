@@ -1,4 +1,4 @@
-"""What happens to the pixels of a crop: colour, blur, low resolution, and objects laid over it."""
+"""Augmentation of crops: color, blur, low resolution, aspect ratio, and objects pasted over them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fartrack.datasets.pictures import Mask, mask_extent
 from fartrack.geometry import FloatArray, Image
-from fartrack.train.data.store import Mask, Store, extent
+from fartrack.train.data.store import Store
 
-BENT = 160
-"""Longest side in pixels to which an object is shrunk before it is bent."""
+STRETCH = 0.2
+"""Share of sample sets and clips that are stretched along one axis, so that long targets are not rare."""
+DEGRADE = 0.25
+"""Share of crops that are blurred, noisy or of low resolution."""
+LARGEST_WARPED = 160
+"""Longest side in pixels to which an object is shrunk before it is warped."""
 
 
-def draw_aspect(rng: np.random.Generator, share: float) -> float:
-    """What an aspect ratio is multiplied by: in this share of the draws something, else 1."""
-    return float(np.exp(rng.normal(0, 0.6))) if rng.random() < share else 1.0
+def draw_aspect(rng: np.random.Generator) -> float:
+    """The factor on the aspect ratio of a sample set or clip, 1 for most."""
+    return float(np.exp(rng.normal(0, 0.6))) if rng.random() < STRETCH else 1.0
 
 
 def stretched(image: Image, aspect: float) -> tuple[Image, FloatArray]:
-    """A picture whose aspect ratio is ``aspect`` times what it was, one side larger and the other smaller, and the
-    factors ``(4,)`` on an image box x, y, w, h in it."""
+    """A picture with its aspect ratio times ``aspect`` and about as many pixels, and the factors ``(4,)`` on an image
+    box x, y, w, h in it."""
     if aspect == 1:
         return image, np.ones(4)
     height, width = image.shape[:2]
@@ -34,44 +39,44 @@ def stretched(image: Image, aspect: float) -> tuple[Image, FloatArray]:
 
 @dataclass(frozen=True)
 class Tone:
-    """A change of colour: the new value ``table (256, 3)`` of each old one, and whether colour is taken out then."""
+    """A change of color: the new value ``table (256, 3)`` of each old one, then a conversion to gray, or not."""
 
     table: Image
-    grey: bool = False
+    gray: bool = False
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, strength: float, grey: float = 0.0) -> Tone:
+    def draw(cls, rng: np.random.Generator, strength: float, gray: float = 0.0) -> Tone:
         """A random change; ``strength`` 1 is strong (contrast ± 25 %, brightness ± 20 of 255), 0 is none."""
         gain = np.exp(strength * (rng.normal(0, 0.25) + rng.normal(0, 0.08, 3)))
-        return cls.of(gain, strength * rng.normal(0, 20), bool(rng.random() < grey))
+        return cls.of(gain, strength * rng.normal(0, 20), bool(rng.random() < gray))
 
     @classmethod
     def light(cls, rng: np.random.Generator) -> Tone:
-        """Another light: an exposure between about a fifth and five times as long, a little tinted."""
+        """Another exposure, between about a fifth and five times as long, a little tinted."""
         gain = np.exp(rng.normal(0, 0.8) + rng.normal(0, 0.08, 3))
         return cls.of(gain, 128 * (gain - 1))
 
     @classmethod
-    def of(cls, gain: ArrayLike = 1.0, shift: ArrayLike = 0.0, grey: bool = False) -> Tone:
-        """The values of each channel times ``gain`` around middle grey, plus ``shift``; a number, or one a channel."""
+    def of(cls, gain: ArrayLike = 1.0, shift: ArrayLike = 0.0, gray: bool = False) -> Tone:
+        """The values of each channel times ``gain`` around middle gray, plus ``shift``; a number, or one a channel."""
         levels = np.repeat(np.arange(256)[:, None], 3, axis=1)
-        return cls(np.clip((levels - 128) * np.asarray(gain) + 128 + shift, 0, 255).astype(np.uint8), grey)
+        return cls(np.clip((levels - 128) * np.asarray(gain) + 128 + shift, 0, 255).astype(np.uint8), gray)
 
     def then(self, other: Tone) -> Tone:
         """This change and then the other, as one."""
-        return Tone(np.take_along_axis(other.table, self.table.astype(np.intp), axis=0), self.grey or other.grey)
+        return Tone(np.take_along_axis(other.table, self.table.astype(np.intp), axis=0), self.gray or other.gray)
 
     def apply(self, crop: Image) -> Image:
-        """The crop in these colours."""
+        """The crop in these colors."""
         crop = cast(Image, cv2.LUT(crop, self.table[None]))
-        if self.grey:
+        if self.gray:
             crop = cast(Image, cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR))
         return crop
 
 
-def degrade(rng: np.random.Generator, crop: Image, probability: float) -> Image:
-    """With ``probability``, one of: Gaussian blur, motion blur, low resolution, noise."""
-    if rng.random() >= probability:
+def degrade(rng: np.random.Generator, crop: Image) -> Image:
+    """At times (:data:`DEGRADE`), one of: Gaussian blur, motion blur, low resolution, noise."""
+    if rng.random() >= DEGRADE:
         return crop
     size = crop.shape[0]
     match rng.integers(4):
@@ -103,7 +108,7 @@ class Cutout:
 
     @classmethod
     def around(cls, image: Image, box: FloatArray) -> Cutout | None:
-        """What an image box holds, as far as it lies in the image, within an ellipse; None if that is too little."""
+        """The ellipse in an image box, as far as it lies in the image; None if that is too little."""
         height, width = image.shape[:2]
         x0, y0, x1, y1 = np.round([*box[:2], *(box[:2] + box[2:])]).clip(0, [width, height] * 2).astype(int).tolist()
         if x1 - x0 < 4 or y1 - y0 < 4:
@@ -117,14 +122,20 @@ class Cutout:
         found = store.cutout(target)
         assert found is not None
         x, y, mask = found
-        image = store.image(int(store.owner[target]))
-        return cls(image[y : y + mask.shape[0], x : x + mask.shape[1]], mask)
+        return cls(store.image_of(target)[y : y + mask.shape[0], x : x + mask.shape[1]], mask)
 
-    def bent(self, rng: np.random.Generator, strength: float) -> Cutout:
-        """The object in another shape: each of 4 × 4 points on and around it is moved by a deviation of ``strength``
-        of its size, and what lies between goes along."""
+    def recolored(self, rng: np.random.Generator) -> Cutout:
+        """The object with its hue turned by 40° to 320° and another brightness."""
+        hsv = cv2.cvtColor(self.pixels, cv2.COLOR_BGR2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(np.int32) + rng.integers(20, 160)) % 180  # OpenCV's hue has 180 steps
+        hsv[..., 2] = np.clip(hsv[..., 2] * rng.uniform(0.5, 1.5), 0, 255).astype(np.uint8)
+        return Cutout(cast(Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)), self.mask)
+
+    def warped(self, rng: np.random.Generator, strength: float) -> Cutout:
+        """The object in another shape (elastic deformation): each of 4 × 4 points on and around it is moved by a
+        deviation of ``strength`` of its size, interpolated between them."""
         height, width = self.mask.shape
-        scale = min(BENT / max(height, width), 1.0)  # no crop shows more of it
+        scale = min(LARGEST_WARPED / max(height, width), 1.0)  # no crop shows more of it
         inner = max(round(width * scale), 2), max(round(height * scale), 2)
         edge = round(2 * strength * max(inner))
         pixels = cv2.resize(self.pixels, inner, interpolation=cv2.INTER_AREA)
@@ -134,28 +145,28 @@ class Cutout:
         x, y = (cv2.resize(shift, shape, interpolation=cv2.INTER_CUBIC) for shift in moved)
         x += np.arange(shape[0], dtype=np.float32) - edge
         y += np.arange(shape[1], dtype=np.float32)[:, None] - edge
-        laid_mask = cv2.remap(mask, x, y, cv2.INTER_LINEAR) > 0.5
-        if laid_mask.any(1).sum() < 2 or laid_mask.any(0).sum() < 2:
+        warped_mask = cv2.remap(mask, x, y, cv2.INTER_LINEAR) > 0.5
+        if warped_mask.any(1).sum() < 2 or warped_mask.any(0).sum() < 2:
             return self
-        part = extent(laid_mask)
-        laid = cv2.remap(pixels, x[part], y[part], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return Cutout(cast(Image, laid), laid_mask[part])
+        part = mask_extent(warped_mask)
+        warped = cv2.remap(pixels, x[part], y[part], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return Cutout(cast(Image, warped), warped_mask[part])
 
     def paste(
-        self, crop: Image, centre: FloatArray, size: float, angle: float, stretch: float, mirror: bool
+        self, crop: Image, center: FloatArray, size: float, angle: float, stretch: float, mirror: bool
     ) -> FloatArray:
-        """Lay the object over a crop, in place.
+        """Paste the object over a crop, in place.
 
         Args:
             crop: ``(S, S, 3)`` BGR.
-            centre: where the object's centre comes to lie, x, y in the crop's pixels.
-            size: sqrt(w · h) of the object as laid, before it is turned, in the crop's pixels.
-            angle: turn in radians.
+            center: where the object's center goes, x, y in the crop's pixels.
+            size: sqrt(w · h) of the object as pasted, before it is rotated, in the crop's pixels.
+            angle: rotation in radians.
             stretch: factor on its aspect ratio.
             mirror: left and right exchanged.
 
         Returns:
-            The extent of the object as laid, corners x0, y0, x1, y1 in the crop's pixels (unclipped).
+            The extent of the object as pasted, corners x0, y0, x1, y1 in the crop's pixels (unclipped).
         """
         height, width = self.mask.shape
         pixels, alpha = self.pixels, self.mask.astype(np.float32)
@@ -166,27 +177,27 @@ class Cutout:
             alpha = np.asarray(cv2.resize(alpha, small, interpolation=cv2.INTER_AREA), np.float32)
         fit = np.array([width * scale / pixels.shape[1], height * scale / pixels.shape[0]])
         fit *= np.sqrt([stretch, 1 / stretch])
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        linear = turn * (fit * [-1 if mirror else 1, 1])
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        linear = rotation * (fit * [-1 if mirror else 1, 1])
         middle = np.array([pixels.shape[1], pixels.shape[0]]) / 2
-        offset = centre - linear @ middle
+        offset = center - linear @ middle
 
         rows, columns = np.nonzero(alpha > 0.5 * alpha.max())  # a thin object, shrunk, is faint everywhere
         if len(rows) == 0:
-            return np.array([*centre, *centre])
+            return np.array([*center, *center])
         hull = cv2.convexHull(np.stack([columns, rows], 1).astype(np.int32))[:, 0]
         corners = (hull[:, None] + np.array([[0, 0], [1, 0], [0, 1], [1, 1]])).reshape(-1, 2) @ linear.T + offset
 
-        # Only where it comes to lie, with a pixel to spare for the interpolation.
+        # Only where it goes, with a pixel to spare for the interpolation.
         reach = np.abs(linear) @ middle + 1
-        low = np.clip(np.floor(centre - reach), 0, crop.shape[1::-1]).astype(int)
-        high = np.clip(np.ceil(centre + reach) + 1, 0, crop.shape[1::-1]).astype(int)
+        low = np.clip(np.floor(center - reach), 0, crop.shape[1::-1]).astype(int)
+        high = np.clip(np.ceil(center + reach) + 1, 0, crop.shape[1::-1]).astype(int)
         if (high > low).all():
-            # OpenCV counts from pixel centres: the half pixels of both frames move into the offset.
+            # OpenCV counts from pixel centers: the half pixels of both frames move into the offset.
             matrix = np.column_stack([linear, offset - low + linear @ [0.5, 0.5] - 0.5])
             shape = (high - low).tolist()
             weight = cv2.warpAffine(alpha, matrix, shape, flags=cv2.INTER_LINEAR)[..., None]
-            laid = cv2.warpAffine(pixels, matrix, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            warped = cv2.warpAffine(pixels, matrix, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             part = crop[low[1] : high[1], low[0] : high[0]]
-            np.copyto(part, (laid * weight + part * (1 - weight) + 0.5).astype(np.uint8))
+            np.copyto(part, (warped * weight + part * (1 - weight) + 0.5).astype(np.uint8))
         return np.concatenate([corners.min(0), corners.max(0)])

@@ -1,4 +1,4 @@
-"""Clips to roll the tracker over: stretches of real sequences, and ones composed of stills."""
+"""Clips to roll the tracker over: parts of real sequences, and synthetic ones made of stills."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fartrack.train.data.augment import Cutout, Tone, draw_aspect, stretched
 from fartrack.train.data.store import Store
 
 FRAME = 256
-"""Side of a composed clip's square frames, in pixels."""
+"""Side of a synthetic clip's square frames, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,13 @@ class Clip:
 class ClipSampler:
     """Draws clips from a store. Every draw depends on the given random generator alone."""
 
-    def __init__(self, store: Store, frames: int, synthetic: float, stretch: float = 0.0) -> None:
-        """Clips of ``frames`` frames, ``synthetic`` being the share of composed ones, ``stretch`` of those that are
-        stretched along one axis, so that long targets are not rare.
+    def __init__(self, store: Store, frames: int, synthetic: float) -> None:
+        """Clips of ``frames`` frames, ``synthetic`` being the share of synthetic ones.
 
         Raises:
             FartrackError: the store lacks sequences of that length, or masked objects, where they are asked for.
         """
-        self.store, self.frames, self.synthetic, self.stretch = store, frames, synthetic, stretch
-        self.masked = np.flatnonzero(store.masks[:, 0] >= 0)
+        self.store, self.frames, self.synthetic, self.masked = store, frames, synthetic, store.masked
         self.sequences = [targets for targets in store.sequences() if len(targets) >= frames]
         if synthetic < 1 and not self.sequences:
             raise FartrackError(f"The prepared data hold no sequence of {frames} frames; lower frames or add data.")
@@ -44,8 +42,8 @@ class ClipSampler:
         self.weight = weight / weight.sum() if len(weight) else weight
 
     def draw(self, rng: np.random.Generator) -> Clip:
-        """One clip; at times mirrored, run backwards, or in other colours."""
-        clip = self._composed(rng) if rng.random() < self.synthetic else self._real(rng)
+        """One clip; at times mirrored, reversed, stretched, or in other colors."""
+        clip = self._synthetic(rng) if rng.random() < self.synthetic else self._real(rng)
         frames, boxes = clip.frames, clip.boxes.copy()
         if rng.random() < 0.3:
             frames, boxes = frames[::-1], boxes[::-1]
@@ -53,27 +51,26 @@ class ClipSampler:
             frames = [np.ascontiguousarray(frame[:, ::-1]) for frame in frames]
             boxes = np.column_stack([[f.shape[1] for f in frames] - boxes[:, 0] - boxes[:, 2], boxes[:, 1:]])
         tone = Tone.draw(rng, 0.6, 0.05)
-        aspect = draw_aspect(rng, self.stretch)
+        aspect = draw_aspect(rng)
         shaped = [stretched(frame, aspect) for frame in frames]
         return Clip([tone.apply(frame) for frame, _ in shaped], boxes * [factor for _, factor in shaped])
 
     def _real(self, rng: np.random.Generator) -> Clip:
-        """A stretch of a sequence, of frames on which the target is present."""
+        """A part of a sequence, of frames on which the target is present."""
         targets = self.sequences[int(rng.choice(len(self.sequences), p=self.weight))]
         first = int(rng.integers(len(targets) - self.frames + 1))
         picks = targets[first : first + self.frames]
-        images = [self.store.image(int(self.store.owner[target])) for target in picks]
-        return Clip(images, self.store.boxes[picks])
+        return Clip([self.store.image_of(target) for target in picks], self.store.boxes[picks])
 
-    def _composed(self, rng: np.random.Generator) -> Clip:
-        """A masked object that moves, turns and changes size over a still before a drifting camera, with a second
-        object (at times a look-alike) that may pass before it."""
+    def _synthetic(self, rng: np.random.Generator) -> Clip:
+        """A masked object that moves, rotates and changes size over a still before a drifting camera, with a second
+        object (at times a copy of it) that may pass in front."""
         target = int(rng.choice(self.masked))
         own, other = Cutout.of(self.store, target), Cutout.of(self.store, int(rng.choice(self.masked)))
         if rng.random() < 0.4:
             other = own
-        ground = self.store.image(int(rng.integers(len(self.store.size))))
-        height, width = ground.shape[:2]
+        background = self.store.image(int(rng.integers(len(self.store.sizes))))
+        height, width = background.shape[:2]
         count = self.frames
         size = np.exp(rng.uniform(np.log(18), np.log(80)) + walk(rng, count, 0.02))
         place = FRAME / 2 + rng.uniform(-0.25, 0.25, 2) * FRAME + walk(rng, count, 0.06, 2) * size[:, None]
@@ -88,7 +85,7 @@ class ClipSampler:
 
         frames, boxes = [], []
         for t in range(count):
-            frame = Crop(camera[t, 0], camera[t, 1], side).extract(ground, FRAME)
+            frame = Crop(camera[t, 0], camera[t, 1], side).extract(background, FRAME)
             second = (place[t] + apart[t] * size[t], float(size[t]), float(-angle[t]), 1.0, not mirror)
             if not in_front:
                 other.paste(frame, *second)

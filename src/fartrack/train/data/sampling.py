@@ -1,8 +1,11 @@
-"""Training samples: sets of templates, the search crops that share them, and the boxes to be found there."""
+"""Training samples: sets of templates, the search crops that share them, and the boxes to find there.
+
+Lengths are in units of the target's sqrt(w · h). Every draw depends on the given random generator alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import cast
@@ -11,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fartrack.config import check_numbers
+from fartrack.config import check_choice, check_numbers
 from fartrack.errors import FartrackError
 from fartrack.geometry import UNIT, Crop, FloatArray, Image
 from fartrack.model.config import ModelConfig
@@ -19,98 +22,84 @@ from fartrack.model.vocabulary import BINS, NO_TRAJECTORY, encode
 from fartrack.train.data.augment import Cutout, Tone, degrade, draw_aspect, stretched
 from fartrack.train.data.store import Store
 
+NEAR, FAR, FAR_SHARE = 0.12, 0.55, 0.35
+"""Deviations (Laplace) of the search window's center from the target for slow and fast motion; the share of fast."""
+SCALE = 0.18
+"""Deviation of the logarithm of the search window's scale."""
+PAPER_CENTER, PAPER_SCALE, PAPER_SHARE = 3.5, 0.5, 0.1
+"""The paper's jitter: width of the uniform offset of the center, deviation of the scale; and the share that has it."""
+WRONG_TRAJECTORY = 0.05
+"""Share of search crops whose past boxes are shifted at random."""
+DOUBTFUL_TEMPLATE = 0.1
+"""Share of the later templates that are clearly off the target."""
+OCCLUDER = 0.15
+"""Share of search crops with another object in front of the target."""
+LOOK_ALIKE = 0.4
+"""Share of distractors that look like the target; half of these have other colors."""
+FILL = 0.5
+"""Share of a still's search crops that, far beyond its border, show another picture instead of plain padding."""
+GRAY = 0.08
+"""Share of sample sets without color."""
+ROTATE = 0.1
+"""Share of search crops with a pasted target where it is rotated by any angle."""
+
 ABSENT: FloatArray = np.full(4, np.nan)
 """The corners of a target that is not in the crop."""
+
+SearchCrop = tuple[Image, FloatArray, NDArray[np.int64]]
+"""A search crop, the target's corners in it, and the trajectory's tokens."""
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How samples are drawn. Lengths are in units of the target's sqrt(w · h), shares need not sum to one.
+    """What samples are made of. Shares need not sum to one.
 
     Attributes:
         clips: share of sample sets out of one sequence.
-        stills: share out of one labelled still.
+        stills: share out of one labeled still.
         regions: share whose target is a random region of any picture, without a label.
-        swap: of sets from clips, the share whose target is cut out of each of its frames and laid over other pictures.
-        paste: of labelled stills with a mask, the share that is cut out and laid over other pictures.
+        paste: of labeled stills with a mask, the share that is cut out and pasted over other pictures.
         searches: search crops that share one set of templates.
-        reach: most frames between two frames of one sample set.
-        near, far: deviations (Laplace) of the search window's centre from the target: slow and fast motion.
-        far_share: share of fast motion.
-        steady: share of search crops whose last boxes are close to the target's, as of one that is well followed; the
-            other fields on how it lies in its window are of the rest.
-        paper_share: share with the paper's jitter: centre uniform over ``paper_centre`` sizes, scale deviation
-            ``paper_scale``.
-        scale: deviation of the logarithm of the search window's scale.
-        drop_trajectory, wrong_trajectory: shares of samples whose past boxes are withheld, or at random.
-        doubtful_template: share of the later templates that lie clearly off the target.
-        distractor, occluder: shares of search crops with another object beside, or in front of, the target.
-        look_alike: of the objects beside a target, the share that look like it; half of these have other colours.
-        fill: share of a still's search crops that, where they reach far beyond it, show another picture instead of
-            plain padding; many stills hold little but their target.
-        degrade: share of crops that are blurred, noisy or of low resolution.
-        grey: share of sample sets without colour.
-        light: share of crops that are in quite another light than the others of their set.
-        stretch: share of sample sets that are stretched along one axis, so that long targets are not rare.
-        turn: of search crops with a pasted target, the share where it is turned by any angle.
-        bend: of later templates and search crops with a pasted target, the share where it has another shape; of
-            these, a third are mirrored.
-        absent: share of search crops without the target: another place of its picture, or another picture.
+        reach: most frames between the first template of a sample set and its other crops.
+        drop_trajectory: share of search crops without past boxes.
+        distractor: share of search crops with another object beside the target.
+        light: share of crops with quite another exposure than the others of their set.
+        bend: of later templates and search crops with a pasted target, the share where its shape is warped; of these, a
+            third are mirrored.
+        absent: share of search crops without the target: another part of its picture, or another picture.
+        augment: whether crops change in color, sharpness and aspect ratio.
+        paper: windows with the paper's jitter alone; no occluders, doubtful templates or wrong past boxes.
     """
 
     clips: float = 0.45
     stills: float = 0.43
     regions: float = 0.12
     paste: float = 0.5
-    swap: float = 0.0
     searches: int = 3
     reach: int = 100
-    near: float = 0.12
-    far: float = 0.55
-    far_share: float = 0.35
-    steady: float = 0.0
-    paper_share: float = 0.1
-    paper_centre: float = 3.5
-    paper_scale: float = 0.5
-    scale: float = 0.18
     drop_trajectory: float = 0.15
-    wrong_trajectory: float = 0.05
-    doubtful_template: float = 0.1
     distractor: float = 0.25
-    occluder: float = 0.15
-    look_alike: float = 0.4
-    fill: float = 0.5
-    degrade: float = 0.25
-    grey: float = 0.08
     light: float = 0.15
-    stretch: float = 0.2
-    turn: float = 0.1
     bend: float = 0.0
     absent: float = 0.0
+    augment: bool = True
+    paper: bool = False
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
-        shares = (
-            "clips stills regions paste swap steady far_share paper_share drop_trajectory wrong_trajectory "
-            "doubtful_template distractor occluder look_alike fill degrade grey light stretch turn bend absent"
-        )
-        check_numbers(self, **{name: (0, 1) for name in shares.split()})
-        check_numbers(self, searches=(1, 64), reach=(1, 10_000), near=(0, 4), far=(0, 4), scale=(0, 2))
-        check_numbers(self, paper_centre=(0, 8), paper_scale=(0, 2))
+        shares = "clips stills regions paste drop_trajectory distractor light bend absent"
+        check_numbers(self, **{name: (0, 1) for name in shares.split()}, searches=(1, 64), reach=(1, 10_000))
+        check_choice(self, "augment", (False, True))
+        check_choice(self, "paper", (False, True))
         if self.clips + self.stills + self.regions == 0:
             raise FartrackError("clips, stills and regions are all 0; one of them must be above 0.")
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """One set of T templates and K search crops.
-
-    Attributes:
-        templates: ``(T, template_size, template_size, 3)`` uint8 RGB; template 0 is the first frame's.
-        search: ``(K, search_size, search_size, 3)`` uint8 RGB.
-        trajectory: ``(K, 4 · trajectory)`` tokens, oldest box first.
-        boxes: ``(K, 4)`` float32: the target's corners in the search crop's frame; NaN where it is not in the crop.
-    """
+    """Templates ``(T, S, S, 3)``, the first frame's first, and the search crops ``(K, S, S, 3)`` that share them, both
+    uint8 RGB; trajectory tokens ``(K, 4 · trajectory)``, oldest first; the target's corners ``(K, 4)`` in the search
+    crop's frame, NaN where it is not in the crop."""
 
     templates: Image
     search: Image
@@ -127,13 +116,13 @@ class View:
     history: FloatArray | None = None
 
     def stretched(self, aspect: float) -> View:
-        """The same with every aspect ratio times ``aspect``."""
+        """The view with every aspect ratio times ``aspect``."""
         image, factor = stretched(self.image, aspect)
         return View(image, self.box * factor, None if self.history is None else self.history * factor)
 
 
 class Sampler:
-    """Draws sample sets from a store. Every draw depends on the given random generator alone."""
+    """Draws sample sets from a store."""
 
     def __init__(self, store: Store, model: ModelConfig, config: SamplingConfig) -> None:
         """Index the store by what samples are drawn from.
@@ -141,74 +130,63 @@ class Sampler:
         Raises:
             FartrackError: the store lacks what a share above 0 asks for.
         """
-        self.store, self.model, self.config = store, model, config
-        still = store.sequence[store.owner] < 0
-        self.still_targets = np.flatnonzero(still)
-        self.masked_targets = np.flatnonzero(store.masks[:, 0] >= 0)
+        self.store, self.model, self.config, self.masked = store, model, config, store.masked
+        self.still_targets = np.flatnonzero(store.sequence[store.owner] < 0)
         self.clips = [targets for targets in store.sequences() if len(targets) > 1]
         weight = np.sqrt([len(targets) for targets in self.clips])
         self.clip_weight = weight / weight.sum()
-        shares = {
-            "clips": (config.clips, len(self.clips)),
-            "stills": (config.stills, len(self.still_targets)),
-            "regions": (config.regions, len(store.size)),
-        }
-        for name, (share, available) in shares.items():
-            if share > 0 and available == 0:
+        available = {"clips": len(self.clips), "stills": len(self.still_targets), "regions": len(store.sizes)}
+        for name, count in available.items():
+            if getattr(config, name) > 0 and count == 0:
                 raise FartrackError(f"The prepared data hold nothing for {name}; set its share to 0 or add data.")
-        weights = np.array([share for share, _ in shares.values()])
-        self.kinds = (list(shares), weights / weights.sum())
+        weights = np.array([getattr(config, name) for name in available])
+        self.kinds = (list(available), weights / weights.sum())
 
     def draw(self, rng: np.random.Generator, templates: int) -> SampleSet:
         """One sample set with this many templates."""
         names, weights = self.kinds
-        aspect = draw_aspect(rng, self.config.stretch)
+        aspect = draw_aspect(rng) if self.config.augment else 1.0
+        count = templates + self.config.searches
         match names[int(rng.choice(len(names), p=weights))]:
             case "clips":
                 targets = self.clips[int(rng.choice(len(self.clips), p=self.clip_weight))]
-                if self.config.swap > 0 and rng.random() < self.config.swap:
-                    masked = targets[self.store.masks[targets, 0] >= 0]
-                    if len(masked) > 1:
-                        picks = self._picks(rng, len(masked), templates + self.config.searches)
-                        return self._finish(rng, *self._pasted(rng, masked[picks].tolist(), templates, aspect))
-                views = [view.stretched(aspect) for view in self._clip(rng, targets, templates)]
+                views = [view.stretched(aspect) for view in self._clip(rng, targets, count)]
             case "stills":
                 target = int(rng.choice(self.still_targets))
                 if self.store.masks[target, 0] >= 0 and rng.random() < self.config.paste:
-                    shown = [target] * (templates + self.config.searches)
-                    return self._finish(rng, *self._pasted(rng, shown, templates, aspect))
-                views = [self._natural(target).stretched(aspect)] * (templates + self.config.searches)
+                    return self._finish(rng, *self._pasted(rng, target, templates, aspect))
+                views = [self._natural(target).stretched(aspect)] * count
             case _:
-                views = [self._region(rng).stretched(aspect)] * (templates + self.config.searches)
+                views = [self._region(rng).stretched(aspect)] * count
         z = [self._template(rng, view, later=i > 0) for i, view in enumerate(views[:templates])]
-        x = [self._search(rng, view) for view in views[templates:]]
-        return self._finish(rng, z, x)
+        return self._finish(rng, z, [self._search(rng, view) for view in views[templates:]])
 
-    def _picks(self, rng: np.random.Generator, length: int, count: int) -> list[int]:
-        """So many places of a sequence of this length: the first template's, and others within reach of it."""
-        first = int(rng.integers(length))
-        low, high = max(first - self.config.reach, 0), min(first + self.config.reach, length - 1)
-        return [first, *rng.integers(low, high + 1, count - 1).tolist()]
+    def _unpublished(self, share: float) -> float:
+        """The share of something that the paper does not do."""
+        return 0.0 if self.config.paper else share
 
-    def _clip(self, rng: np.random.Generator, targets: NDArray[np.int64], templates: int) -> list[View]:
-        """Views of one sequence: the first template's frame, later ones, and the frames to search."""
-        picks = self._picks(rng, len(targets), templates + self.config.searches)
+    def _degrade(self, rng: np.random.Generator, crop: Image) -> Image:
+        return degrade(rng, crop) if self.config.augment else crop
+
+    def _clip(self, rng: np.random.Generator, targets: NDArray[np.int64], count: int) -> list[View]:
+        """Views of one sequence: the first template's frame, and others within reach of it."""
+        first = int(rng.integers(len(targets)))
+        low, high = max(first - self.config.reach, 0), min(first + self.config.reach, len(targets) - 1)
         views = []
-        for pick in picks:
-            step = 1 if pick >= picks[0] else -1  # time runs away from the first template
+        for pick in [first, *rng.integers(low, high + 1, count - 1).tolist()]:
+            step = 1 if pick >= first else -1  # time runs away from the first template
             steps = np.clip(pick - step * np.arange(self.model.trajectory, 0, -1), 0, len(targets) - 1)
             target = int(targets[pick])
-            image = self.store.image(int(self.store.owner[target]))
-            views.append(View(image, self.store.boxes[target], self.store.boxes[targets[steps]]))
+            views.append(View(self.store.image_of(target), self.store.boxes[target], self.store.boxes[targets[steps]]))
         return views
 
     def _natural(self, target: int) -> View:
         """A target in its own picture."""
-        return View(self.store.image(int(self.store.owner[target])), self.store.boxes[target])
+        return View(self.store.image_of(target), self.store.boxes[target])
 
     def _region(self, rng: np.random.Generator) -> View:
         """A random region of a random picture as the target."""
-        image = self.store.image(int(rng.integers(len(self.store.size))))
+        image = self.store.image(int(rng.integers(len(self.store.sizes))))
         height, width = image.shape[:2]
         size = np.exp(rng.uniform(np.log(0.12), np.log(0.5))) * np.sqrt(width * height)
         stretch = np.exp(rng.normal(0, 0.35))
@@ -219,53 +197,44 @@ class Sampler:
         """A template crop; the first's box is as a careful user draws it, a later one's as a tracker finds it."""
         shift, scale = self._template_jitter(rng, later)
         x, y, w, h = view.box
-        size = np.sqrt(w * h)
-        centre = np.array([x + w / 2, y + h / 2]) + shift * size
-        box = [*(centre - np.array([w, h]) * scale / 2), w * scale, h * scale]
+        center = np.array([x + w / 2, y + h / 2]) + shift * np.sqrt(w * h)
+        box = [*(center - np.array([w, h]) * scale / 2), w * scale, h * scale]
         crop = Crop.around(box, self.model.template_factor).extract(view.image, self.model.template_size)
-        return degrade(rng, crop, self.config.degrade)
+        return self._degrade(rng, crop)
 
     def _template_jitter(self, rng: np.random.Generator, later: bool) -> tuple[FloatArray, float]:
-        """How far a template's window is off: centre in target sizes ``(2,)``, and scale."""
-        if later and rng.random() < self.config.doubtful_template:
-            turn, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.5)
-            return radius * np.array([np.cos(turn), np.sin(turn)]), float(np.exp(rng.normal(0, 0.3)))
-        spread = 0.05 if later else 0.02
-        return rng.laplace(0, spread, 2), float(np.exp(rng.normal(0, 1.5 * spread)))
-
-    def _steady(self, rng: np.random.Generator) -> bool:
-        """Whether the last boxes of a search crop are as good as those of a target that is well followed."""
-        return self.config.steady > 0 and bool(rng.random() < self.config.steady)
+        """How far a template's window is off: center ``(2,)`` and scale."""
+        if later and rng.random() < self._unpublished(DOUBTFUL_TEMPLATE):
+            angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.5)
+            return radius * np.array([np.cos(angle), np.sin(angle)]), float(np.exp(rng.normal(0, 0.3)))
+        deviation = 0.05 if later else 0.02
+        return rng.laplace(0, deviation, 2), float(np.exp(rng.normal(0, 1.5 * deviation)))
 
     def _search_jitter(self, rng: np.random.Generator) -> tuple[FloatArray, float, float]:
-        """How a target lies in its window: offset of its centre in target sizes ``(2,)``, the window's scale, and the
-        logarithm of what its aspect ratio is off by."""
-        config = self.config
-        if self._steady(rng):
-            return rng.laplace(0, 0.04, 2), float(np.exp(rng.normal(0, 0.03))), float(rng.normal(0, 0.02))
-        if rng.random() < config.paper_share:
-            offset = rng.uniform(-0.5, 0.5, 2) * config.paper_centre
-            scale = np.exp(rng.normal(0, config.paper_scale))
+        """Where a target lies in its window: the offset of its center ``(2,)``, the window's scale, and the logarithm
+        of the error of its aspect ratio."""
+        if self.config.paper or rng.random() < PAPER_SHARE:
+            offset = rng.uniform(-0.5, 0.5, 2) * PAPER_CENTER
+            scale = np.exp(rng.normal(0, PAPER_SCALE))
         else:
-            offset = rng.laplace(0, config.far if rng.random() < config.far_share else config.near, 2)
-            scale = np.exp(rng.normal(0, config.scale))
+            offset = rng.laplace(0, FAR if rng.random() < FAR_SHARE else NEAR, 2)
+            scale = np.exp(rng.normal(0, SCALE))
         scale = float(np.clip(scale, 0.35, 3.0))
-        reach = self.model.search_factor / 2 * scale  # the target's centre stays in the window
+        reach = self.model.search_factor / 2 * scale  # the target's center stays in the window
         return np.clip(offset, -0.95 * reach, 0.95 * reach), scale, float(rng.normal(0, 0.08))
 
     def _last_box(self, rng: np.random.Generator, box: FloatArray) -> FloatArray:
-        """Where a tracker may have believed an image box's target to be one frame before."""
+        """Where a tracker may have found an image box's target one frame before."""
         offset, scale, aspect = self._search_jitter(rng)
-        size = np.sqrt(box[2] * box[3])
-        centre = box[:2] + box[2:] / 2 - offset * size
+        center = box[:2] + box[2:] / 2 - offset * np.sqrt(box[2] * box[3])
         sides = box[2:] * scale * np.exp(aspect * np.array([1, -1]))
-        return np.concatenate([centre - sides / 2, sides])
+        return np.concatenate([center - sides / 2, sides])
 
-    def _search(self, rng: np.random.Generator, view: View) -> tuple[Image, FloatArray, NDArray[np.int64]]:
-        """A search crop, the target's corners in it, and the trajectory's tokens."""
+    def _search(self, rng: np.random.Generator, view: View) -> SearchCrop:
+        """A search crop around the last of the past boxes: real ones with noise, or invented ones."""
         if view.history is not None and len(view.history) and rng.random() < 0.5:
             history = view.history.copy()
-            size, noise = np.sqrt(history[-1, 2] * history[-1, 3]), 0.02 if self._steady(rng) else 0.06
+            size, noise = np.sqrt(history[-1, 2] * history[-1, 3]), 0.06
             history[:, :2] += rng.laplace(0, noise * size, 2)
             history[:, 2:] *= np.exp(rng.normal(0, noise, 2))
             reach = 0.48 * self.model.search_factor * size
@@ -277,16 +246,17 @@ class Sampler:
         window = Crop.around(last, self.model.search_factor)
         tokens = self._tokens(rng, window.to_crop(history))
         if rng.random() < self.config.absent:
-            return self._without(rng, view, window.side), ABSENT, tokens
+            return self._without_target(rng, view, window.side), ABSENT, tokens
         crop = window.extract(view.image, self.model.search_size)
-        if view.history is None and rng.random() < self.config.fill:
+        if view.history is None and rng.random() < FILL:
             crop = self._fill(rng, crop, window, view.image)
         box = window.to_crop(view.box)
         crop = self._clutter(rng, crop, box, lambda: Cutout.around(view.image, view.box))
-        return degrade(rng, crop, self.config.degrade), box, tokens
+        return self._degrade(rng, crop), box, tokens
 
     def _past(self, rng: np.random.Generator, last: FloatArray, box: FloatArray) -> FloatArray:
-        """Invented past boxes ``(trajectory, 4)`` that end with ``last``: still, in steady motion, or erratic."""
+        """Invented past boxes ``(trajectory, 4)`` that end with ``last``: towards the target, in any steady motion, or
+        at rest."""
         count = self.model.trajectory
         age = np.arange(count - 1, -1, -1)[:, None]
         size = np.sqrt(last[2] * last[3])
@@ -298,101 +268,95 @@ class Sampler:
             velocity = rng.laplace(0, 0.15 * size, 2)
         past = np.repeat(last[None], count, axis=0)
         past[:, :2] -= age * velocity
-        noise = rng.normal(0, 0.02 * size, (count, 4)) * (age > 0)
-        return past + noise
+        return past + rng.normal(0, 0.02 * size, (count, 4)) * (age > 0)
 
     def _tokens(self, rng: np.random.Generator, corners: FloatArray) -> NDArray[np.int64]:
-        """Corners ``(trajectory, 4)`` in the crop's frame → tokens; at times withheld, or at random."""
-        chance = rng.random()
-        if chance < self.config.drop_trajectory:
+        """Corners ``(trajectory, 4)`` in the crop's frame → tokens; at times dropped, or wrong."""
+        chance, drop = rng.random(), self.config.drop_trajectory
+        if chance < drop:
             return np.full(corners.size, NO_TRAJECTORY)
-        if chance < self.config.drop_trajectory + self.config.wrong_trajectory:
+        if chance < drop + self._unpublished(WRONG_TRAJECTORY):
             corners = corners + np.tile(rng.laplace(0, 0.25, 2), 2)
         return encode(corners).reshape(-1)
 
     def _clutter(
         self, rng: np.random.Generator, crop: Image, box: FloatArray, own: Callable[[], Cutout | None]
     ) -> Image:
-        """At times, lay a distractor beside the target (corners ``box``, cut out by ``own``) or an occluder over part
+        """At times, paste a distractor beside the target (corners ``box``, cut out by ``own``) or an occluder over part
         of it."""
         S = self.model.search_size
         size = float(np.sqrt(np.prod(box[2:] - box[:2]))) * S
-        centre = (box[:2] + box[2:]) / 2 * S
+        center = (box[:2] + box[2:]) / 2 * S
         half = float((box[2:] - box[:2]).max()) / 2 * S
-        for share, beside in ((self.config.distractor, True), (self.config.occluder, False)):
+        for share, beside in ((self.config.distractor, True), (self._unpublished(OCCLUDER), False)):
             if rng.random() >= share:
                 continue
-            cutout = own() if beside and rng.random() < self.config.look_alike else None
+            cutout = own() if beside and rng.random() < LOOK_ALIKE else None
             if cutout is not None and rng.random() < 0.5:
-                cutout = Cutout(_recolour(rng, cutout.pixels), cutout.mask)
-            if cutout is None and len(self.masked_targets):
-                cutout = Cutout.of(self.store, int(rng.choice(self.masked_targets)))
+                cutout = cutout.recolored(rng)
+            if cutout is None and len(self.masked):
+                cutout = Cutout.of(self.store, int(rng.choice(self.masked)))
             if cutout is None:
                 continue
             other = size * np.exp(rng.normal(0, 0.25)) * (1.0 if beside else 0.6)
             distance = half + other * rng.uniform(0.4, 1.5) if beside else half * rng.uniform(0.4, 1.1)
-            turn = rng.uniform(0, 2 * np.pi)
-            place = centre + distance * np.array([np.cos(turn), np.sin(turn)])
+            angle = rng.uniform(0, 2 * np.pi)
+            place = center + distance * np.array([np.cos(angle), np.sin(angle)])
             crop = crop.copy()
             cutout.paste(crop, place, max(other, 4.0), rng.normal(0, 0.3), 1.0, bool(rng.random() < 0.5))
         return crop
 
     def _pasted(
-        self, rng: np.random.Generator, targets: Sequence[int], templates: int, aspect: float
-    ) -> tuple[list[Image], list[tuple[Image, FloatArray, NDArray[np.int64]]]]:
-        """Template and search crops of one target, its aspect ratio times ``aspect``, laid over other pictures: of each
-        crop, the masked target that it shows."""
-        cutout = cache(lambda target: Cutout.of(self.store, target))  # of a still, all crops show the same one
-        natural = cache(lambda target: self._natural(target).stretched(aspect))
-        angle = rng.normal(0, 0.1)
+        self, rng: np.random.Generator, target: int, templates: int, aspect: float
+    ) -> tuple[list[Image], list[SearchCrop]]:
+        """Template and search crops of a masked target, its aspect ratio times ``aspect``, pasted over other pictures;
+        some of the templates show it in its own."""
+        own, S = Cutout.of(self.store, target), self.model.template_size
+        natural = cache(lambda: self._natural(target).stretched(aspect))
+        tilt = rng.normal(0, 0.1)
         z: list[Image] = []
-        for i, target in enumerate(targets[:templates]):
+        for later in [False, *[True] * (templates - 1)]:
             if rng.random() < 0.4:
-                z.append(self._template(rng, natural(target), later=i > 0))
+                z.append(self._template(rng, natural(), later))
                 continue
-            own = cutout(target)
-            S = self.model.template_size
-            shift, scale = self._template_jitter(rng, later=i > 0)
+            shift, scale = self._template_jitter(rng, later)
             size = S / self.model.template_factor / scale
             crop = self._background(rng, S)
-            turn, stretch = angle + rng.normal(0, 0.1), aspect * float(np.exp(rng.normal(0, 0.06)))
-            shown, mirror = self._bent(rng, own) if i > 0 else (own, False)
-            shown.paste(crop, S / 2 - shift * size, size, turn, stretch, mirror)
-            z.append(degrade(rng, crop, self.config.degrade))
-        return z, [self._pasted_search(rng, cutout(target), aspect, angle) for target in targets[templates:]]
+            angle, stretch = tilt + rng.normal(0, 0.1), aspect * float(np.exp(rng.normal(0, 0.06)))
+            shown, mirror = self._bent(rng, own) if later else (own, False)
+            shown.paste(crop, S / 2 - shift * size, size, angle, stretch, mirror)
+            z.append(self._degrade(rng, crop))
+        return z, [self._pasted_search(rng, own, aspect, tilt) for _ in range(self.config.searches)]
 
-    def _pasted_search(
-        self, rng: np.random.Generator, own: Cutout, aspect: float, angle: float
-    ) -> tuple[Image, FloatArray, NDArray[np.int64]]:
-        """See :meth:`_search`: an object, its aspect ratio times ``aspect`` and turned by about ``angle``, over another
+    def _pasted_search(self, rng: np.random.Generator, own: Cutout, aspect: float, tilt: float) -> SearchCrop:
+        """See :meth:`_search`: an object, its aspect ratio times ``aspect`` and rotated by about ``tilt``, over another
         picture."""
         S = self.model.search_size
         offset, scale, wider = self._search_jitter(rng)
         size = S / self.model.search_factor / scale
         crop = self._background(rng, S)
         stretch = aspect * float(np.exp(rng.normal(0, 0.12)))
-        turn = rng.uniform(-np.pi, np.pi) if rng.random() < self.config.turn else rng.normal(0, 0.15)
+        angle = rng.uniform(-np.pi, np.pi) if rng.random() < ROTATE else rng.normal(0, 0.15)
         shown, mirror = self._bent(rng, own)
-        box = shown.paste(crop, S / 2 + offset * size, size, angle + turn, stretch, mirror) / S
+        box = shown.paste(crop, S / 2 + offset * size, size, tilt + angle, stretch, mirror) / S
         crop = self._clutter(rng, crop, box, lambda: own)
         sides = (box[2:] - box[:2]) * np.exp(wider * np.array([1, -1]))
         sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
-        last = np.concatenate([0.5 - sides / 2, sides])
-        past = self._past(rng, last, UNIT.to_image(box))
+        past = self._past(rng, np.concatenate([0.5 - sides / 2, sides]), UNIT.to_image(box))
         tokens = self._tokens(rng, UNIT.to_crop(past))
         if rng.random() < self.config.absent:
-            return self._without(rng, None, 0.0), ABSENT, tokens
-        return degrade(rng, crop, self.config.degrade), box, tokens
+            return self._without_target(rng, None, 0.0), ABSENT, tokens
+        return self._degrade(rng, crop), box, tokens
 
     def _bent(self, rng: np.random.Generator, own: Cutout) -> tuple[Cutout, bool]:
         """The target, at times in another shape, and whether it is to be mirrored."""
         if self.config.bend == 0 or rng.random() >= self.config.bend:
             return own, False
-        return own.bent(rng, float(rng.uniform(0.02, 0.12))), bool(rng.random() < 1 / 3)
+        return own.warped(rng, float(rng.uniform(0.02, 0.12))), bool(rng.random() < 1 / 3)
 
-    def _without(self, rng: np.random.Generator, view: View | None, side: float) -> Image:
-        """A search crop that does not hold the target: half of the time a window of this side elsewhere in its picture,
-        where there is room, else one of another picture; at times another object lies in it."""
+    def _without_target(self, rng: np.random.Generator, view: View | None, side: float) -> Image:
+        """A search crop without the target: half of the time a window of this side elsewhere in its picture, where
+        there is room, else one of another picture; at times another object lies in it."""
         S, crop = self.model.search_size, None
         if view is not None and rng.random() < 0.5:
             # At least a quarter of the window's side shows the picture.
@@ -406,17 +370,17 @@ class Sampler:
                     break
         if crop is None:
             crop = self._background(rng, S)
-        if len(self.masked_targets) and rng.random() < 0.5:
-            cutout = Cutout.of(self.store, int(rng.choice(self.masked_targets)))
+        if len(self.masked) and rng.random() < 0.5:
+            cutout = Cutout.of(self.store, int(rng.choice(self.masked)))
             size = S / self.model.search_factor * np.exp(rng.normal(0, 0.4))
             cutout.paste(crop, rng.uniform(0.25, 0.75, 2) * S, size, rng.normal(0, 0.3), 1.0, bool(rng.random() < 0.5))
-        return degrade(rng, crop, self.config.degrade)
+        return self._degrade(rng, crop)
 
     def _fill(self, rng: np.random.Generator, crop: Image, window: Crop, image: Image) -> Image:
         """The crop of a window, another picture instead of padding where it reaches far beyond its own."""
         S, (height, width) = self.model.search_size, image.shape[:2]
         corners = window.to_crop([0, 0, width, height]) * S
-        # Whole pixels of the crop, those that the border is mixed into left out.
+        # Whole pixels of the crop, without those that the border is mixed into.
         x0, y0 = np.clip(np.ceil(corners[:2] + 0.5), 0, S).astype(int)
         x1, y1 = np.clip(np.floor(corners[2:] - 0.5), 0, S).astype(int)
         if max(x1 - x0, 0) * max(y1 - y0, 0) > 0.75 * S**2:
@@ -427,20 +391,19 @@ class Sampler:
 
     def _background(self, rng: np.random.Generator, size: int) -> Image:
         """A random window of a random picture."""
-        image = self.store.image(int(rng.integers(len(self.store.size))))
+        image = self.store.image(int(rng.integers(len(self.store.sizes))))
         height, width = image.shape[:2]
         side = float(np.exp(rng.uniform(np.log(0.3), 0))) * min(height, width)
         window = Crop(rng.uniform(0, width - side), rng.uniform(0, height - side), side)
         return window.extract(image, size)
 
-    def _finish(
-        self, rng: np.random.Generator, z: list[Image], x: list[tuple[Image, FloatArray, NDArray[np.int64]]]
-    ) -> SampleSet:
-        """Colours and mirroring, which the crops of a set have in common but for small differences; BGR → RGB."""
-        common = Tone.draw(rng, 1.0, self.config.grey)
-        crops = [common.then(self._tone(rng)).apply(crop) for crop in [*z, *(crop for crop, _, _ in x)]]
-        boxes = np.stack([box for _, box, _ in x])
-        tokens = np.stack([token for _, _, token in x])
+    def _finish(self, rng: np.random.Generator, z: list[Image], x: list[SearchCrop]) -> SampleSet:
+        """Colors and mirroring, which the crops of a set have in common but for small differences; BGR → RGB."""
+        crops, boxes = [*z, *(crop for crop, _, _ in x)], np.stack([box for _, box, _ in x])
+        tokens = np.stack([token for *_, token in x])
+        if self.config.augment:
+            common = Tone.draw(rng, 1.0, GRAY)
+            crops = [common.then(self._tone(rng)).apply(crop) for crop in crops]
         if rng.random() < 0.5:
             crops = [cast(Image, cv2.flip(crop, 1)) for crop in crops]
             boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
@@ -449,17 +412,8 @@ class Sampler:
         return SampleSet(np.stack(rgb[: len(z)]), np.stack(rgb[len(z) :]), tokens, boxes.astype(np.float32))
 
     def _tone(self, rng: np.random.Generator) -> Tone:
-        """How a crop's colours differ from those of its set."""
+        """How a crop's colors differ from those of its set."""
         return Tone.light(rng) if rng.random() < self.config.light else Tone.draw(rng, 0.4)
-
-
-def _recolour(rng: np.random.Generator, pixels: Image) -> Image:
-    """The same pixels with their hue turned by 40° to 320° and another brightness."""
-    hsv = cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV)
-    hsv[..., 0] = (hsv[..., 0].astype(np.int32) + rng.integers(20, 160)) % 180  # OpenCV's hue has 180 steps
-    brightness = np.clip(hsv[..., 2] * rng.uniform(0.5, 1.5), 0, 255)
-    hsv[..., 2] = brightness.astype(np.uint8)
-    return cast(Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR))
 
 
 def mirror_tokens(tokens: NDArray[np.int64]) -> NDArray[np.int64]:

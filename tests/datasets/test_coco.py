@@ -12,8 +12,8 @@ pytest.importorskip("pycocotools")
 
 from pycocotools import mask as coco
 
+from fartrack.datasets.readers import read_folder
 from fartrack.errors import FartrackError
-from fartrack.train.data.readers import read_folder
 
 SQUARE = [20, 10, 40, 10, 40, 30, 20, 30]
 LISTED = {"id": 7, "file_name": "000000000007.jpg", "width": 64, "height": 48}

@@ -1,28 +1,38 @@
-"""Readers: folders in published or packed layouts become pictures for the store, through :func:`read_folder`."""
+"""Training data from folders in published or packed layouts: :func:`read_folder` yields their labeled pictures.
+
+Broken files are counted and passed over, where evaluation refuses them: a benchmark must be whole.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fartrack.datasets.sequences import is_picture, layout_of
-from fartrack.errors import FartrackError
-from fartrack.train.data.readers.sequences import NO_PICTURES, VIDEOS, read_sequence, read_video
-from fartrack.train.data.readers.stills import read_coco, read_stills
-from fartrack.train.data.readers.targets import SMALLEST_TARGET, shrink
-from fartrack.train.data.store import Picture
+import numpy as np
 
-__all__ = ["SMALLEST_TARGET", "read_coco", "read_folder", "read_sequence", "read_stills", "read_video"]
+from fartrack.datasets.pictures import Picture, Target, fit_box, shrink
+from fartrack.datasets.sequences import Layout, absent_frames, is_picture, layout_of, numbered_pictures, read_boxes
+from fartrack.datasets.stills import read_coco, read_image, read_stills
+from fartrack.errors import FartrackError
+from fartrack.geometry import FloatArray, Image
+from fartrack.video.sources import frames_from_source
 
 DEEPEST = 5
 """Levels of folders that are searched; a sequence of TrackingNet lies three below the dataset."""
+
+VIDEOS = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
+"""Extensions (any case) of the files that are read as videos."""
+
+NO_TRUTH = "sequence whose ground truth cannot be read"
+NO_PICTURES = "sequence without pictures"
+MISSING = "frame that is missing"
 
 
 def read_folder(
     folder: Path, skipped: Counter[str], *, every: int = 1, longest: int | None = None
 ) -> Iterator[Picture]:
-    """Everything to train on in a folder, recognised by what it and its subfolders hold, sorted by name.
+    """Everything to train on in a folder, recognized by what it and its subfolders hold, sorted by name.
 
     ==============  ==================================================================================================
     tar shards      ``*.tar`` of ``NAME.jpg`` beside ``NAME.json``
@@ -37,8 +47,8 @@ def read_folder(
     plain           ``SEQUENCE/`` with groundtruth.txt and pictures in it, in ``frames/`` or in ``img/``
     ==============  ==================================================================================================
 
-    Nothing is decoded before it is asked for. Frames of a sequence follow one another; a sequence is named by its
-    path, so names differ as long as folders do. What cannot be used is counted in ``skipped`` by its reason.
+    Pictures are decoded when they are asked for. Frames of a sequence follow one another; a sequence is named by its
+    path.
 
     Args:
         folder: a dataset, one sequence, or a folder of datasets, up to :data:`DEEPEST` levels deep.
@@ -117,3 +127,72 @@ def _listed(folder: Path, folders: list[Path], skipped: Counter[str]) -> list[Pa
     if len(listed) < len(names):
         skipped["sequence that is listed but missing"] += len(names) - len(listed)
     return listed
+
+
+def read_sequence(folder: Path, layout: Layout, skipped: Counter[str], every: int = 1) -> Iterator[Picture]:
+    """Every ``every``-th frame of a folder of pictures; a frame whose target is absent or too small has no target.
+
+    Frames are matched to the ground truth by their numbers, so that some may be missing; numbers that do not fit count
+    in their order, but then the ground truth must have one line for each.
+    """
+    try:
+        path = layout.truth_of(folder)
+        if path is None:
+            raise ValueError("no ground truth")
+        truth = read_boxes(path) - (layout.origin, layout.origin, 0, 0)
+        truth[absent_frames(folder, layout, len(truth))] = np.nan
+    except (OSError, ValueError):  # FartrackError is a ValueError
+        skipped[NO_TRUTH] += 1
+        return
+    pictures = numbered_pictures(layout.pictures_of(folder))
+    if not pictures:
+        skipped[NO_PICTURES] += 1
+        return
+    lines = [number - layout.first for number, _ in pictures]
+    if len(set(lines)) < len(lines) or lines[0] < 0 or lines[-1] >= len(truth):
+        if len(pictures) != len(truth):
+            skipped["sequence whose ground truth does not match its frames"] += 1
+            return
+        lines = list(range(len(truth)))
+    if len(lines) < len(truth):
+        skipped[MISSING] += len(truth) - len(lines)
+    kept = ((line, path) for line, (_, path) in zip(lines, pictures, strict=True) if line % every == 0)
+    frames = ((line, image) for line, path in kept if (image := read_image(path, skipped)) is not None)
+    yield from _label(str(folder), frames, truth, skipped)
+
+
+def read_video(video: Path, skipped: Counter[str], every: int = 1) -> Iterator[Picture]:
+    """Every ``every``-th frame of ``NAME.mp4`` (or another of :data:`VIDEOS`) with the boxes of ``NAME.txt``."""
+    try:
+        truth = read_boxes(video.with_suffix(".txt"))
+    except FartrackError:
+        skipped[NO_TRUTH] += 1
+        return
+    yield from _label(str(video), _video_frames(video, len(truth), skipped, every), truth, skipped)
+
+
+def _video_frames(video: Path, lines: int, skipped: Counter[str], every: int) -> Iterator[tuple[int, Image]]:
+    read = 0
+    try:
+        with frames_from_source(video) as source:
+            for frame in source:
+                if frame.index >= lines:
+                    skipped["frame without a line in the ground truth"] += 1
+                    return
+                read += 1
+                if frame.index % every == 0:
+                    yield frame.index, frame.image
+        if read < lines:
+            skipped[MISSING] += lines - read
+    except FartrackError:
+        skipped["video that breaks off" if read else "video that cannot be read"] += 1
+
+
+def _label(
+    name: str, frames: Iterable[tuple[int, Image]], truth: FloatArray, skipped: Counter[str]
+) -> Iterator[Picture]:
+    for index, image in frames:
+        box = fit_box(truth[index].tolist(), image.shape[1], image.shape[0])
+        if box is None:
+            skipped["frame whose target is absent or too small"] += 1
+        yield Picture(image, () if box is None else (Target(box),), sequence=name)

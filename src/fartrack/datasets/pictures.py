@@ -1,23 +1,52 @@
-"""Boxes and masks as the store wants them: within the picture, large enough to teach something, shrunk if asked."""
+"""Labeled pictures, as training data: boxes within the picture, masks from COCO segmentations, smaller copies."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from fartrack.geometry import Box
-from fartrack.train.data.store import Mask, Picture, Target
+from fartrack.geometry import Box, Image
+
+Mask = NDArray[np.bool_]
 
 SMALLEST_TARGET = 4.0
-"""Targets with a side under this many pixels teach nothing and are skipped."""
+"""Targets with a side under this many pixels are skipped."""
 
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What labels of the wrong form raise, wherever they are read."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A labeled object: its image box x, y, w, h in pixels and, where known, its mask over the whole picture."""
+
+    box: Box
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A BGR picture ``(H, W, 3)`` with its labeled objects; one frame of a video, if ``sequence`` names one.
+
+    Frames of a sequence follow each other in order and hold one target, or none where it is absent.
+    """
+
+    image: Image
+    targets: tuple[Target, ...]
+    sequence: str | None = None
+
+
+def mask_extent(mask: Mask) -> tuple[slice, slice]:
+    """The rows and the columns from the first to the last that a mask, which is not empty, covers."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def fit_box(box: Sequence[float], width: int, height: int) -> Box | None:
@@ -32,24 +61,23 @@ def fit_box(box: Sequence[float], width: int, height: int) -> Box | None:
 def read_mask(segmentation: Any, width: int, height: int, skipped: Counter[str]) -> Mask | None:
     """A COCO segmentation → ``(height, width)``: polygons, or run lengths as a list or a compressed string.
 
-    One that is malformed is counted in ``skipped``, never fatal; None for it and where there is none.
+    A malformed one is counted in ``skipped``; None for it and where there is none.
     """
     if not segmentation:
         return None
     try:
-        if isinstance(segmentation, dict):
-            if tuple(segmentation["size"]) != (height, width):
-                skipped["mask of another size"] += 1
-                return None
+        if not isinstance(segmentation, dict):
+            return _from_polygons(segmentation, width, height)
+        if tuple(segmentation["size"]) == (height, width):
             return _from_runs(segmentation["counts"], width, height)
-        return _from_polygons(segmentation, width, height)
+        skipped["mask of another size"] += 1
     except MALFORMED:
         skipped["mask that cannot be read"] += 1
-        return None
+    return None
 
 
 def _from_runs(counts: Any, width: int, height: int) -> Mask:
-    # pycocotools fills a mask whose runs end early with whatever lay in memory, so the runs are laid out here.
+    # Not by pycocotools, which reads and writes beyond its memory where runs do not fill the picture.
     runs = [int(run) for run in counts] if isinstance(counts, list) else _decompress(counts)
     if min(runs) < 0 or sum(runs) != width * height:
         raise ValueError("the runs do not fill the picture")
@@ -57,10 +85,8 @@ def _from_runs(counts: Any, width: int, height: int) -> Mask:
 
 
 def _decompress(text: str) -> list[int]:
-    """COCO's compressed run lengths: 5 bits a character, low ones first; from the fourth on, what the run adds.
-
-    A run is told by its difference to the run two before it.
-    """
+    """COCO's compressed run lengths: 5 bits a character, low ones first; from the fourth run on, the difference to the
+    run two before."""
     runs: list[int] = []
     value = shift = 0
     for byte in text.encode("ascii"):
@@ -69,7 +95,7 @@ def _decompress(text: str) -> list[int]:
             raise ValueError("no such character in run lengths")
         value |= (bits & 31) << shift
         shift += 5
-        if bits & 32:  # goes on in the next character
+        if bits & 32:  # continued in the next character
             continue
         if bits & 16:  # negative
             value -= 1 << shift
@@ -92,9 +118,9 @@ def _from_polygons(segmentation: Any, width: int, height: int) -> Mask:
 
 
 def shrink(picture: Picture, longest: int, skipped: Counter[str]) -> Picture:
-    """The picture with its longer side at most ``longest`` pixels; boxes and masks go along.
+    """The picture with its longer side at most ``longest`` pixels, boxes and masks included.
 
-    Targets that become smaller than :data:`SMALLEST_TARGET` are counted in ``skipped`` and left out.
+    Targets that become smaller than :data:`SMALLEST_TARGET` are left out and counted in ``skipped``.
     """
     height, width = picture.image.shape[:2]
     if max(height, width) <= longest:

@@ -18,10 +18,10 @@ pytest.importorskip("pycocotools")
 
 from pycocotools import mask as coco
 
+from fartrack.datasets.pictures import Picture, Target, read_mask, shrink
+from fartrack.datasets.readers import read_folder, read_video
+from fartrack.datasets.stills import read_stills
 from fartrack.errors import FartrackError
-from fartrack.train.data.readers import read_folder, read_stills, read_video
-from fartrack.train.data.readers.targets import read_mask, shrink
-from fartrack.train.data.store import Picture, Target
 
 
 def picture(height=48, width=64, seed=0):

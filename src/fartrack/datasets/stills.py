@@ -1,4 +1,4 @@
-"""Stills with any number of labelled objects: tar shards, and COCO's pictures beside one file of labels."""
+"""Stills with any number of labeled objects: tar shards, and COCO's pictures beside one file of labels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fartrack.datasets.pictures import MALFORMED, Picture, Target, fit_box, read_mask
 from fartrack.errors import FartrackError
 from fartrack.geometry import Box, Image
-from fartrack.train.data.readers.targets import MALFORMED, fit_box, read_mask
-from fartrack.train.data.store import Picture, Target
 from fartrack.video.sources import PICTURES, frames_from_source
 
 BAD_PICTURE = "picture that cannot be decoded"
@@ -23,10 +22,10 @@ BAD_LABEL = "label that cannot be read"
 
 
 def read_stills(shard: Path, skipped: Counter[str]) -> Iterator[Picture]:
-    """Pictures of a tar shard, as webdataset has it: ``NAME.jpg`` (or .png, .webp, …) beside ``NAME.json``.
+    """Pictures of a tar shard in webdataset's layout: ``NAME.jpg`` (or .png, .webp, …) beside ``NAME.json``.
 
     The JSON holds ``objects``: a list of ``{bbox: [x, y, w, h], mask?: COCO run-length encoding}`` in pixels.
-    What cannot be used, the rest of a shard that is cut off included, is counted in ``skipped``, never fatal.
+    What cannot be used, the rest of a shard that is cut off included, is counted in ``skipped``.
     """
     pixels: dict[str, bytes] = {}
     labels: dict[str, bytes] = {}
@@ -63,15 +62,15 @@ def _still(pixels: bytes, label: bytes, skipped: Counter[str]) -> Picture | None
     except MALFORMED:
         skipped[BAD_LABEL] += 1
         return None
-    return _labelled(np.asarray(image, np.uint8), objects, skipped)
+    return _labeled(np.asarray(image, np.uint8), objects, skipped)
 
 
 def read_coco(labels: Path, skipped: Counter[str]) -> Iterator[Picture]:
     """Pictures of COCO 2017: ``annotations/instances_SPLIT.json`` beside ``SPLIT/`` (or ``images/SPLIT/``).
 
-    Boxes are x, y, w, h counted from zero; masks are polygons or run lengths. Objects with ``iscrowd`` are many
-    at once and no target. The file of labels is read whole (a few GB of memory for train2017), the pictures one
-    by one in the order of their names. What cannot be used is counted in ``skipped`` by its reason, never fatal.
+    Boxes are x, y, w, h counted from zero; masks are polygons or run lengths. Objects with ``iscrowd`` are no targets.
+    The labels are read whole (a few GB of memory for train2017), the pictures one by one in the order of their names.
+    What cannot be used is counted in ``skipped`` by its reason.
     """
     split = labels.stem.removeprefix("instances_")
     root = labels.parent.parent
@@ -109,7 +108,7 @@ def read_coco(labels: Path, skipped: Counter[str]) -> Iterator[Picture]:
         if image.shape[:2] != (height, width):
             skipped["picture of another size than its labels say"] += 1
             continue
-        yield _labelled(image, objects.get(key, []), skipped)
+        yield _labeled(image, objects.get(key, []), skipped)
 
 
 def read_image(path: Path, skipped: Counter[str]) -> Image | None:
@@ -130,7 +129,7 @@ def _box(entry: Any) -> Box:
     return x, y, w, h
 
 
-def _labelled(image: Image, objects: Iterable[tuple[Box, Any]], skipped: Counter[str]) -> Picture:
+def _labeled(image: Image, objects: Iterable[tuple[Box, Any]], skipped: Counter[str]) -> Picture:
     """The picture with those of its objects, each a box and a segmentation or None, that can be used."""
     height, width = image.shape[:2]
     targets = []

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pycocotools")
 
+from fartrack.datasets.readers import read_folder
 from fartrack.errors import FartrackError
-from fartrack.train.data.readers import read_folder
 
 ABSENT = "frame whose target is absent or too small"
 NO_TRUTH = "sequence whose ground truth cannot be read"

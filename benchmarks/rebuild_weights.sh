@@ -1,0 +1,62 @@
+#!/bin/sh
+# The chain of training runs that made the shipped weights: pico, nano and tiny.
+#
+#   benchmarks/rebuild_weights.sh STORE VIT RUNS [PICO]
+#
+# STORE: prepared data (fartrack train prepare). VIT: an ImageNet ViT-Tiny, safetensors with timm's names. RUNS: folder of
+# all runs. PICO: weights of six layers to start from. Ours came from an earlier trial network and are lost; without them
+# the chain starts from ImageNet alone. Steps 1 and 2 want a GPU (ten minutes); the others took five hours of one CPU core.
+# Called again, it goes on where it stopped. docs/training.md says what is recorded of these runs and what is not.
+set -eu
+store=$1 vit=$2 runs=$3 pico=${4:-}
+mkdir -p "$runs"
+
+train() { # STEP START [UNTIL]: one run by recipes/shipped/STEP.toml
+    [ -e "$runs/$1/finished" ] && return
+    resume=
+    [ -e "$runs/$1/checkpoint.safetensors" ] && resume=--resume
+    fartrack train run --recipe "shipped/$1" --data "$store" --run "$runs/$1" --start "$2" ${3:+--until "$3"} $resume
+    touch "$runs/$1/finished"
+}
+
+mean() { # NAME STEP OTHER: the mean of a run's weights and others
+    [ -e "$runs/$1/model.json" ] || fartrack export "$runs/$2/checkpoint.safetensors" "$runs/$1" --int8 none --mean "$3"
+}
+
+stack() { # BOTTOM TOP LAYERS OUT: the weights of BOTTOM, and those layers of TOP from number LAYERS (from 0) on
+    python - "$@" <<'PYTHON'
+import sys
+from pathlib import Path
+from safetensors.torch import save_file
+from fartrack.model.init_weights import load_weights
+
+bottom, top, layers, out = sys.argv[1:]
+def upper(name):
+    return name.startswith("blocks.") and int(name.split(".")[1]) >= int(layers)
+tensors = {name: t for name, t in load_weights(Path(bottom)).items() if not upper(name)}
+tensors |= {name: t for name, t in load_weights(Path(top)).items() if upper(name)}
+save_file({name: t.contiguous() for name, t in tensors.items()}, out)
+PYTHON
+}
+
+start=$vit
+if [ -n "$pico" ]; then
+    start=$runs/start.safetensors
+    stack "$pico" "$vit" 6 "$start"
+fi
+train 1-pretrain "$start"
+train 2-distill "$runs/1-pretrain/checkpoint.safetensors"
+train 3-light "$runs/2-distill/checkpoint.safetensors"
+mean mean-3 3-light "$runs/2-distill/checkpoint.safetensors"
+train 4-long "$runs/mean-3/weights.safetensors"
+mean mean-4 4-long "$runs/mean-3/weights.safetensors"
+train 5-absent "$runs/mean-4/weights.safetensors"
+mean mean-5 5-absent "$runs/mean-3/weights.safetensors"
+train 6-rollouts "$runs/mean-5/weights.safetensors" 1220
+train 7-bent "$runs/mean-5/weights.safetensors"
+mean pico-alone 7-bent "$runs/6-rollouts/checkpoint.safetensors"
+train 8-nano "$runs/mean-3/weights.safetensors" 3020
+stack "$runs/pico-alone/weights.safetensors" "$runs/8-nano/checkpoint.safetensors" 6 "$runs/tiny-start.safetensors"
+train 9-tiny "$runs/tiny-start.safetensors" 1294
+fartrack export "$runs/9-tiny/checkpoint.safetensors" "$runs/tiny" --exits nano=10,pico=6
+# By hand after that: the settings in model.json (least_window, sure_score, interval, agreement) and the calibration.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fartrack.model.encoder import Exit, FARTrack
+from fartrack.model.encoder import FARTrack, Output
 from fartrack.model.losses import coordinate_loss, dense_loss, divergence, expected_coordinates, iou, siou
 from fartrack.train.recipe import Precision, Recipe
 
@@ -68,11 +68,11 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe, teacher: FARTrack | 
     return terms
 
 
-def tapped_layers(network: FARTrack, batch: Batch, taps: range | tuple[int, ...]) -> dict[int, Exit]:
+def tapped_layers(network: FARTrack, batch: Batch, taps: range | tuple[int, ...]) -> dict[int, Output]:
     """The tapped layers of a network on a batch."""
-    rows = network.memorise(batch["templates"][:, None], batch["identities"][:, None])
+    rows = network.encode_templates(batch["templates"][:, None], batch["identities"][:, None])
     memory, kept = network.join(rows, batch["index"]), batch.get("kept")
-    output = network(batch["search"], batch["trajectory"], memory, valid=spread(batch), kept=kept, taps=taps)
+    output = network(batch["search"], batch["trajectory"], memory, valid=spread(batch), kept=kept, exits=taps)
     return output.exits  # type: ignore[no-any-return]
 
 
@@ -82,7 +82,7 @@ def spread(batch: Batch) -> Tensor | None:
     return None if valid is None else valid.repeat_interleave(len(batch["search"]) // len(valid), dim=0)
 
 
-def compared(exit: Exit, recipe: Recipe, searched: int) -> Tensor:
+def compared(exit: Output, recipe: Recipe, searched: int) -> Tensor:
     """The tokens ``(B, n, D)`` of an exit whose distributions are distilled."""
     match recipe.distill.features:
         case "trajectory":

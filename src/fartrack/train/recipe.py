@@ -254,9 +254,8 @@ class Recipe:
         """The tracker settings that the run trains for, those that differ from the defaults."""
         if not self.rollout.share and not self.rollout.pruned:
             return {}
-        names = ("retention", "adaptive", "sparsification")
-        chosen = {name: getattr(self.rollout.tracker, name) for name in names}
-        return {name: value for name, value in chosen.items() if value != getattr(TrackerSettings, name)}
+        retention = self.rollout.tracker.retention
+        return {"retention": retention} if retention != TrackerSettings.retention else {}
 
     @property
     def batch(self) -> int:

@@ -14,7 +14,7 @@ from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.encoder import FARTrack
-from fartrack.tracking.tracker import Look, State, Tracker, TrackerSettings
+from fartrack.tracking.tracker import SearchRegion, State, Tracker, TrackerSettings
 from fartrack.train.data.clips import Clip
 from fartrack.train.objective import Batch
 
@@ -30,25 +30,23 @@ def roll(network: FARTrack, clips: Sequence[Clip], settings: TrackerSettings) ->
         The batch (one template set a search crop), and how often a target was lost.
     """
     training = network.training
-    tracker = Tracker(TorchEngine(network), replace(settings, least_window=1.0))  # crops of one size
+    tracker = Tracker(TorchEngine(network), replace(settings, min_window=1.0))  # crops of one size
     states = [tracker.start(clip.frames[0], clip.boxes[0]) for clip in clips]
     gatherer, lost = Gatherer(tracker), 0
     for t in range(1, len(clips[0].frames)):
         looks = []
         for i, clip in enumerate(clips):
-            look = tracker.look(states[i], clip.frames[t])
+            look = tracker.search_region(states[i], clip.frames[t])
             if not in_view(look, clip.boxes[t]):
                 lost += 1
                 anchored = np.repeat(clip.boxes[t - 1][None], len(states[i].trajectory), axis=0)
                 states[i] = replace(states[i], trajectory=anchored)
-                look = tracker.look(states[i], clip.frames[t])
+                look = tracker.search_region(states[i], clip.frames[t])
             looks.append(look)
-        followed = tracker.follow(states, looks)
+        followed = tracker.step_batch(states, looks)
         for i, clip in enumerate(clips):
             if in_view(looks[i], clip.boxes[t]):
-                # A mask holds from the frame after the one that decides it, save where every frame decides anew.
-                masks = states[i] if settings.sparsification == "sequence" else followed[i][0]
-                gatherer.add(i, states[i], masks, looks[i], clip.boxes[t])
+                gatherer.add(i, states[i], states[i], looks[i], clip.boxes[t])
             states[i] = followed[i][0]
     network.train(training)
     return gatherer.batch(), lost
@@ -60,16 +58,16 @@ def prune(network: FARTrack, batch: Batch, retention: float) -> Tensor:
     ``retention`` with the best scores on the first search crop of its set."""
     training, shared = network.training, len(batch["search"]) // len(batch["index"])
     network.eval()
-    rows = network.memorise(batch["templates"][:, None], batch["identities"][:, None])
+    rows = network.encode_templates(batch["templates"][:, None], batch["identities"][:, None])
     memory = network.join(rows, batch["index"])
-    output = network(batch["search"][::shared], batch["trajectory"][::shared], memory, with_attention=True)
+    _, scores = network.track(batch["search"][::shared], batch["trajectory"][::shared], memory, scored=True)
     network.train(training)
-    scores = output.attention_BM.unflatten(1, (batch["index"].shape[1], -1))
+    scores = scores.unflatten(1, (batch["index"].shape[1], -1))
     kept = scores.topk(max(round(retention * scores.shape[2]), 1), dim=2).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter(2, kept, True).flatten(1)
 
 
-def in_view(look: Look, box: FloatArray) -> bool:
+def in_view(look: SearchRegion, box: FloatArray) -> bool:
     """Whether the centre of an image box lies in a look's search window."""
     centre = look.window.to_crop(box).reshape(2, 2).mean(0)
     return bool((np.abs(centre - 0.5) < 0.5).all())
@@ -83,9 +81,9 @@ class Gatherer:
         self.tracker = tracker
         self.numbers: dict[tuple[int, int, int], int] = {}
         self.templates: list[tuple[Image, int]] = []
-        self.rows: list[tuple[list[int], list[NDArray[np.int64] | None], Look, FloatArray]] = []
+        self.rows: list[tuple[list[int], list[NDArray[np.int64] | None], SearchRegion, FloatArray]] = []
 
-    def add(self, clip: int, state: State, masks: State, look: Look, box: FloatArray) -> None:
+    def add(self, clip: int, state: State, masks: State, look: SearchRegion, box: FloatArray) -> None:
         """One search crop of clip number ``clip``: the templates of ``state``, masked as those of ``masks``."""
         kept = {template.frame: template.keep for template in masks.memory.history}
         index, keeps = [], []

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR
-from fartrack.model.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centres, encode
+from fartrack.model.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centers, encode
 from fartrack.train.data import sampling
 from fartrack.train.data.augment import Cutout, Tone
 from fartrack.train.data.sampling import Sampler, SamplingConfig, mirror_tokens
@@ -225,7 +225,7 @@ def test_regions_differ(sampler):
 @pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED, REGIONS], ids=["clips", "stills", "pasted", "regions"])
 def test_the_window_is_centred_on_the_last_box(sampler, config):
     for sample in draws(sampler(replace(config, drop_trajectory=0, wrong_trajectory=0)), 30):
-        last = centres(sample.trajectory[:, -4:])
+        last = centers(sample.trajectory[:, -4:])
         np.testing.assert_allclose((last[:, :2] + last[:, 2:]) / 2, 0.5, atol=BIN_WIDTH)
         size = np.sqrt((last[:, 2:] - last[:, :2]).prod(1))
         np.testing.assert_allclose(size, 0.25, atol=2 * BIN_WIDTH)  # the search factor is 4
@@ -244,7 +244,7 @@ def test_trajectories_are_withheld_as_often_as_asked(sampler):
 def test_wrong_trajectories_are_off(sampler):
     for share, off in ((0, False), (1, True)):
         config = replace(STILLS, drop_trajectory=0, wrong_trajectory=share)
-        last = centres(np.concatenate([s.trajectory for s in draws(sampler(config), 20)])[:, -4:])
+        last = centers(np.concatenate([s.trajectory for s in draws(sampler(config), 20)])[:, -4:])
         assert (np.abs((last[:, :2] + last[:, 2:]) / 2 - 0.5).mean() > 0.1) == off
 
 
@@ -426,7 +426,7 @@ def test_steady_crops_have_their_target_where_it_was(sampler, plain_background, 
     apart = {}
     for share in (0, 1):
         found = [
-            (centres(tokens[-4:]), box)
+            (centers(tokens[-4:]), box)
             for sample in draws(sampler(replace(config, steady=share)), 60)
             for tokens, box in zip(sample.trajectory, sample.boxes, strict=True)
         ]

@@ -41,10 +41,10 @@ from torch import Tensor
 from fartrack.demo import render_clip
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
-from fartrack.geometry import PADDING_BGR, SMALLEST_WINDOW, Box, Crop, Image
+from fartrack.geometry import PADDING_BGR, MIN_WINDOW, Box, Crop, Image
 from fartrack.model.cost import search_macs
 from fartrack.model.encoder import FARTrack
-from fartrack.model.vocabulary import BIN_CENTRES, BIN_WIDTH, BINS, DECODING_REACH, LOW, encode
+from fartrack.model.vocabulary import BIN_CENTERS, BIN_WIDTH, BINS, DECODING_RADIUS, LOW, encode
 from fartrack.packages import open_package
 from fartrack.tracking.tracker import GRID
 
@@ -119,7 +119,7 @@ class Step:
         self._found = torch.zeros(B, 5, device=device)
         self._padding = torch.tensor(PADDING_BGR[::-1], dtype=torch.float32, device=device)[:, None, None]
         self._bins = torch.arange(BINS, device=device)
-        self._centres = torch.tensor(BIN_CENTRES, dtype=torch.float32, device=device)
+        self._centres = torch.tensor(BIN_CENTERS, dtype=torch.float32, device=device)
         self._limits = torch.tensor([size[1], size[0]], dtype=torch.float32, device=device)
         self._way = way
 
@@ -178,7 +178,7 @@ class Step:
 
     def _compute(self) -> None:
         x, y, w, h = self.past[:, -1].unbind(-1)
-        side = (self.config.search_factor * (w * h).sqrt()).clamp(min=SMALLEST_WINDOW)
+        side = (self.config.search_factor * (w * h).sqrt()).clamp(min=MIN_WINDOW)
         origin = torch.stack([x + w / 2 - side / 2, y + h / 2 - side / 2], -1)
         self.crops.copy_(self._cut(origin, side))
         past = self.past[:, self.past.shape[1] - self.config.trajectory :]
@@ -215,7 +215,7 @@ class Step:
         """Set the corners, and return the scores ``(B,)``; see ``fartrack.model.vocabulary.decode``."""
         weights = torch.softmax(logits_B4V.float(), -1)
         distance = (self._bins - weights.argmax(-1, keepdim=True)).abs()
-        window = torch.where(distance <= DECODING_REACH, weights, 0.0)
+        window = torch.where(distance <= DECODING_RADIUS, weights, 0.0)
         mass = window.sum(-1)
         self.corners.copy_(window @ self._centres / mass)
         return mass.amin(-1)

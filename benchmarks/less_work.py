@@ -28,7 +28,7 @@ from fartrack.evaluate.runner import run_sequence
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.model.config import ModelConfig
 from fartrack.model.cost import search_macs, template_macs
-from fartrack.model.encoder import centre_grid
+from fartrack.model.encoder import center_grid
 from fartrack.model.vocabulary import COMMANDS, decode
 from fartrack.packages import open_package
 from fartrack.tracking.tracker import Tracker, TrackerSettings
@@ -89,7 +89,7 @@ class Dropping(Counted):
         others = network.vocab[torch.cat([tokens, commands], dim=1)] + network.pos_t
         x = torch.cat(
             [
-                network.patchify(search) + centre_grid(network.pos_x, crops.shape[1] // config.patch) + network.id_x,
+                network.patchify(search) + center_grid(network.pos_x, crops.shape[1] // config.patch) + network.id_x,
                 others,
             ],
             dim=1,

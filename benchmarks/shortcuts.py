@@ -38,7 +38,7 @@ from fartrack.evaluate.metrics import bootstrap, overlaps, paired, present
 from fartrack.evaluate.runner import Result, run_sequence
 from fartrack.evaluate.tables import describe, new_table, print_paragraphs
 from fartrack.geometry import FloatArray, Image, iou
-from fartrack.model.vocabulary import NO_TRAJECTORY, centres, encode
+from fartrack.model.vocabulary import NO_TRAJECTORY, centers, encode
 from fartrack.packages import open_package
 from fartrack.tracking.tracker import Tracker, TrackerSettings
 
@@ -86,7 +86,7 @@ def removed(tokens: Tokens, rng: np.random.Generator) -> Tokens:
 def shifted(tokens: Tokens, rng: np.random.Generator) -> Tokens:
     """All boxes ``(B, 4 · N)`` of a frame by the same random offset."""
     offset = rng.laplace(0, OFFSET, (len(tokens), 1, 2))
-    return encode(centres(tokens).reshape(len(tokens), -1, 2) + offset).reshape(tokens.shape)
+    return encode(centers(tokens).reshape(len(tokens), -1, 2) + offset).reshape(tokens.shape)
 
 
 CHANGES: dict[str, Change | None] = {

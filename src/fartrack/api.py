@@ -8,9 +8,9 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from fartrack.config import from_dict
-from fartrack.engines.base import EngineName, open_engine
+from fartrack.engines.base import EngineName, Precision, open_engine
 from fartrack.errors import FartrackError
-from fartrack.packages import open_package
+from fartrack.packages import RECORD, open_package
 from fartrack.tracking.tracker import Color, Track, Tracker, TrackerSettings
 from fartrack.video.sources import Frame, FrameSource, frames_from_source
 
@@ -21,6 +21,7 @@ def load(
     model: str | Path = DEFAULT_MODEL,
     *,
     engine: EngineName = "auto",
+    precision: Precision | None = None,
     threads: int | None = None,
     settings: TrackerSettings | None = None,
     color: Color = "bgr",
@@ -29,24 +30,24 @@ def load(
 
     Args:
         model: a shipped model's name, or the folder of an exported one.
-        engine: ``onnxruntime``, ``openvino`` (extra) or ``torch`` (extra ``train``), which find the same boxes;
-            ``onnxruntime-int8``, faster, with boxes that differ a little; or ``auto``, the one that the model is meant
-            for, or the faster of the first two here, measured the first time and remembered.
+        engine: ``onnxruntime`` (``auto``), ``openvino`` (extra) or ``torch`` (extra ``train``): the same boxes.
+        precision: ``fp32``; or ``int8``, faster, with boxes that differ a little, which ``onnxruntime`` alone has. None
+            is the model's own, where the engine has it.
         threads: of one network call; None leaves it to the runtime.
         settings: how templates are taken and kept; None is what the model was trained for.
         color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.
 
     Raises:
-        FartrackError: an unknown model (the message names those that exist), engine or colour order, or a damaged
-            model.
+        FartrackError: an unknown model (the message names those that exist), engine, precision or color order, or a
+            damaged model.
     """
     package = open_package(model)
     if settings is None:
         try:
             settings = from_dict(TrackerSettings, package.settings)
         except FartrackError as error:
-            raise FartrackError(f"{Path(model) / 'model.json'}: {error}") from None
-    return Tracker(open_engine(package, engine, threads), settings, color, package.calibration)
+            raise FartrackError(f"{package.folder / RECORD}: {error}") from None
+    return Tracker(open_engine(package, engine, threads, precision), settings, color, package.calibration)
 
 
 def track_video(

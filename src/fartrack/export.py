@@ -1,9 +1,9 @@
 """Export: a trained network → a model package that runs without PyTorch (see :mod:`fartrack.packages`).
 
 The package holds the weights once, in half precision, as a safetensors file. Each ONNX graph refers into that file
-by offset (ONNX external data) and widens what it reads to single precision when it is loaded, so any number of
-graphs, those of exits too, costs one copy of the weights, and PyTorch starts from the very same file. The graphs for
-the engine ``onnxruntime-int8`` share a second file, in which what several exits have in common lies once as well.
+by offset (ONNX external data) and casts what it reads to single precision when it is loaded, so any number of
+graphs, those of exits too, costs one copy of the weights, and PyTorch starts from the very same file. The graphs in
+int8 share a second file, in which what several depths have in common lies once as well.
 """
 
 from __future__ import annotations
@@ -19,97 +19,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxscript.optimizer import optimize
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.export import Dim
 
+from fartrack.engines.onnxruntime import ort
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
-from fartrack.model.encoder import FARTrack, Output
-from fartrack.model.init_weights import without_layers
-from fartrack.packages import FORMAT, WEIGHTS, WEIGHTS_INT8, graph_file
+from fartrack.model.encoder import FARTrack
+from fartrack.packages import FORMAT, RECORD, WEIGHTS, WEIGHTS_INT8, graph_file
 
 OPSET = 20
 SMALL = 255
 """Bytes of a constant that may lie in a graph, instead of the file of the weights."""
-
-
-class Graph(NamedTuple):
-    """An exported graph, declared once: its module, example inputs by name, dynamic axes and outputs."""
-
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    dynamic: dict[str, dict[int, Any]]
-    outputs: list[str]
-
-
-class _Memorise(nn.Module):
-    """Templates, each on its own, to rows."""
-
-    def __init__(self, network: FARTrack) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, templates: Tensor, identities: Tensor) -> Tensor:
-        return self.network.memorise(templates[:, None], identities[:, None])
-
-
-class _Search(nn.Module):
-    """A search crop against rows, with or without the template tokens' scores."""
-
-    def __init__(self, network: FARTrack, scored: bool) -> None:
-        super().__init__()
-        self.network = network
-        self.scored = scored
-
-    def forward(self, search: Tensor, trajectory: Tensor, memory: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        output: Output = self.network(search, trajectory, memory, with_attention=self.scored, tracking=True)
-        if output.attention_BM is None:
-            return output.logits_B4V
-        return output.logits_B4V, output.attention_BM
-
-
-def graphs(network: FARTrack) -> dict[str, Graph]:
-    """The graphs of a package by name. Batches are dynamic, and so is the number of template tokens."""
-    config = network.config
-    z, x = config.template_size, config.search_size
-    templates = torch.zeros(3, z, z, 3, dtype=torch.uint8)
-    with torch.no_grad():
-        memory = network.memorise(templates[:, None], torch.zeros(3, 1, dtype=torch.long))
-    search = {  # a batch of 1 would freeze the axis
-        "search": torch.zeros(2, x, x, 3, dtype=torch.uint8),
-        "trajectory": torch.zeros(2, 4 * config.trajectory, dtype=torch.long),
-        "memory": torch.cat([memory[:2], memory[1:]], dim=-2),
-    }
-    B, M, T = (Dim(name) for name in "BMT")
-    axes = {"search": {0: B, **_sides(config)}, "trajectory": {0: B}, "memory": {0: B, 3: M}}
-    return {
-        "template": Graph(
-            _Memorise(network),
-            {"templates": templates, "identities": torch.zeros(3, dtype=torch.long)},
-            {"templates": {0: T}, "identities": {0: T}},
-            ["rows"],
-        ),
-        "search": Graph(_Search(network, scored=False), search, axes, ["logits"]),
-        "search_scored": Graph(_Search(network, scored=True), search, axes, ["logits", "attention"]),
-    }
-
-
-def _sides(config: ModelConfig) -> dict[int, Any]:
-    """The dynamic sides of a search crop: the whole window or less of its centre, the same number of tokens missing
-    on either side."""
-    pair, grid = 2 * config.patch, config.search_size // config.patch
-    if grid < 4:  # an axis with a single value is none
-        return {}
-    side = pair * Dim("pairs", min=1, max=grid // 2) + config.patch * (grid % 2)
-    return {1: side, 2: side}
 
 
 def export(
@@ -127,9 +53,9 @@ def export(
     Args:
         network: the network, of any depth and either attention.
         folder: where the package goes; its parent must exist.
-        about: what ``model.json`` says beside the format and the configuration, such as how it was trained.
+        about: what ``model.json`` of each says beside the format and the configuration, such as ``settings``.
         exits: the names of further packages, and how many of the first layers each has.
-        int8: the depths that get a graph for ``onnxruntime-int8``, whose weights are in 8 bits; None for all.
+        int8: the depths that get a graph in int8; None for all.
 
     Raises:
         FartrackError: the parent folder is absent, or a folder is a file or holds something else than a package; an
@@ -149,27 +75,25 @@ def export(
     for tensor in network.state_dict().values():
         tensor.copy_(tensor.half())
     with _replacing(folder) as part:
-        save_file(
-            {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()},
-            part / WEIGHTS,
-        )
+        weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
+        save_file(weights, part / WEIGHTS)
         (part / WEIGHTS).chmod(0o644)  # safetensors makes it the owner's alone
-        quantised = []
+        quantized = []
         for depth in depths:
-            first = network if depth == whole else _first_layers(network, depth)
+            first = FARTrack(replace(network.config, depth=depth)).eval()
+            first.load_state_dict({name: network.state_dict()[name] for name in first.state_dict()})
             for name, graph in graphs(first).items():
-                model, path = _to_onnx(graph), part / graph_file(name, depth, whole)
-                _share_weights(model, first, part / WEIGHTS)
+                model, path = _to_onnx(graph), part / graph_file(name, depth)
+                _share_weights(model, part / WEIGHTS, first.state_dict())
                 onnx.save(model, path)
                 if name == "search" and (int8 is None or depth in int8):
-                    quantised.append(part / graph_file("search_int8", depth, whole))
-                    _quantise(path, quantised[-1])
-        _pool(quantised, part / WEIGHTS_INT8)
-        # What is new since format 1 is in the variants; older versions read this one as well.
-        _write_record(part, {"format": 1, "config": asdict(network.config), **(about or {})})
+                    quantized.append(part / graph_file("search_int8", depth))
+                    _quantize(path, quantized[-1])
+        _pool(quantized, part / WEIGHTS_INT8)
+        _write_record(part, network.config, about)
     for name, depth in exits.items():
         with _replacing(folder.parent / name) as part:
-            _write_record(part, {"format": FORMAT, "of": f"../{folder.name}", "depth": depth})
+            _write_record(part, replace(network.config, depth=depth), {"network": f"../{folder.name}", **(about or {})})
 
 
 def _check_depth(depth: int, whole: int) -> None:
@@ -183,7 +107,7 @@ def _check_place(folder: Path) -> None:
         raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
     if folder.exists() and not folder.is_dir():
         raise FartrackError(f"{folder} is a file; name a folder.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
+    if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
         raise FartrackError(f"{folder} holds something that is no model; name another folder.")
 
 
@@ -201,19 +125,80 @@ def _replacing(folder: Path) -> Iterator[Path]:
         part.rename(folder)
 
 
-def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n")
+def _write_record(folder: Path, config: ModelConfig, about: Mapping[str, Any] | None) -> None:
+    record = {"format": FORMAT, "config": asdict(config), **(about or {})}
+    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _first_layers(network: FARTrack, depth: int) -> FARTrack:
-    """The network that ends after this many layers."""
-    first = FARTrack(replace(network.config, depth=depth))
-    first.load_state_dict(without_layers(network.state_dict(), range(depth, network.config.depth)))
-    return first.eval()
+class Graph(NamedTuple):
+    """An exported graph, declared once: its module, example inputs by name, dynamic axes and outputs."""
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    dynamic: dict[str, dict[int, Any]]
+    outputs: list[str]
+
+
+class _EncodeTemplates(nn.Module):
+    """Templates, each on its own, to their ``kv_cache``."""
+
+    def __init__(self, network: FARTrack) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, templates: Tensor, identities: Tensor) -> Tensor:
+        return self.network.encode_templates(templates[:, None], identities[:, None])
+
+
+class _Search(nn.Module):
+    """A search crop against a ``kv_cache``, with or without the template tokens' scores."""
+
+    def __init__(self, network: FARTrack, scored: bool) -> None:
+        super().__init__()
+        self.network, self.scored = network, scored
+
+    def forward(self, search: Tensor, trajectory: Tensor, kv_cache: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        return self.network.track(search, trajectory, kv_cache, self.scored)
+
+
+def graphs(network: FARTrack) -> dict[str, Graph]:
+    """The graphs of a network by name. Batches are dynamic, and so is the number of template tokens."""
+    config = network.config
+    z, x = config.template_size, config.search_size
+    templates = torch.zeros(3, z, z, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        kv_cache = network.encode_templates(templates[:, None], torch.zeros(3, 1, dtype=torch.long))
+    search = {  # a batch of 1 would freeze the axis
+        "search": torch.zeros(2, x, x, 3, dtype=torch.uint8),
+        "trajectory": torch.zeros(2, 4 * config.trajectory, dtype=torch.long),
+        "kv_cache": torch.cat([kv_cache[:2], kv_cache[1:]], dim=-2),
+    }
+    B, M, T = (Dim(name) for name in "BMT")
+    axes = {"search": {0: B, **_sides(config)}, "trajectory": {0: B}, "kv_cache": {0: B, 3: M}}
+    return {
+        "template": Graph(
+            _EncodeTemplates(network),
+            {"templates": templates, "identities": torch.zeros(3, dtype=torch.long)},
+            {"templates": {0: T}, "identities": {0: T}},
+            ["kv_cache"],
+        ),
+        "search": Graph(_Search(network, scored=False), search, axes, ["logits"]),
+        "search_scored": Graph(_Search(network, scored=True), search, axes, ["logits", "scores"]),
+    }
+
+
+def _sides(config: ModelConfig) -> dict[int, Any]:
+    """The dynamic sides of a search crop: the whole window or less of its center, the same number of tokens missing
+    on either side."""
+    pair, grid = 2 * config.patch, config.search_size // config.patch
+    if grid < 4:  # an axis with a single value is none
+        return {}
+    side = pair * Dim("pairs", min=1, max=grid // 2) + config.patch * (grid % 2)
+    return {1: side, 2: side}
 
 
 def _to_onnx(graph: Graph) -> onnx.ModelProto:
-    """Trace a graph's module; initialisers keep their parameters' names."""
+    """Trace a graph's module."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -231,13 +216,7 @@ def _to_onnx(graph: Graph) -> onnx.ModelProto:
         # Shapes are folded, weights are not: they have to stay as they lie in the file.
         optimize(program.model, input_size_limit=SMALL)
     model = program.model_proto
-    for item in (
-        *model.graph.node,
-        *model.graph.input,
-        *model.graph.output,
-        *model.graph.value_info,
-        model.graph,
-    ):
+    for item in (*model.graph.node, *model.graph.input, *model.graph.output, model.graph):
         item.doc_string = ""
         del item.metadata_props[:]  # the tracer's notes: source lines and paths of the exporting machine
     del model.metadata_props[:]
@@ -245,64 +224,63 @@ def _to_onnx(graph: Graph) -> onnx.ModelProto:
     return model
 
 
-def _share_weights(model: onnx.ModelProto, network: FARTrack, weights: Path) -> None:
-    """Let a graph's large initialisers point into the safetensors file, cast to single precision on loading."""
+def _share_weights(model: onnx.ModelProto, weights: Path, state: Mapping[str, Tensor]) -> None:
+    """Let a graph's large initializers point into the safetensors file, cast to single precision on loading."""
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         places = json.loads(file.read(length))
-    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    sources = {}  # of the values of an initializer: the parameter, and whether it is transposed
+    for source, tensor in state.items():
+        for values, turned in ((tensor, False), (tensor.T, True)) if tensor.ndim == 2 else ((tensor, False),):
+            sources[tuple(values.shape), values.contiguous().numpy().tobytes()] = source, turned
     nodes = []
     for initializer in list(model.graph.initializer):
-        if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < 64:
-            continue
         values = numpy_helper.to_array(initializer)
-        source, turned = _find(values, initializer.name, state)
-        if source is None:
+        if values.size < 64 or (values.shape, values.tobytes()) not in sources:
             continue
+        source, turned = sources[values.shape, values.tobytes()]
         start, end = places[source]["data_offsets"]
-        shared = f"{initializer.name}.half"
-        tensor = TensorProto(
-            name=shared,
-            data_type=TensorProto.FLOAT16,
-            dims=state[source].shape,
-            data_location=TensorProto.EXTERNAL,
-        )
-        for key, value in (
-            ("location", WEIGHTS),
-            ("offset", str(8 + length + start)),
-            ("length", str(end - start)),
-        ):
-            tensor.external_data.add(key=key, value=value)
-        name = initializer.name
+        name, half = initializer.name, f"{initializer.name}.half"
+        tensor = TensorProto(name=half, data_type=TensorProto.FLOAT16, dims=state[source].shape)
+        _point(tensor, WEIGHTS, 8 + length + start, end - start)
         model.graph.initializer.remove(initializer)
         model.graph.initializer.append(tensor)
-        wide = f"{name}.wide" if turned else name
-        nodes.append(helper.make_node("Cast", [shared], [wide], to=TensorProto.FLOAT))
+        single = f"{name}.single" if turned else name
+        nodes.append(helper.make_node("Cast", [half], [single], to=TensorProto.FLOAT))
         if turned:
-            nodes.append(helper.make_node("Transpose", [wide], [name], perm=[1, 0]))
+            nodes.append(helper.make_node("Transpose", [single], [name], perm=[1, 0]))
     for node in reversed(nodes):
         model.graph.node.insert(0, node)
 
 
+def _point(tensor: TensorProto, file: str, offset: int, length: int) -> None:
+    """Let a tensor point into a file beside its graph."""
+    for key, value in (("location", file), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.ClearField("raw_data")
+
+
 def fold(graph: Path, folded: Path) -> None:
     """Write a graph of a package anew, its weights in it as constants of single precision."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath, options.log_severity_level = str(folded), 3
-    onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
-def _quantise(graph: Path, int8: Path) -> None:
-    """Write a graph anew: products with weights in 8 bits, what flows between them in single precision. Weights have
-    7 bits, for processors without VNNI add two products of 8 bits into 16."""
+def _quantize(graph: Path, int8: Path) -> None:
+    """Write a graph anew: products with weights in 8 bits, activations in single precision. Weights have 7 bits, for
+    processors without VNNI add two products of 8 bits into 16."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     folded = graph.with_name("folded.onnx")
     fold(graph, folded)
+    kind = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8}
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # its advice to infer shapes first does not matter here
     try:
-        quantize_dynamic(
-            folded, int8, ["MatMul", "Gemm"], per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
-        )
+        quantize_dynamic(folded, int8, per_channel=True, reduce_range=True, **kind)
     finally:
         logging.disable(disabled)
     folded.unlink()
@@ -315,28 +293,12 @@ def _pool(graphs: Sequence[Path], pool: Path) -> None:
     for graph in graphs:
         model = onnx.load(graph)
         for tensor in model.graph.initializer:
-            if len(tensor.raw_data) <= SMALL:
-                continue
-            place = places.setdefault(tensor.raw_data, len(contents))
-            if place == len(contents):
-                contents += tensor.raw_data + bytes(-len(tensor.raw_data) % 64)  # each begins at a multiple of 64
-            for key, value in (("location", pool.name), ("offset", place), ("length", len(tensor.raw_data))):
-                tensor.external_data.add(key=key, value=str(value))
-            tensor.data_location = TensorProto.EXTERNAL
-            tensor.ClearField("raw_data")
+            data = tensor.raw_data
+            if len(data) > SMALL:
+                if data not in places:
+                    places[data] = len(contents)
+                    contents += data + bytes(-len(data) % 64)  # each begins at a multiple of 64
+                _point(tensor, pool.name, places[data], len(data))
         onnx.save(model, graph)
     if graphs:
         pool.write_bytes(contents)
-
-
-def _find(values: np.ndarray, name: str, state: Mapping[str, np.ndarray]) -> tuple[str | None, bool]:
-    """The parameter that an initialiser is, and whether it is its transpose."""
-    for source, tensor in state.items():
-        if name.endswith(source) and values.shape == tensor.shape and np.array_equal(values, tensor):
-            return source, False
-    for source, tensor in state.items():
-        if values.shape == tensor.shape and np.array_equal(values, tensor):
-            return source, False
-        if values.ndim == 2 and values.shape == tensor.shape[::-1] and np.array_equal(values, tensor.T):
-            return source, True
-    return None, False

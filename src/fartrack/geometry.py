@@ -4,9 +4,8 @@ Conventions, used everywhere:
 
 * An **image box** is ``x, y, w, h`` in pixels; ``x, y`` is the upper left corner. Coordinates are continuous:
   pixel ``i`` covers the interval ``[i, i + 1)``, so an image spans ``[0, width] × [0, height]``.
-* A **crop** is a square window of the image. In its own frame the window is ``[0, 1] × [0, 1]``, and boxes are
-  corners ``x0, y0, x1, y1``. Windows may reach beyond the image; what lies outside is padded.
-* Windows are not rounded to pixels, so image → crop → image is exact up to floating-point error.
+* A **crop** is a square window of the image, not rounded to pixels. In its own frame the window is
+  ``[0, 1] × [0, 1]``, and boxes are corners ``x0, y0, x1, y1``. What lies outside of the image is padded.
 """
 
 from __future__ import annotations
@@ -24,17 +23,16 @@ FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
-# The colour outside the image: ImageNet's mean, which the network sees as zero. BGR order.
 PADDING_BGR = (104, 116, 124)
+"""The color outside the image: ImageNet's mean, which the network sees as zero."""
 
-# A window is never narrower than this many pixels, however small the target: below it a crop holds too few
-# real pixels to show any surroundings to search in.
-SMALLEST_WINDOW = 16.0
+MIN_WINDOW = 16.0
+"""Side of the smallest window, in pixels: below it a crop holds too few real pixels to show any surroundings."""
 
-# A given box may reach beyond the image, but not be this many times as wide or as high as it is.
-LARGEST_BOX = 10
+MAX_BOX = 10
+"""A given box may reach beyond the image, but not be more than this many times as wide or as high as it is."""
 
-_BOX_WISH = "give x,y,w,h in pixels, such as 100,120,40,60"
+_BOX_HINT = "give x,y,w,h in pixels, such as 100,120,40,60"
 
 
 @dataclass(frozen=True)
@@ -47,16 +45,13 @@ class Crop:
 
     @classmethod
     def around(cls, box: ArrayLike, factor: float) -> Crop:
-        """The window centred on an image box, its side ``factor · sqrt(w · h)``.
-
-        Targets so small that the side would fall under ``SMALLEST_WINDOW`` pixels get that side.
-        """
+        """The window centered on an image box, its side ``factor · sqrt(w · h)``, at least ``MIN_WINDOW`` pixels."""
         x, y, w, h = np.asarray(box, np.float64).tolist()
-        side = max(factor * float(np.sqrt(w * h)), SMALLEST_WINDOW)
+        side = max(factor * float(np.sqrt(w * h)), MIN_WINDOW)
         return cls(x + w / 2 - side / 2, y + h / 2 - side / 2, side)
 
-    def centre(self, share: float) -> Crop:
-        """The window around the same centre with ``share`` of the side."""
+    def center(self, share: float) -> Crop:
+        """The window around the same center with ``share`` of the side."""
         edge = self.side * (1 - share) / 2
         return Crop(self.x + edge, self.y + edge, self.side * share)
 
@@ -75,9 +70,9 @@ class Crop:
         return np.concatenate([low, corners[..., 2:] - corners[..., :2]], axis=-1)
 
     def extract(self, image: Image, size: int, padding: tuple[int, int, int] = PADDING_BGR) -> Image:
-        """Cut this window out of an image ``(H, W, 3)`` as ``(size, size, 3)`` of the same colour order.
+        """Cut this window out of an image ``(H, W, 3)`` as ``(size, size, 3)`` of the same color order.
 
-        Pixels outside the image are padded with the colour ``padding``. Interpolation is linear; where the window is
+        Pixels outside the image are padded with the color ``padding``. Interpolation is linear; where the window is
         shrunk by two or more, it is first averaged over whole blocks of pixels, so that nothing aliases.
         """
         scale = self.side / size
@@ -92,14 +87,12 @@ class Crop:
                 part = image[top : top + rows * block, left : left + columns * block]
                 image = cast(Image, cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA))
                 x, y, scale = (x - left) / block, (y - top) / block, scale / block
-        # The centre of output pixel i lies at x + (i + 0.5)·scale; OpenCV counts from pixel centres.
+        # The center of output pixel i lies at x + (i + 0.5)·scale; OpenCV counts from pixel centers.
         offset_x, offset_y = x + 0.5 * scale - 0.5, y + 0.5 * scale - 0.5
         matrix = np.array([[scale, 0.0, offset_x], [0.0, scale, offset_y]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        crop = cv2.warpAffine(
-            image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=padding
-        )
-        return cast(Image, crop)
+        options = {"flags": flags, "borderMode": cv2.BORDER_CONSTANT, "borderValue": padding}
+        return cast(Image, cv2.warpAffine(image, matrix, (size, size), **options))
 
 
 UNIT = Crop(0.0, 0.0, 1.0)
@@ -117,7 +110,7 @@ def parse_box(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != 4:
-        raise FartrackError(f"The box {_shown(text)} is not four numbers; {_BOX_WISH}.")
+        raise FartrackError(f"The box {text!r:.60} is not four numbers; {_BOX_HINT}.")
     return values
 
 
@@ -132,32 +125,23 @@ def check_box(box: object, width: int, height: int) -> Box:
     except (TypeError, ValueError, OverflowError):
         values = np.empty(0)
     if values.shape != (4,):
-        raise FartrackError(f"The box {_shown(box)} is not four numbers; {_BOX_WISH}.")
+        raise FartrackError(f"The box {' '.join(repr(box).split()):.60} is not four numbers; {_BOX_HINT}.")
     x, y, w, h = (float(v) for v in values)
     named = f"The box {x:g},{y:g},{w:g},{h:g}"
     if not np.isfinite(values).all():
-        raise FartrackError(f"{named} holds a number that is not finite; {_BOX_WISH}.")
+        raise FartrackError(f"{named} holds a number that is not finite; {_BOX_HINT}.")
     if w <= 0 or h <= 0:
         raise FartrackError(f"{named} has no area; width and height must be above 0.")
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        raise FartrackError(f"{named} lies outside the {width}×{height} frame; {_BOX_WISH} inside it.")
-    if w > LARGEST_BOX * width or h > LARGEST_BOX * height:
-        raise FartrackError(f"{named} is far larger than the {width}×{height} frame; {_BOX_WISH} inside it.")
+        raise FartrackError(f"{named} lies outside the {width}×{height} frame; {_BOX_HINT} inside it.")
+    if w > MAX_BOX * width or h > MAX_BOX * height:
+        raise FartrackError(f"{named} is far larger than the {width}×{height} frame; {_BOX_HINT} inside it.")
     return x, y, w, h
 
 
-def _shown(value: object) -> str:
-    """What a user gave, short and in one line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def clip_box(box: ArrayLike, width: int, height: int) -> Box:
-    """The part of an image box that lies in a ``width`` × ``height`` image.
-
-    Never empty: of a box that has left the image, a sliver of one pixel (or less, if the box is smaller)
-    remains at the nearest border.
-    """
+    """The part of an image box that lies in a ``width`` × ``height`` image; of one that has left it, a sliver of one
+    pixel (or less, if the box is smaller) at the nearest border."""
     x, y, w, h = np.asarray(box, np.float64).tolist()
     keep_w, keep_h = min(1.0, w, width), min(1.0, h, height)
     x0, y0 = min(max(x, 0.0), width - keep_w), min(max(y, 0.0), height - keep_h)

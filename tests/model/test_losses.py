@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 import torch
 
 from fartrack.model.losses import coordinate_loss, dense_loss, divergence, expected_coordinates, siou
-from fartrack.model.vocabulary import BIN_CENTRES, BIN_WIDTH, BINS, encode
+from fartrack.model.vocabulary import BIN_CENTERS, BIN_WIDTH, BINS, encode
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def plain_siou(a, b, theta=4):
 
 def test_expected_coordinates(rng):
     logits = rng.normal(0, 3, (2, 4, BINS))
-    expected = [[np.exp(log_softmax(row)) @ BIN_CENTRES for row in rows] for rows in logits]
+    expected = [[np.exp(log_softmax(row)) @ BIN_CENTERS for row in rows] for rows in logits]
     np.testing.assert_allclose(expected_coordinates(torch.tensor(logits)), expected, atol=1e-5)
 
 
@@ -60,7 +60,7 @@ def test_expected_coordinate_of_a_certain_bin_is_its_centre():
     logits = torch.full((3, BINS), -1e4)
     tokens = torch.tensor([0, 317, BINS - 1])
     logits[torch.arange(3), tokens] = 0
-    np.testing.assert_allclose(expected_coordinates(logits), BIN_CENTRES[tokens], atol=1e-6)
+    np.testing.assert_allclose(expected_coordinates(logits), BIN_CENTERS[tokens], atol=1e-6)
 
 
 def test_one_hot_cross_entropy(rng):
@@ -77,7 +77,7 @@ def test_smoothed_cross_entropy(rng, smoothing):
     logits, boxes = rng.normal(0, 3, (5, 4, BINS)), rng.uniform(-0.7, 1.7, (5, 4))
     losses = []
     for row, coordinate in zip(logits.reshape(-1, BINS), boxes.flat, strict=True):
-        deviations = (BIN_CENTRES - np.clip(coordinate, -0.5, 1.5)) / BIN_WIDTH / smoothing
+        deviations = (BIN_CENTERS - np.clip(coordinate, -0.5, 1.5)) / BIN_WIDTH / smoothing
         target = np.exp(-(deviations**2) / 2)
         losses.append(-(target / target.sum()) @ log_softmax(row))
     result = coordinate_loss(torch.tensor(logits), torch.tensor(boxes), smoothing)
@@ -89,7 +89,7 @@ def test_cross_entropy_is_least_at_the_truth(smoothing):
     at = {shift: torch.full((1, 1, BINS), -5.0) for shift in (-9, -3, 0, 3, 9)}
     for shift, logits in at.items():
         logits[..., 200 + shift - 4 : 200 + shift + 5] = 5 - torch.arange(-4.0, 5).abs()
-    truth = torch.tensor([[BIN_CENTRES[200]]])
+    truth = torch.tensor([[BIN_CENTERS[200]]])
     loss = {shift: coordinate_loss(logits, truth, smoothing).item() for shift, logits in at.items()}
     assert loss[0] < loss[3] < loss[9]
     assert loss[0] < loss[-3] < loss[-9]

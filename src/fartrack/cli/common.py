@@ -24,10 +24,8 @@ app = typer.Typer(
 console = Console(stderr=True, highlight=False)
 
 Model = Annotated[str, typer.Option(help="a shipped model's name, or the folder of an exported one")]
-Engine = Annotated[
-    str,
-    typer.Option(help="onnxruntime, onnxruntime-int8, openvino or torch; auto: the model's or the fastest here"),
-]
+Engine = Annotated[str, typer.Option(help="onnxruntime, openvino or torch; auto is the first")]
+Precision = Annotated[str | None, typer.Option(help="fp32, or int8 (onnxruntime only); the model's own if left out")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="threads of one network call; the runtime's choice if left out")
 ]

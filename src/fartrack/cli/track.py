@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from fartrack.api import DEFAULT_MODEL, load, track_frames
-from fartrack.cli.common import Engine, Meter, Model, Threads, app
-from fartrack.engines.base import EngineName, resolve
+from fartrack.cli.common import Engine, Meter, Model, Precision, Threads, app
+from fartrack.engines.base import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.packages import open_package, shipped
@@ -38,11 +38,13 @@ def track(
     ] = False,
     model: Model = DEFAULT_MODEL,
     engine: Engine = "auto",
+    precision: Precision = None,
     threads: Threads = None,
 ) -> None:
     """Track one object through a video."""
     given = None if box is None else parse_box(box)
-    tracker = load(model, engine=cast(EngineName, engine), threads=threads)
+    kind: dict[str, Any] = {"engine": engine, "precision": precision}
+    tracker = load(model, threads=threads, **kind)
     with frames_from_source(source, start=start) as frames:
         image = frames.first.image
         if not (output or csv or json or txt or show or frames.live):
@@ -80,13 +82,15 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="annotated video")] = Path("fartrack-demo.mp4"),
     model: Model = DEFAULT_MODEL,
     engine: Engine = "auto",
+    precision: Precision = None,
     threads: Threads = None,
 ) -> None:
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
     from fartrack.demo import CLIP_FPS, CLIP_LENGTH, render_clip
 
-    engine = resolve(open_package(model), cast(EngineName, engine), threads)
-    tracker = load(model, engine=engine, threads=threads)
+    kind: dict[str, Any] = {"engine": engine, "precision": precision}
+    tracker = load(model, threads=threads, **kind)
+    runs_on = ", ".join((model, *resolve(open_package(model), *kind.values())))
     ious: list[float] = []
     busy = 0.0
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
@@ -98,7 +102,7 @@ def demo(
                 ious.append(float(iou(found.box, truth)))
             sink.write(Frame(index, index / CLIP_FPS, image), found)
             meter.count()
-    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({model}, {engine})")
+    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({runs_on})")
     print(f"saved {output}")
 
 

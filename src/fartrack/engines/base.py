@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, cast, get_args
+import ctypes
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import RLock
+from typing import Any, Literal, Protocol, cast, get_args
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,73 +19,154 @@ from fartrack.errors import FartrackError
 from fartrack.geometry import Image
 from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BINS
-from fartrack.packages import Package, check_weights, misfit
+from fartrack.packages import WEIGHTS, Package
 
 Floats = NDArray[np.float32]
-EngineName = Literal["auto", "onnxruntime", "onnxruntime-int8", "openvino", "torch"]
-
-INT8 = "-int8"
-"""Behind the name of an engine that searches in 8 bits."""
+Tokens = NDArray[np.int64]
+EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
+Precision = Literal["fp32", "int8"]
 
 
 class Engine(Protocol):
-    """What the tracker needs of a network.
+    """What the tracker needs of a network. One engine may serve any number of threads.
 
-    Shapes: T templates, B search crops, M template tokens, C channels of a row, V bins. A template's rows have the
-    shape ``(…, M, C)`` with the same leading axes for all; rows of several templates are joined along M.
+    Shapes: T templates, B search crops, M template tokens, C channels, V bins. The ``kv_cache`` of a template has the
+    shape ``(…, M, C)`` with the same leading axes for all; those of several templates are joined along M.
     """
 
     config: ModelConfig
-    background: bool
-    """Whether ``memorise`` may run in a thread of its own beside the caller's."""
 
-    def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
-        """Template crops ``(T, S, S, 3)`` uint8 RGB and identities ``(T,)`` → rows ``(T, …, M, C)``."""
+    def encode_templates(self, crops: Image, identities: Tokens) -> Floats:
+        """Template crops ``(T, S, S, 3)`` uint8 RGB and identities ``(T,)`` → their ``kv_cache`` ``(T, …, M, C)``."""
         ...
 
-    def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
-        """Search crops ``(B, S, S, 3)`` uint8 RGB (if smaller than ``search_size``, the centres of the windows), past
-        boxes ``(B, 4 · trajectory)`` as tokens, and rows ``(B, …, M, C)`` → logits ``(B, 4, V)``."""
+    def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
+        """Search crops ``(B, S, S, 3)`` uint8 RGB (if smaller than ``search_size``, the centers of the windows), past
+        boxes ``(B, 4 · trajectory)`` as tokens, and ``kv_cache`` ``(B, …, M, C)`` → logits ``(B, 4, V)``."""
         ...
 
-    def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
+    def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:
         """As :meth:`search`, and the attention ``(B, M)`` that each template token receives."""
         ...
 
 
-def open_engine(package: Package, name: EngineName = "onnxruntime", threads: int | None = None) -> Engine:
+Graph = Callable[[Mapping[str, NDArray[Any]]], list[Floats]]
+"""A graph in a runtime: inputs by name → outputs in order."""
+
+
+class GraphEngine(ABC):
+    """An engine that runs a package's graphs, which are opened once in each process.
+
+    The threads of a runtime do not survive a fork: a forked process that used its parent's graphs would wait for ever.
+    Pickled, an engine is the package and the options, and is opened anew; copied, it is the same engine.
+    """
+
+    def __init__(self, package: Package, threads: int | None = None, precision: Precision = "fp32") -> None:
+        """Open the graphs that every tracker needs; ``search_scored`` is opened when it is first used.
+
+        Args:
+            package: the model.
+            threads: of one network call; None leaves it to the runtime.
+            precision: of the search.
+
+        Raises:
+            FartrackError: a graph is missing or cannot be read.
+        """
+        self.config = package.config
+        self._arguments = package, threads, precision
+        self._search = "search" if precision == "fp32" else f"search_{precision}"
+        self._graphs: dict[str, Graph] = {}
+        self._lock = RLock()
+        _ENGINES.add(self)
+        for name in ("template", self._search):
+            self._graph(name)
+
+    @abstractmethod
+    def _open(self, path: Path, threads: int | None) -> Graph:
+        """Load a graph; errors of any kind say that it cannot be read."""
+
+    def _graph(self, name: str) -> Graph:
+        with self._lock:
+            if name not in self._graphs:
+                package, threads, _ = self._arguments
+                path = package.graph(name)
+                try:
+                    self._graphs[name] = self._open(path, threads)
+                except Exception:  # each runtime has classes of its own for the ways in which a file can be broken
+                    raise FartrackError(f"{path} is no readable ONNX model; export it anew or reinstall.") from None
+            return self._graphs[name]
+
+    def __reduce__(self) -> tuple[type[GraphEngine], tuple[Package, int | None, Precision]]:
+        """How to open it in another process."""
+        return type(self), self._arguments
+
+    def __deepcopy__(self, memo: object) -> GraphEngine:
+        """The same engine, for it holds no state."""
+        return self
+
+    def encode_templates(self, crops: Image, identities: Tokens) -> Floats:
+        """See :class:`Engine`."""
+        return self._graph("template")({"templates": crops, "identities": identities})[0]
+
+    def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
+        """See :class:`Engine`."""
+        return self._graph(self._search)({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})[0]
+
+    def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:
+        """See :class:`Engine`; in single precision."""
+        graph = self._graph("search_scored")
+        logits, scores = graph({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})
+        return logits, scores
+
+
+_ENGINES: WeakSet[GraphEngine] = WeakSet()
+
+
+def _forget_graphs() -> None:
+    """After a fork, in the child: its own graphs are opened when they are first used."""
+    for engine in _ENGINES:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._graphs))  # never closed, for that would wait as well
+        engine._graphs, engine._lock = {}, RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_graphs)
+
+
+def open_engine(
+    package: Package, name: EngineName = "auto", threads: int | None = None, precision: Precision | None = None
+) -> Engine:
     """An engine that runs a model package.
 
     Args:
         package: the model.
-        name: ``onnxruntime``, ``openvino`` or ``torch``, which find the same boxes; ``onnxruntime-int8``, faster, with
-            boxes that differ a little; or ``auto``, see :func:`resolve`.
+        name: ``onnxruntime``, ``openvino`` or ``torch``, which find the same boxes; ``auto`` is the first.
         threads: of one network call; None leaves it to the runtime.
+        precision: of the search: ``fp32``; or ``int8``, faster, with boxes that differ a little, which only
+            ``onnxruntime`` has. None is the model's own, where the engine has it.
 
     Raises:
-        FartrackError: no such engine, its runtime cannot be loaded, less than one thread, or the package is damaged.
+        FartrackError: no such engine or precision, its runtime cannot be loaded, less than one thread, or the package
+            is damaged.
     """
     if threads is not None and threads < 1:
         raise FartrackError(f"threads is {threads}; it must be 1 or more, or None.")
+    name, precision = resolve(package, name, precision)
     check_weights(package)
-    name = resolve(package, name, threads)
-    engine: Engine
     try:
         match name:
-            case "onnxruntime" | "onnxruntime-int8":
+            case "onnxruntime":
                 from fartrack.engines.onnxruntime import OnnxRuntimeEngine
 
-                engine = OnnxRuntimeEngine(package, threads, "search_int8" if name.endswith(INT8) else "search")
+                engine: Engine = OnnxRuntimeEngine(package, threads, precision)
             case "openvino":
                 from fartrack.engines.openvino import OpenVinoEngine
 
                 engine = OpenVinoEngine(package, threads)
-            case "torch":
+            case _:
                 from fartrack.engines.torch import TorchEngine
 
                 engine = TorchEngine.load(package, threads)
-            case _:
-                raise FartrackError(f"There is no engine {name!r}; those are {', '.join(get_args(EngineName))}.")
     except ImportError as error:
         extra = {"openvino": "[openvino]", "torch": "[train]"}.get(name, "")
         raise FartrackError(
@@ -87,15 +176,44 @@ def open_engine(package: Package, name: EngineName = "onnxruntime", threads: int
     return engine
 
 
-def resolve(package: Package, name: EngineName, threads: int | None = None) -> EngineName:
-    """The engine that ``auto`` means for a model: the one it is meant for, or the fastest here; any other is itself."""
-    if name != "auto":
-        return name
-    if package.engine != "auto":
-        return cast(EngineName, package.engine)
-    from fartrack.engines.choice import fastest_engine
+def resolve(
+    package: Package, name: EngineName = "auto", precision: Precision | None = None
+) -> tuple[EngineName, Precision]:
+    """The engine and the precision that :func:`open_engine` takes, which has the same arguments and errors."""
+    if name not in get_args(EngineName):
+        raise FartrackError(f"There is no engine {name!r}; those are {', '.join(get_args(EngineName))}.")
+    if precision not in (None, *get_args(Precision)):
+        raise FartrackError(f"There is no precision {precision!r}; those are {', '.join(get_args(Precision))}.")
+    if name == "auto":
+        name = "onnxruntime"
+    if precision == "int8" and name != "onnxruntime":
+        raise FartrackError(f"The engine {name} has no precision int8; use onnxruntime, or precision fp32.")
+    if precision is None:
+        precision = cast(Precision, package.precision) if name == "onnxruntime" else "fp32"
+    return name, precision
 
-    return fastest_engine(package, threads)
+
+def check_weights(package: Package) -> None:
+    """Check that the weights are there and whole, of enough layers, and of the package's crop sizes, since its graphs
+    take smaller crops too.
+
+    Raises:
+        FartrackError: they are missing, cut off, no safetensors file, or of another network.
+    """
+    path, config = package.network / WEIGHTS, package.config
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        whole = path.stat().st_size == 8 + length + max(ends)
+        tokens = [header[name]["shape"][0] for name in ("pos_x", "pos_z")]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise FartrackError(f"{path} is missing, damaged or cut off; export the model anew or reinstall fartrack.")
+    if tokens != [config.search_tokens, config.template_tokens] or f"blocks.{config.depth - 1}.qkv.bias" not in header:
+        raise misfit(package)
 
 
 def _try_out(engine: Engine, package: Package) -> None:
@@ -105,9 +223,17 @@ def _try_out(engine: Engine, package: Package) -> None:
     search = np.zeros((1, config.search_size, config.search_size, 3), np.uint8)
     trajectory = np.zeros((1, 4 * config.trajectory), np.int64)
     try:
-        logits = engine.search(search, trajectory, engine.memorise(template, np.zeros(1, np.int64)))
+        logits = engine.search(search, trajectory, engine.encode_templates(template, np.zeros(1, np.int64)))
         sound = logits.shape == (1, 4, BINS) and bool(np.isfinite(logits).all())
     except Exception:  # each runtime has classes of its own for inputs that do not fit
         sound = False
     if not sound:
         raise misfit(package)
+
+
+def misfit(package: Package) -> FartrackError:
+    """The error of a package whose parts are readable but make no network together."""
+    return FartrackError(
+        f"The model {package.folder} is damaged, for its model.json, graphs and weights do not fit together; "
+        "export it anew or reinstall fartrack."
+    )

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, cast
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fartrack.engines.base import Floats
+from fartrack.engines.base import Floats, Tokens, misfit
 from fartrack.geometry import Image
 from fartrack.model.encoder import FARTrack
-from fartrack.model.init_weights import load_weights, without_layers
-from fartrack.packages import WEIGHTS, Package, misfit
+from fartrack.model.init_weights import load_weights
+from fartrack.packages import WEIGHTS, Package
+
+if hasattr(os, "register_at_fork"):  # its threads do not survive a fork, and it would wait for them for ever
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class TorchEngine:
     """Runs a network in eager PyTorch."""
-
-    background = False  # training switches the network between its modes meanwhile
 
     def __init__(self, network: FARTrack) -> None:
         """Run this network, as it is, on the device it lies on."""
@@ -35,11 +36,9 @@ class TorchEngine:
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        network = FARTrack(package.config)
-        weights = load_weights(package.folder / WEIGHTS)
-        weights = without_layers(weights, range(package.config.depth, package.layers))
+        network, weights = FARTrack(package.config), load_weights(package.network / WEIGHTS)
         try:
-            network.load_state_dict(weights)
+            network.load_state_dict({name: tensor for name, tensor in weights.items() if name in network.state_dict()})
         except RuntimeError:
             raise misfit(package) from None
         return cls(network)
@@ -49,19 +48,19 @@ class TorchEngine:
         return (torch.from_numpy(array).to(device) for array in arrays)
 
     @torch.inference_mode()
-    def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
+    def encode_templates(self, crops: Image, identities: Tokens) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
-        memory = self.network.memorise(*self._on_device(crops[:, None], identities[:, None]))
-        return cast(Floats, memory.cpu().numpy())
+        kv_cache = self.network.encode_templates(*self._on_device(crops[:, None], identities[:, None]))
+        return cast(Floats, kv_cache.cpu().numpy())
 
     @torch.inference_mode()
-    def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
+    def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
-        output = self.network(*self._on_device(crops, trajectory, memory), tracking=True)
-        return cast(Floats, output.logits_B4V.cpu().numpy())
+        return cast(Floats, self.network.track(*self._on_device(crops, trajectory, kv_cache)).cpu().numpy())
 
     @torch.inference_mode()
-    def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
+    def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:
         """See :class:`fartrack.engines.base.Engine`."""
-        output = self.network(*self._on_device(crops, trajectory, memory), with_attention=True, tracking=True)
-        return cast(Floats, output.logits_B4V.cpu().numpy()), cast(Floats, output.attention_BM.cpu().numpy())
+        found = self.network.track(*self._on_device(crops, trajectory, kv_cache), scored=True)
+        logits, scores = (tensor.cpu().numpy() for tensor in found)
+        return logits, scores

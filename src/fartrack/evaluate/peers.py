@@ -18,12 +18,12 @@ from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
 from fartrack.api import load
 from fartrack.config import from_dict
-from fartrack.engines.base import EngineName, resolve
+from fartrack.engines.base import EngineName, Precision, resolve
+from fartrack.engines.onnxruntime import ort
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.config import IMAGENET_MEAN, IMAGENET_STD
@@ -78,7 +78,7 @@ class TrackerSpec:
         spec: a shipped model's name or the folder of an exported one; ``nanotrack-v2``, ``nanotrack-v3`` or
             ``vittrack``; ``csrt``, ``kcf`` or ``mil``; or ``module:Class``, a Python class of that module, called
             without arguments. ``raw:DIR`` names published results, which are read and not opened.
-        engine: that runs our models.
+        engine, precision: that run our models.
         threads: of one network call; None leaves it to the runtime.
         settings: of our tracker, where they are to differ from the model's own.
         peers: folder of the ONNX files of NanoTrack and VitTrack.
@@ -86,6 +86,7 @@ class TrackerSpec:
 
     spec: str
     engine: EngineName = "auto"
+    precision: Precision | None = None
     threads: int | None = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
     peers: Path | None = None
@@ -133,16 +134,16 @@ class TrackerSpec:
         if package := self.package():
             settings = from_dict(TrackerSettings, {**package.settings, **self.settings})
             files = sorted(
-                path for path in package.folder.iterdir() if path.suffix in (".json", ".onnx", ".safetensors")
+                path for path in package.network.iterdir() if path.suffix in (".json", ".onnx", ".safetensors")
             )
-            engine = resolve(package, self.engine, self.threads)
-            identity: dict[str, Any] = {"model": digest(files), "engine": engine, "settings": asdict(settings)}
-            # a variant's own are in none of these files
+            engine, precision = resolve(package, self.engine, self.precision)
+            identity: dict[str, Any] = {"model": digest(files), "engine": engine, "precision": precision}
+            identity |= {"depth": package.config.depth, "settings": asdict(settings)}
             if package.calibration:
                 identity["score"] = asdict(package.calibration)
-            if package.config.depth < package.layers:
-                identity["depth"] = package.config.depth
-            return identity, lambda: load(spec, engine=engine, threads=self.threads, settings=settings)
+            return identity, lambda: load(
+                spec, engine=engine, precision=precision, threads=self.threads, settings=settings
+            )
         if ":" in spec:
             made = find_class(spec)
             source = getattr(sys.modules[spec.partition(":")[0]], "__file__", None)

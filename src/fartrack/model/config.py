@@ -24,22 +24,18 @@ class ModelConfig:
     Attributes:
         depth: encoder layers, 1 to 15; every depth from 5 upwards is meant as an exit of one network.
         attention: ``joint``, every token attends to every other (the paper); or ``cached``, a template attends
-            to itself only, so that its keys and values are computed once and reused for its whole life.
+            to itself only, so that its keys and values are computed once.
         width: channels of a token.
         heads: attention heads; must divide ``width``.
         mlp_ratio: hidden width of the MLP over ``width``.
-        patch: side of a patch, in pixels.
-        template_size: side of a template crop, in pixels.
-        search_size: side of the search crop, in pixels.
+        patch, template_size, search_size: sides of a patch and of the crops, in pixels.
         template_factor: side of a template's window over sqrt(w · h) of its target.
         search_factor: side of the search window over sqrt(w · h) of the last box.
         templates: the most templates used at once.
-        identities: how many identity embeddings templates have: template 0 has the first, and those beyond the
-            last share it. 2 keeps the cache of a template valid while newer ones come (first / later);
-            as many as ``templates`` is the paper's choice and needs ``joint`` attention.
+        identities: of templates: template 0 has the first, and those beyond the last share it. 2 (first, later)
+            keeps a template's cache valid while newer ones come; one each (the paper) needs ``joint`` attention.
         trajectory: number of past boxes given as tokens, 0 to 7.
-        drop_path: probability, in training, that a layer's residual branch is dropped, rising linearly with depth
-            up to this value.
+        drop_path: probability that training drops a residual branch of the last layer, linear in depth before.
     """
 
     depth: int = 6

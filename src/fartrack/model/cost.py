@@ -1,7 +1,7 @@
 """What a network costs: multiply-adds, worked out from its shape (no PyTorch here).
 
 Counted are the products of matrices: the embedding of patches, the linear layers, both products of attention, the
-output head. Norms, softmax, activations and look-ups are not. One multiply-add is two floating-point operations.
+output head. Norms, softmax, activations and lookups are not. One multiply-add is two floating-point operations.
 """
 
 from __future__ import annotations
@@ -10,29 +10,23 @@ from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BINS, COMMANDS
 
 
-def search_macs(config: ModelConfig, memory: int, side: int | None = None) -> int:
-    """Multiply-adds of one search pass.
+def search_macs(config: ModelConfig, template_tokens: int, side: int | None = None) -> int:
+    """Multiply-adds of one search pass against so many template tokens, with ``side`` search tokens a side (None: all).
 
     In the last layer only the four command tokens are queries, since only they are read out. With ``joint`` attention
-    template tokens are queries like all others before that layer, and their patches are counted as embedded on every
-    frame, as in the paper.
-
-    Args:
-        config: the shape of the network.
-        memory: template tokens that are attended to.
-        side: search tokens a side; the configuration's whole window if left out.
+    template tokens are queries like all others before that layer, and are embedded on every frame, as in the paper.
     """
-    search = (config.search_size // config.patch if side is None else side) ** 2
-    commands, joint = len(COMMANDS), config.attention == "joint"
-    queries = search + 4 * config.trajectory + commands + (memory if joint else 0)
-    keys = queries if joint else queries + memory
-    embedded = search + (memory if joint else 0)
-    last = _layer_macs(config, commands, keys) + _key_macs(config, queries - commands)
+    width, commands = config.width, len(COMMANDS)
+    embedded = (config.search_size // config.patch if side is None else side) ** 2
+    keys = embedded + 4 * config.trajectory + commands + template_tokens
+    joint = config.attention == "joint"
+    queries = keys if joint else keys - template_tokens
+    last = _layer_macs(config, commands, keys) + 2 * width**2 * (queries - commands)  # keys and values of the others
     return (
-        _patch_macs(config, embedded)
+        (embedded + joint * template_tokens) * 3 * config.patch**2 * width
         + (config.depth - 1) * _layer_macs(config, queries, keys)
         + last
-        + commands * config.width * BINS
+        + commands * width * BINS
     )
 
 
@@ -43,22 +37,12 @@ def template_macs(config: ModelConfig) -> int:
     """
     if config.attention == "joint":
         return 0
-    tokens = config.template_tokens
+    tokens, width = config.template_tokens, config.width
     layers = (config.depth - 1) * _layer_macs(config, tokens, tokens)
-    return _patch_macs(config, tokens) + layers + _key_macs(config, tokens)
-
-
-def _patch_macs(config: ModelConfig, tokens: int) -> int:
-    return tokens * 3 * config.patch**2 * config.width
-
-
-def _key_macs(config: ModelConfig, tokens: int) -> int:
-    """Keys and values alone, of tokens that are no queries."""
-    return 2 * config.width**2 * tokens
+    return tokens * 3 * config.patch**2 * width + layers + 2 * width**2 * tokens
 
 
 def _layer_macs(config: ModelConfig, queries: int, keys: int) -> int:
     """A whole layer for tokens that attend to so many."""
-    width = config.width
-    query, projection, mlp = width**2, width**2, 2 * width * int(width * config.mlp_ratio)
-    return queries * (query + projection + mlp) + _key_macs(config, queries) + 2 * queries * keys * width
+    width, hidden = config.width, int(config.width * config.mlp_ratio)
+    return queries * (4 * width**2 + 2 * width * hidden) + 2 * queries * keys * width

@@ -3,20 +3,20 @@
 Shape suffixes of tensors:
 
     B  search crops in a batch          T  templates of one set
-    P  template sets in a batch (B is a multiple of P: several search crops may share one set)
+    P  template sets in a batch (several search crops may share one: B is a multiple of P)
     N  query tokens: search, trajectory, command, in this order
     M  template tokens of one set       L  layers
     D  width                            H  heads            E  width of a head
     V  bins of the vocabulary           S  side of a crop, in pixels
 
-Crops are uint8 RGB ``(…, S, S, 3)``; normalisation with ImageNet's mean and deviation happens here and nowhere
-else. Coordinates are those of the search crop's own frame (see :mod:`fartrack.geometry`).
+Crops are uint8 RGB ``(…, S, S, 3)``; they are normalized with ImageNet's mean and deviation here and nowhere else.
+Coordinates are those of the search crop's own frame (see :mod:`fartrack.geometry`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -29,50 +29,28 @@ from fartrack.model.vocabulary import BINS, COMMANDS, ENTRIES
 
 @dataclass
 class Output:
-    """What one pass gives.
+    """The tokens of a layer after the final norm, and what the tied head makes of the command tokens.
 
     Attributes:
         logits_B4V: the distribution of each coordinate x0, y0, x1, y1 over the bins.
-        search_BND: the search tokens after the final norm, for the training-only dense head.
-        attention_BM: if asked for, the attention that each template token receives from the search tokens plus
-            that from the command tokens, averaged over layers and heads (the score of sparsification).
-        exits: the tapped layers, by their number, counted from 1.
-    """
-
-    logits_B4V: Tensor
-    search_BND: Tensor
-    attention_BM: Tensor | None = None
-    exits: dict[int, Exit] = field(default_factory=dict)
-
-
-@dataclass
-class Exit:
-    """The tokens of one tapped layer after the shared final norm, and what the tied head makes of the commands.
-
-    Attributes:
         tokens_BND: search, trajectory and command tokens.
         template_BMD: template tokens; None with ``cached`` attention, where they end before a frame begins.
-        logits_B4V: as in :class:`Output`, had the network this depth.
+        exits: the same of the layers asked for, by their number, counted from 1.
     """
 
+    logits_B4V: Tensor
     tokens_BND: Tensor
     template_BMD: Tensor | None
-    logits_B4V: Tensor
+    exits: dict[int, Output] = field(default_factory=dict)
 
 
 class FARTrack(nn.Module):
     """The tracker's network: templates, a search crop and past boxes in; the four coordinates' distributions out.
 
-    Templates first become a *memory* (:meth:`memorise`), one row a template token: with ``cached`` attention the
-    keys and values of every layer, ``(P, 2L, H, M, E)``; with ``joint`` attention the embedded tokens,
-    ``(P, 1, 1, M, D)``. Rows may be dropped (pruning), or memories be joined along M, at will.
-
-    Crops of another size than the configuration's are possible (training begins on small ones): the position
-    embeddings are resized to their grid.
-
-    Attributes:
-        fades: a factor on the residual branches of each layer; 0 makes a layer the identity. All 1, but where
-            training deletes layers by fading them out.
+    Templates first become a ``kv_cache`` (:meth:`encode_templates`): with ``cached`` attention the keys and values of
+    every layer, ``(P, 2L, H, M, E)``; with ``joint`` attention the embedded tokens, ``(P, 1, 1, M, D)``. It may be
+    pruned, or joined with others, along M at will. Training may begin on smaller crops than the configuration's: the
+    position embeddings are resized to their grid.
     """
 
     mean: Tensor
@@ -91,7 +69,6 @@ class FARTrack(nn.Module):
         self.id_x = nn.Parameter(torch.zeros(1, width))
         self.vocab = nn.Parameter(torch.zeros(ENTRIES, width))
         self.bias = nn.Parameter(torch.zeros(BINS))
-        self.fades = [1.0] * config.depth
         drops = torch.linspace(0, config.drop_path, config.depth).tolist()
         self.blocks = nn.ModuleList(Block(config, drop) for drop in drops)
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -115,98 +92,104 @@ class FARTrack(nn.Module):
         bias = self.patch.bias - weight.sum(1) @ self.mean
         return F.linear(patches.to(self.mean.dtype), weight.flatten(1), bias)
 
-    def memorise(self, templates: Tensor, identities: Tensor) -> Tensor:
-        """Template crops ``(P, T, S, S, 3)`` uint8 RGB and their identities ``(P, T)`` → memory, M = T · tokens."""
+    def encode_templates(self, templates: Tensor, identities: Tensor) -> Tensor:
+        """Template crops ``(P, T, S, S, 3)`` uint8 RGB, their identities ``(P, T)`` → ``kv_cache``, M = T · tokens."""
         P, T = templates.shape[:2]
         z = self.patchify(templates.flatten(0, 1))
         z = z + resize_grid(self.pos_z, z.shape[1]) + self.id_z[identities.flatten()][:, None]
         if self.config.attention == "joint":
             return z.reshape(P, 1, 1, -1, self.config.width)
-        rows = []
-        for block, fade in zip(self.blocks, self.fades, strict=True):
-            z, k_BHNE, v_BHNE = block(z, fade=fade)
-            rows += [k_BHNE, v_BHNE]
-        memory = torch.stack(rows, dim=1)  # (P·T, 2L, H, tokens, E)
-        memory = memory.reshape(P, T, *memory.shape[1:]).permute(0, 2, 3, 1, 4, 5)
-        return memory.reshape(P, memory.shape[1], self.config.heads, -1, self.config.head_width)
+        keys_values = []
+        for block in self.blocks:
+            z, k_BHNE, v_BHNE = block(z)
+            keys_values += [k_BHNE, v_BHNE]
+        kv_cache = torch.stack(keys_values, dim=1)  # (P·T, 2L, H, tokens, E)
+        kv_cache = kv_cache.reshape(P, T, *kv_cache.shape[1:]).permute(0, 2, 3, 1, 4, 5)
+        return kv_cache.reshape(P, kv_cache.shape[1], self.config.heads, -1, self.config.head_width)
 
     @staticmethod
-    def join(rows: Tensor, index_PT: Tensor) -> Tensor:
-        """Memories of single templates ``(U, …, M, C)``, and which T of them make each set → ``(P, …, T · M, C)``."""
+    def join(kv_cache: Tensor, index_PT: Tensor) -> Tensor:
+        """The cache of U single templates ``(U, …, M, C)``, which T of them make each set → ``(P, …, T · M, C)``."""
         P, T = index_PT.shape
-        chosen = rows.index_select(0, index_PT.flatten()).reshape(P, T, *rows.shape[1:])
+        chosen = kv_cache.index_select(0, index_PT.flatten()).reshape(P, T, *kv_cache.shape[1:])
         return chosen.movedim(1, -3).flatten(-3, -2)
 
     def forward(
         self,
         search: Tensor,
         trajectory: Tensor,
-        memory: Tensor,
-        depth: int | None = None,
-        with_attention: bool = False,
+        kv_cache: Tensor,
+        *,
         valid: Tensor | None = None,
         kept: Tensor | None = None,
-        taps: Collection[int] = (),
-        tracking: bool = False,
+        exits: Collection[int] = (),
     ) -> Output:
-        """One search crop a row against a template memory.
+        """The training pass: what the last layer gives, and the ``exits``, layers counted from 1.
 
         Args:
             search: ``(B, S, S, 3)`` uint8 RGB.
             trajectory: ``(B, 4 · trajectory)`` tokens of the past boxes in the search crop's frame, oldest first,
                 each x0, y0, x1, y1; ``NO_TRAJECTORY`` where there is none.
-            memory: of :meth:`memorise`; ``B = P · K`` if K consecutive search crops share each set of templates.
-            depth: exit after this many layers instead of the last.
-            with_attention: also return the template tokens' scores (slower: the attention matrix is formed).
+            kv_cache: of :meth:`encode_templates`; ``B = P · K`` if K consecutive search crops share each set.
             valid: ``(B, M)``; template tokens where it is False are as good as removed: nothing attends to them and
-                no norm is taken of them. In training, where rows of a batch keep different tokens; to track,
-                drop the rows of the memory instead.
-            kept: ``(B, n)`` the search tokens to go on with, row by row of the crop; all others are dropped after
-                their embedding (training only).
-            taps: the layers, counted from 1, to return as exits.
-            tracking: do no more than a tracker needs: the last layer is computed for the command tokens alone, and
-                ``search_BND`` is empty. A crop smaller than the configuration's is then the centre of the search
-                window (the same pixels, its outer tokens missing) instead of the whole of it on a smaller scale.
+                no norm is taken of them.
+            kept: ``(B, n)`` the search tokens to go on with; all others are dropped after their embedding.
+            exits: the layers that are returned beside the last.
         """
-        B = search.shape[0]
-        commands = torch.arange(COMMANDS.start, COMMANDS.stop, device=search.device).expand(B, 4)
-        tokens = self.vocab[torch.cat([trajectory, commands], dim=1)] + self.pos_t
         x = self.patchify(search)
-        if tracking:
-            x = x + centre_grid(self.pos_x, search.shape[1] // self.config.patch) + self.id_x
-        else:
-            x = x + resize_grid(self.pos_x, x.shape[1]) + self.id_x
+        x = x + resize_grid(self.pos_x, x.shape[1]) + self.id_x
         if kept is not None:
             x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
-        searched = x.shape[1]
-        x = torch.cat([x, tokens], dim=1)
-        if memory.shape[0] != B:
-            memory = memory.repeat_interleave(B // memory.shape[0], dim=0)
-        joint = self.config.attention == "joint"
-        M = memory.shape[-2]
-        if joint:
-            x = torch.cat([memory[:, 0, 0], x], dim=1)
-        mask = None if valid is None else F.pad(valid, (0, x.shape[1] - (M if joint else 0)), value=True)
-        rows = memory.unbind(1)  # at once: the gradient of each slice alone would be as large as the whole memory
-        scores: list[Tensor] = []
-        exits: dict[int, Exit] = {}
-        for layer, block in enumerate(cast(list[Block], self.blocks[:depth])):
-            cache = None if joint else (rows[2 * layer], rows[2 * layer + 1])
-            if with_attention:
-                scores.append(block.template_attention(x, cache, M, searched, mask))
-            ends = tracking and layer + 1 == (depth or self.config.depth)
-            x, _, _ = block(x, cache, mask, self.fades[layer], 4 if ends else None)
-            if layer + 1 in taps:
-                exits[layer + 1] = self._exit(x, M if joint else 0)
-        last = self._exit(x, M if joint and not tracking else 0)
-        attention = torch.stack(scores).mean(0) if with_attention else None
-        return Output(last.logits_B4V, last.tokens_BND[:, : 0 if tracking else searched], attention, exits)
+        x, caches, M = self._sequence(x, trajectory, kv_cache)
+        joint = M if self.config.attention == "joint" else 0
+        mask = None if valid is None else F.pad(valid, (0, x.shape[1] - joint), value=True)
+        found: dict[int, Output] = {}
+        for layer, (block, cache) in enumerate(zip(self.blocks, caches, strict=True), start=1):
+            x, _, _ = block(x, cache, mask)
+            if layer in exits or layer == self.config.depth:
+                tokens = self.norm(x)
+                templates = tokens[:, :joint] if joint else None
+                found[layer] = Output(self.head(tokens[:, -4:]), tokens[:, joint:], templates)
+        return replace(found[self.config.depth], exits={layer: found[layer] for layer in exits})
 
-    def _exit(self, x_BND: Tensor, M: int) -> Exit:
-        """What the shared norm and the tied head make of a layer's tokens, the first M of them templates'."""
-        x_BND = self.norm(x_BND)
-        x_BMD, x_BND = (x_BND[:, :M], x_BND[:, M:]) if M else (None, x_BND)
-        return Exit(x_BND, x_BMD, self.head(x_BND[:, -4:]))
+    def track(
+        self, search: Tensor, trajectory: Tensor, kv_cache: Tensor, scored: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """What a tracker needs, and no more: the last layer is computed for the command tokens alone.
+
+        The arguments are those of :meth:`forward`, but a crop smaller than the configuration's is the center of the
+        search window (the same pixels, its outer tokens missing), not the whole of it on a smaller scale.
+
+        Returns:
+            Logits ``(B, 4, V)``; and, if ``scored``, the attention ``(B, M)`` that each template token receives from
+            the search tokens plus that from the command tokens, averaged over layers and heads (slower).
+        """
+        x = self.patchify(search)
+        x = x + center_grid(self.pos_x, search.shape[1] // self.config.patch) + self.id_x
+        searched = x.shape[1]
+        x, caches, M = self._sequence(x, trajectory, kv_cache)
+        scores: list[Tensor] = []
+        for layer, (block, cache) in enumerate(zip(cast(list[Block], self.blocks), caches, strict=True), start=1):
+            if scored:
+                scores.append(block.template_attention(x, cache, M, searched))
+            x, _, _ = block(x, cache, last=4 if layer == self.config.depth else None)
+        logits = self.head(self.norm(x))
+        return (logits, torch.stack(scores).mean(0)) if scored else logits
+
+    def _sequence(
+        self, x_BND: Tensor, trajectory: Tensor, kv_cache: Tensor
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor] | None], int]:
+        """The tokens that go through the layers, the keys and values that each layer is given beside, and M."""
+        B, M = x_BND.shape[0], kv_cache.shape[-2]
+        commands = torch.arange(COMMANDS.start, COMMANDS.stop, device=x_BND.device).expand(B, 4)
+        words = self.vocab[torch.cat([trajectory, commands], dim=1)] + self.pos_t
+        if kv_cache.shape[0] != B:
+            kv_cache = kv_cache.repeat_interleave(B // kv_cache.shape[0], dim=0)
+        if self.config.attention == "joint":
+            return torch.cat([kv_cache[:, 0, 0], x_BND, words], dim=1), [None] * self.config.depth, M
+        # Unbound at once: the gradient of each slice alone would be as large as the whole cache.
+        tensors = kv_cache.unbind(1)
+        return torch.cat([x_BND, words], dim=1), list(zip(tensors[::2], tensors[1::2], strict=True)), M
 
     def head(self, tokens: Tensor) -> Tensor:
         """Normed tokens ``(..., D)`` → their logits ``(..., V)`` over the bins."""
@@ -223,30 +206,30 @@ def resize_grid(grid_ND: Tensor, count: int) -> Tensor:
     return resized.reshape(grid_ND.shape[1], -1).T
 
 
-def centre_grid(grid_ND: Tensor, side: int) -> Tensor:
-    """Position embeddings of a square grid → those of the square of ``side`` cells a side at its centre."""
+def center_grid(grid_ND: Tensor, side: int) -> Tensor:
+    """Position embeddings of a square grid → those of the square of ``side`` cells a side at its center."""
     whole = round(len(grid_ND) ** 0.5)
     edge = (whole - side) // 2
     square = grid_ND.reshape(whole, whole, -1)
     return square[edge : edge + side, edge : edge + side].flatten(0, 1)
 
 
-def attend(q_BHNE: Tensor, k_BHAE: Tensor, v_BHAE: Tensor, seen: Tensor | None) -> Tensor:
-    """Attention ``(B, H, N, E)`` of the queries to what they see (all, or where ``seen`` is True).
+def attend(q_BHNE: Tensor, k_BHAE: Tensor, v_BHAE: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention ``(B, H, N, E)`` of the queries to the keys (all, or where ``mask`` is True).
 
-    A processor that learns does it product by product: PyTorch's fused kernel takes three times as long for both
+    With explicit matmuls on a CPU when gradients are needed: PyTorch's fused kernel takes three times as long for both
     passes there in bf16, and over ten times for templates alone.
     """
     if q_BHNE.device.type != "cpu" or not q_BHNE.requires_grad:
-        return F.scaled_dot_product_attention(q_BHNE, k_BHAE, v_BHAE, seen)
-    return attention_weights(q_BHNE, k_BHAE, seen) @ v_BHAE
+        return F.scaled_dot_product_attention(q_BHNE, k_BHAE, v_BHAE, mask)
+    return attention_weights(q_BHNE, k_BHAE, mask) @ v_BHAE
 
 
-def attention_weights(q_BHNE: Tensor, k_BHAE: Tensor, seen: Tensor | None) -> Tensor:
-    """How much ``(B, H, N, A)`` each query attends to each of what it sees (all, or where ``seen`` is True)."""
+def attention_weights(q_BHNE: Tensor, k_BHAE: Tensor, mask: Tensor | None) -> Tensor:
+    """How much ``(B, H, N, A)`` each query attends to each key (all, or where ``mask`` is True)."""
     logits = (q_BHNE * q_BHNE.shape[-1] ** -0.5) @ k_BHAE.transpose(-1, -2)
-    if seen is not None:
-        logits = logits.masked_fill(~seen, -torch.inf)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
     return torch.softmax(logits, dim=-1)
 
 
@@ -282,55 +265,44 @@ class Block(nn.Module):
         x_BND: Tensor,
         cache: tuple[Tensor, Tensor] | None = None,
         mask_BA: Tensor | None = None,
-        fade: float = 1.0,
         last: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens ``(B, N, D)`` and the keys and values ``(B, H, M, E)`` of what they also attend to → the new tokens
-        (of the ``last`` few only, if that is given), and the keys and values of all. Of what is attended to,
-        ``mask_BA`` is False where it must not be."""
-        q, k, v = self.project(self.normalise(self.norm1, x_BND, mask_BA), last)
+        """Tokens ``(B, N, D)`` and the cached keys and values ``(B, H, M, E)`` that they also attend to → the new
+        tokens (of the ``last`` few only, if that is given), and their own keys and values. Where ``mask_BA`` is
+        False, nothing is attended to."""
+        q, k, v = self.project(self.normalize(self.norm1, x_BND, mask_BA), last)
         if last is not None:
             x_BND = x_BND[:, -last:]
         all_k, all_v = k, v
         if cache is not None:
             all_k, all_v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
-        seen = None if mask_BA is None else mask_BA[:, None, None]
-        y = attend(q, all_k, all_v, seen).transpose(1, 2).flatten(2)
-        x_BND = x_BND + self.drop(self.proj(y), fade)
-        hidden = F.gelu(self.fc1(self.normalise(self.norm2, x_BND, mask_BA)))
-        return x_BND + self.drop(self.fc2(hidden), fade), k, v
+        mask = None if mask_BA is None else mask_BA[:, None, None]
+        y = attend(q, all_k, all_v, mask).transpose(1, 2).flatten(2)
+        x_BND = x_BND + self.drop(self.proj(y))
+        hidden = F.gelu(self.fc1(self.normalize(self.norm2, x_BND, mask_BA)))
+        return x_BND + self.drop(self.fc2(hidden)), k, v
 
     @staticmethod
-    def normalise(norm: nn.Module, x_BND: Tensor, mask_BA: Tensor | None) -> Tensor:
-        """The norm of the tokens; those that are masked stay as they are (the paper's norm over valid tokens)."""
+    def normalize(norm: nn.Module, x_BND: Tensor, mask_BA: Tensor | None) -> Tensor:
+        """The norm of the tokens; masked ones stay as they are (the paper's norm over valid tokens)."""
         if mask_BA is None:
             return cast(Tensor, norm(x_BND))
         return torch.where(mask_BA[:, -x_BND.shape[1] :, None], norm(x_BND), x_BND)
 
-    def template_attention(
-        self,
-        x_BND: Tensor,
-        cache: tuple[Tensor, Tensor] | None,
-        M: int,
-        search: int,
-        mask_BA: Tensor | None = None,
-    ) -> Tensor:
-        """Attention to the M template tokens ``(B, M)``, averaged over heads: the mean over the ``search`` tokens,
-        which follow on the templates (or come first, if these are cached), plus the mean over the last four tokens."""
-        q, k, _ = self.project(self.normalise(self.norm1, x_BND, mask_BA))
+    def template_attention(self, x_BND: Tensor, cache: tuple[Tensor, Tensor] | None, M: int, searched: int) -> Tensor:
+        """Attention to the M template tokens ``(B, M)``, averaged over heads: the mean over the search tokens, which
+        follow the templates (or come first, if these are cached), plus the mean over the last four tokens."""
+        q, k, _ = self.project(self.norm1(x_BND))
         first = M
         if cache is not None:
             k, first = torch.cat([cache[0], k], dim=2), 0
-        q = torch.cat([q[:, :, first : first + search], q[:, :, -4:]], dim=2)
-        seen = None if mask_BA is None else mask_BA[:, None, None]
-        weights = attention_weights(q, k, seen)[..., :M].mean(1)
+        q = torch.cat([q[:, :, first : first + searched], q[:, :, -4:]], dim=2)
+        weights = attention_weights(q, k, None)[..., :M].mean(1)
         return weights[:, :-4].mean(1) + weights[:, -4:].mean(1)
 
-    def drop(self, branch: Tensor, fade: float = 1.0) -> Tensor:
-        """A residual branch times ``fade``; in training, stochastic depth zeroes a sample's branch with probability
-        ``drop_path`` and rescales the rest."""
-        if fade != 1:
-            branch = branch * fade
+    def drop(self, branch: Tensor) -> Tensor:
+        """Stochastic depth: in training, a sample's residual branch is zeroed with probability ``drop_path``, and the
+        rest rescaled."""
         if not self.training or self.drop_path == 0:
             return branch
         keep = 1 - self.drop_path

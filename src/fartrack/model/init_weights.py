@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -12,13 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fartrack.errors import FartrackError
-from fartrack.model.encoder import FARTrack, resize_grid
+from fartrack.model.encoder import Block, FARTrack, resize_grid
 
-_OTHER_NAMES = (
+_TIMM_NAMES = (
     (r"^patch_embed\.proj", "patch"),
     (r"^(blocks\.\d+)\.attn\.", r"\1."),
     (r"^(blocks\.\d+)\.mlp\.", r"\1."),
-    (r"^vocab\.weight$", "vocab"),
 )
 
 
@@ -39,9 +39,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
-    """Lay start weights into a network, in place.
+    """Lay start weights, with our names or timm's, into a network, in place.
 
-    * Keys may be ours, those of an older network of ours (its patch embedding a convolution), or timm's.
     * One position embedding (of an ImageNet ViT) serves the search as it is and the templates resized.
     * A network deeper than the weights keeps its further layers, which start as the identity (the outputs of
       their two residual branches are zero); a shallower one takes the first layers.
@@ -54,65 +53,37 @@ def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
     Raises:
         FartrackError: no tensor fits, so that the weights are of something else; or one has another shape.
     """
-    config = network.config
+    config, own = network.config, network.state_dict()
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        for pattern, ours in _OTHER_NAMES:
+        for pattern, ours in _TIMM_NAMES:
             name = re.sub(pattern, ours, name)
         found[name] = tensor
     if "patch.weight" in found and found["patch.weight"].ndim == 4:  # convolution (D, 3, p, p) → (D, p·p·3)
         found["patch.weight"] = found["patch.weight"].permute(0, 2, 3, 1).flatten(1)
     if "pos_embed" in found:
-        grid = found.pop("pos_embed")[0, 1:]  # the first is the class token's
-        found["pos_x"] = resize_grid(grid, config.search_tokens)
-        found["pos_z"] = resize_grid(grid, config.template_tokens)
-    for name in ("pos_x", "pos_z", "pos_t", "id_x", "id_z"):
-        if name in found:
-            found[name] = found[name].reshape(-1, found[name].shape[-1])
-            if found[name].shape[-1] != config.width:
-                raise FartrackError(
-                    f"The start weights' {name} has {found[name].shape[-1]} channels, the network's has "
-                    f"{config.width}; give weights of the same width."
-                )
+        found["pos_x"] = found["pos_z"] = found.pop("pos_embed")[0, 1:]  # the first is the class token's
     for name, count in (("pos_x", config.search_tokens), ("pos_z", config.template_tokens)):
         if name in found:
             found[name] = resize_grid(found[name], count)
     if "id_z" in found:
         found["id_z"] = found["id_z"][[min(i, len(found["id_z"]) - 1) for i in range(config.identities)]]
-    if "pos_t" in found:
-        own, given = network.pos_t.detach(), found["pos_t"]
-        kept = min(len(own), len(given))
-        found["pos_t"] = torch.cat([own[: len(own) - kept], given[-kept:]])
+    if "pos_t" in found and found["pos_t"].shape[-1] == config.width:
+        kept = min(len(own["pos_t"]), len(found["pos_t"]))
+        found["pos_t"] = torch.cat([own["pos_t"][: len(own["pos_t"]) - kept], found["pos_t"][-kept:]])
 
-    own_state = network.state_dict()
-    taken = {name: tensor for name, tensor in found.items() if name in own_state}
+    taken = {name: tensor for name, tensor in found.items() if name in own}
     if not any(name.startswith("blocks.0.") for name in taken):
         raise FartrackError("The start weights hold no ViT-Tiny or FARTrack layers; give a file that does.")
     for name, tensor in taken.items():
-        if tensor.shape != own_state[name].shape:
+        if tensor.shape != own[name].shape:
             raise FartrackError(
                 f"The start weights' {name} has shape {tuple(tensor.shape)}, the network's has "
-                f"{tuple(own_state[name].shape)}; give weights of the same width."
+                f"{tuple(own[name].shape)}; give weights of the same width."
             )
     network.load_state_dict(taken, strict=False)
-    given_layers = {int(name.split(".")[1]) for name in taken if name.startswith("blocks.")}
-    for index, block in enumerate(network.blocks):
-        if index not in given_layers:
-            for name in ("proj", "fc2"):
-                for parameter in block.get_submodule(name).parameters():
-                    torch.nn.init.zeros_(parameter)
-    return sorted(set(own_state) - set(taken))
-
-
-def without_layers(weights: Mapping[str, Tensor], layers: Collection[int]) -> dict[str, Tensor]:
-    """The weights of a network from which layers (counted from 0) are deleted; those behind them move up."""
-    found = {}
-    for name, tensor in weights.items():
-        parts = name.split(".")
-        if parts[0] == "blocks":
-            layer = int(parts[1])
-            if layer in layers:
-                continue
-            parts[1] = str(layer - sum(deleted < layer for deleted in layers))
-        found[".".join(parts)] = tensor
-    return found
+    for index, block in enumerate(cast(list[Block], network.blocks)):
+        if f"blocks.{index}.qkv.weight" not in taken:
+            for parameter in (*block.proj.parameters(), *block.fc2.parameters()):
+                torch.nn.init.zeros_(parameter)
+    return sorted(set(own) - set(taken))

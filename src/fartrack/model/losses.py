@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fartrack.model.vocabulary import BIN_CENTRES, BINS, HIGH, LOW
+from fartrack.model.vocabulary import BIN_CENTERS, BINS, HIGH, LOW
 
 
 def expected_coordinates(logits: Tensor) -> Tensor:
     """Logits ``(..., V)`` → the expectation ``(...)`` of the coordinate over all bins; differentiable."""
-    centres = torch.as_tensor(BIN_CENTRES, dtype=torch.float32, device=logits.device)
+    centres = torch.as_tensor(BIN_CENTERS, dtype=torch.float32, device=logits.device)
     return torch.softmax(logits.float(), dim=-1) @ centres
 
 

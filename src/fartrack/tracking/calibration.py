@@ -22,10 +22,6 @@ class Calibration:
     """Platt scaling of a score's logit: the chance is ``sigmoid(slope · logit(raw) + bias)``.
 
     After Platt, "Probabilistic outputs for support vector machines", 1999.
-
-    Attributes:
-        slope: above 0, so that of two raw scores the higher one stays the higher.
-        bias: moves all of them up or down.
     """
 
     slope: float

@@ -12,7 +12,7 @@ from fartrack.tracking.tracker import State, Track, Tracker
 class MultiTracker:
     """Follows any number of targets, each as if it were alone, with as few network calls a frame as can be.
 
-    Targets with the same number of template tokens, looked at with crops of one size, share a call.
+    Targets with the same number of template tokens and search crops of one size share a call.
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -49,7 +49,7 @@ class MultiTracker:
         Raises:
             FartrackError: the frame cannot be used.
         """
-        looks = [self.tracker.look(state, frame) for state in self.states.values()]
-        found = self.tracker.follow(list(self.states.values()), looks)
-        self.states = dict(zip(self.states, (state for state, _ in found), strict=True))
-        return dict(zip(self.states, (track for _, track in found), strict=True))
+        numbers, states = list(self.states), list(self.states.values())
+        found = self.tracker.step_batch(states, [self.tracker.search_region(state, frame) for state in states])
+        self.states = dict(zip(numbers, (state for state, _ in found), strict=True))
+        return dict(zip(numbers, (track for _, track in found), strict=True))

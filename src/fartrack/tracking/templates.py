@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -13,43 +12,27 @@ from numpy.typing import NDArray
 
 from fartrack.geometry import Image
 
-Rows = NDArray[np.float32]
-"""What the network keeps of templates, ``(…, M, C)``: one row a template token."""
-
-
-def state_of(value: Any) -> Mapping[str, Any]:
-    """The fields of a dataclass by name, to be copied or pickled: neither caches nor work under way."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+KVCache = NDArray[np.float32]
+"""What the network keeps of templates, ``(…, M, C)``: M template tokens."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """One look of the target.
+    """A picture of the target.
 
     Attributes:
         frame: number of the frame it was taken from.
         crop: ``(template_size, template_size, 3)`` uint8 RGB.
-        identity: which identity embedding its rows were made with.
-        encoded: its ``rows``, or the work under way that makes them.
-        share: part of the crop's area that the target's box covers, 0 to 1.
+        identity: which identity embedding it was encoded with.
+        kv_cache: of its tokens, those of ``keep`` alone where that is decided.
         keep: indices of the tokens kept, decided once on the frame after this; None while undecided.
     """
 
     frame: int
     crop: Image
     identity: int
-    encoded: Rows | Future[Rows]
-    share: float = 1.0
+    kv_cache: KVCache
     keep: NDArray[np.int64] | None = None
-
-    @property
-    def rows(self) -> Rows:
-        """What the network keeps of it, one row a token that was kept; waits for the work under way."""
-        return self.encoded.result() if isinstance(self.encoded, Future) else self.encoded
-
-    def __getstate__(self) -> Mapping[str, Any]:
-        """All of it, made."""
-        return {**state_of(self), "encoded": self.rows}
 
     def best(self, scores: NDArray[np.float32], retention: float) -> NDArray[np.int64]:
         """The tokens, in order, that make up the share ``retention`` with the best scores ``(M,)``; at least one."""
@@ -57,9 +40,9 @@ class Template:
         return np.sort(np.argsort(-scores, kind="stable")[:count]).astype(np.int64)
 
     def prune(self, scores: NDArray[np.float32], retention: float) -> Template:
-        """Keep the best tokens for good. The other rows are removed, so that later frames do not pay for them."""
+        """Keep the best tokens for good. The others are removed, so that later frames do not pay for them."""
         keep = self.best(scores, retention)
-        return replace(self, keep=keep, encoded=np.ascontiguousarray(self.rows[..., keep, :]))
+        return replace(self, keep=keep, kv_cache=np.ascontiguousarray(self.kv_cache[..., keep, :]))
 
 
 @dataclass(frozen=True)
@@ -91,6 +74,11 @@ class TemplateMemory:
             del history[1 + int(np.argmin(gaps))]
         return replace(self, history=tuple(history))
 
+    def replace(self, place: int, template: Template) -> TemplateMemory:
+        """The memory with another template at a place of ``history``, such as one that was pruned."""
+        history = (*self.history[:place], template, *self.history[place + 1 :])
+        return replace(self, history=history)
+
     @cached_property
     def chosen(self) -> tuple[int, ...]:
         """The places in ``history`` of up to ``slots`` different templates, in order of time.
@@ -110,20 +98,15 @@ class TemplateMemory:
         return tuple(sorted(chosen))
 
     @cached_property
-    def rows(self) -> Rows:
-        """Those of the chosen templates, joined; the same from frame to frame until the memory changes."""
-        return join_rows([self.history[place].rows for place in self.chosen])
+    def kv_cache(self) -> KVCache:
+        """That of the chosen templates, joined; the same from frame to frame until the memory changes."""
+        return join(self.history[place].kv_cache for place in self.chosen)
 
     def __getstate__(self) -> Mapping[str, Any]:
-        """The fields alone."""
-        return state_of(self)
-
-    def replace(self, place: int, template: Template) -> TemplateMemory:
-        """The memory with another template at a place of ``history``, such as one that was pruned."""
-        history = (*self.history[:place], template, *self.history[place + 1 :])
-        return replace(self, history=history)
+        """The fields alone: what is derived from them is derived anew after a copy."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def join_rows(rows: Sequence[Rows] | Rows) -> Rows:
-    """Rows ``(…, M, C)`` of several templates, joined along M."""
-    return np.concatenate(list(rows), axis=-2)
+def join(kv_caches: Iterable[KVCache]) -> KVCache:
+    """Those ``(…, M, C)`` of several templates, joined along M."""
+    return np.concatenate(list(kv_caches), axis=-2)

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, cast, get_args
+from typing import Literal, TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fartrack.config import check_choice, check_numbers
-from fartrack.engines.base import Engine
+from fartrack.config import check_numbers
+from fartrack.engines.base import Engine, Floats, Tokens
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
 from fartrack.model.vocabulary import decode, encode
 from fartrack.tracking.calibration import Calibration
-from fartrack.tracking.templates import Rows, Template, TemplateMemory, join_rows
+from fartrack.tracking.templates import Template, TemplateMemory
 
 Color = Literal["bgr", "rgb"]
 Scalar = TypeVar("Scalar", bound=np.generic)
-Sparsification = Literal["sequence", "runtime"]
 
 GRID = 0.125
 """Boxes are kept on a grid of this many pixels. Engines and machines differ by about 1e-4 px in one frame; without
 the grid the loop feeds such a difference back until, some 20 frames later, the boxes are pixels apart."""
 
 MARGIN = 0.06
-"""What a look at less than the whole search window shows around the target, on every side, of the window's side."""
+"""What a search crop smaller than the window shows around the target, on every side, of the window's side."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +52,17 @@ class TrackerSettings:
         templates: the most templates used at once; 1 keeps to the first frame's.
         interval: frames between two templates.
         template_score: a template is taken only from a frame whose score is at least this.
-        agreement: when a template is due, the first one, which alone is sure to show the target, is asked alone, at the
-            price of a second network call. If the IoU of its box with that of all of them is under this, none is taken,
-            and if its score is at least ``template_score``, its box is believed. The whole search window is looked at
-            then. 0 does not ask.
+        agreement: 0, or the least IoU of the box with that which the first template alone finds, for a template to be
+            taken: only the first is sure to show the target. This check is a second network call on the whole search
+            window when a template is due. Where it fails and the first template's score is at least
+            ``template_score``, its box is used.
         hold_score: on a frame whose score is under this, the box stays where it was.
         capacity: the most templates remembered, whatever the length of the video.
         retention: share of each template's tokens that are kept once the frame after it has scored them.
-        adaptive: ``retention`` is that of a template whose target fills the usual part of it, a square one wholly in
-            view; others keep more or less in proportion to the target's share.
-        sparsification: ``sequence``, decided once a template and carried on (the paper); or ``runtime``, decided
-            anew on every frame, which costs a second pass and is there to compare with.
-        least_window: share of the search window's side that is looked at while the target is slow and the last score
-            at least ``sure_score``; as much more as its size and its speed ask for, and the whole window when it is
-            not sure. 1 always looks at all of it. The time of a frame goes with the square of the share.
-        sure_score: see ``least_window``.
+        min_window: least share of the search window's side that is cropped while the target is slow and the last
+            score at least ``confident_score``; more where its size and speed ask for it. 1 always crops the whole
+            window. The time of a frame goes with the square of the share.
+        confident_score: see ``min_window``.
     """
 
     templates: int = 5
@@ -78,18 +72,14 @@ class TrackerSettings:
     hold_score: float = 0.1
     capacity: int = 16
     retention: float = 1.0
-    adaptive: bool = False
-    sparsification: Sparsification = "sequence"
-    least_window: float = 1.0
-    sure_score: float = 0.6
+    min_window: float = 1.0
+    confident_score: float = 0.6
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
-        check_choice(self, "adaptive", (False, True))
-        check_choice(self, "sparsification", get_args(Sparsification))
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
-        check_numbers(self, agreement=(0, 1), least_window=(0.05, 1), sure_score=(0, 1))
+        check_numbers(self, agreement=(0, 1), min_window=(0.05, 1), confident_score=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -113,15 +103,15 @@ class State:
 
 
 @dataclass(frozen=True)
-class Look:
+class SearchRegion:
     """What the network is shown of a frame.
 
     Attributes:
-        frame: the frame, in the tracker's colour order.
+        frame: the frame, in the tracker's color order.
         size: its width and height.
         trajectory: the state's past boxes, in this frame's pixels.
         window: the search window.
-        crop: its pixels, or those of its centre, ``(S, S, 3)`` uint8 RGB; the whole window has ``S = search_size``.
+        crop: its pixels, or those of its center, ``(S, S, 3)`` uint8 RGB; the whole window has ``S = search_size``.
         tokens: ``(4 · trajectory,)`` the past boxes in it.
     """
 
@@ -130,21 +120,20 @@ class Look:
     trajectory: FloatArray
     window: Crop
     crop: Image
-    tokens: NDArray[np.int64]
+    tokens: Tokens
 
 
 class Tracker:
     """Follows one target through frames.
 
     :meth:`init` and :meth:`update` keep the state here; :meth:`start` and :meth:`step` are the same with the state
-    in your hands.
+    in your hands, and may be called from several threads at once.
 
-    Decisions: the search window is centred on the last box with the side ``search_factor · sqrt(w · h)``, never
-    under 16 pixels, and padded with ImageNet's mean colour beyond the image. The reported box is clipped to the
-    frame; the remembered one keeps its full size while its centre is held inside the frame, so that a target
+    Decisions: the search window is centered on the last box with the side ``search_factor · sqrt(w · h)``, never
+    under 16 pixels, and padded with ImageNet's mean color beyond the image. The reported box is clipped to the
+    frame; the remembered one keeps its full size while its center is held inside the frame, so that a target
     leaving at a border is awaited there at its proper size. A frame on which the network sees nothing that it would
-    call the target does not move the box. If the size of the frame changes, the past boxes are
-    scaled along.
+    call the target does not move the box. If the size of the frame changes, the past boxes are scaled along.
     """
 
     def __init__(
@@ -158,12 +147,12 @@ class Tracker:
 
         Args:
             engine: the network.
-            settings: by default the model's own.
+            settings: None for the defaults; no more templates are used than the network takes.
             color: order of the channels of the frames: ``bgr`` as OpenCV has it, or ``rgb``.
             calibration: of the scores that tracks have; None leaves them raw. It moves no box.
 
         Raises:
-            FartrackError: another colour order.
+            FartrackError: another color order.
         """
         if color not in ("bgr", "rgb"):
             raise FartrackError(f"color is {color!r}; it must be 'bgr' or 'rgb'.")
@@ -172,8 +161,6 @@ class Tracker:
             settings = replace(settings, templates=engine.config.templates)
         self.engine, self.settings, self.color, self.calibration = engine, settings, color, calibration
         self.state: State | None = None
-        # A template is encoded while the caller fetches the next frame.
-        self._background = ThreadPoolExecutor(1, "fartrack-template") if engine.background else None
 
     def init(self, frame: Image, box: ArrayLike) -> Track:
         """Take the object in ``box`` (x, y, w, h in pixels) of ``frame`` (uint8 H×W×3) as the target.
@@ -191,11 +178,15 @@ class Tracker:
         """Find the target in the next frame.
 
         Raises:
-            FartrackError: the frame cannot be used, or :meth:`init` was not called.
+            FartrackError: the frame cannot be used, :meth:`init` was not called, or another thread uses this tracker.
         """
-        if self.state is None:
+        before = self.state
+        if before is None:
             raise FartrackError("The tracker has no target yet; call init(frame, box) first.")
-        self.state, track = self.step(self.state, frame)
+        state, track = self.step(before, frame)
+        if self.state is not before:
+            raise FartrackError("Another thread used this tracker meanwhile; give each thread its own copy.deepcopy.")
+        self.state = state
         return track
 
     def start(self, frame: Image, box: ArrayLike) -> State:
@@ -210,10 +201,10 @@ class Tracker:
 
     def step(self, state: State, frame: Image) -> tuple[State, Track]:
         """The state after the next frame, and the target's track on it; see :meth:`update`."""
-        ((state, track),) = self.follow([state], [self.look(state, frame)])
+        ((state, track),) = self.step_batch([state], [self.search_region(state, frame)])
         return state, track
 
-    def look(self, state: State, frame: Image) -> Look:
+    def search_region(self, state: State, frame: Image) -> SearchRegion:
         """What the network is to be shown of the frame after ``state``.
 
         Raises:
@@ -226,92 +217,89 @@ class Tracker:
         window = Crop.around(trajectory[-1], config.search_factor)
         corners = window.to_crop(trajectory)
         tokens = encode(corners[len(corners) - config.trajectory :]).reshape(-1)
-        side = self._side(corners, state)
-        crop = self._cut(frame, window.centre(side * config.patch / config.search_size), side * config.patch)
-        return Look(frame, size, trajectory, window, crop, tokens)
+        side = self._side(corners, state) * config.patch
+        crop = self._cut(frame, window.center(side / config.search_size), side)
+        return SearchRegion(frame, size, trajectory, window, crop, tokens)
 
     def _due(self, state: State) -> bool:
         """Whether it is time for a template on the frame after ``state``."""
-        return (
-            self.settings.templates > 1 and state.frame + 1 - state.memory.history[-1].frame >= self.settings.interval
-        )
+        newest = state.memory.history[-1].frame
+        return self.settings.templates > 1 and state.frame + 1 - newest >= self.settings.interval
 
     def _side(self, corners: FloatArray, state: State) -> int:
-        """How many tokens a side of the search window's centre are looked at, given the past boxes' corners ``(n, 4)``
+        """How many tokens a side of the search window's center are cropped, given the past boxes' corners ``(n, 4)``
         in it: enough for the target to move on as it last did, and as far again."""
         grid, settings = self.engine.config.search_size // self.engine.config.patch, self.settings
-        # What the templates are asked about each other they are asked about everything that can be seen.
-        asked = settings.agreement > 0 and self._due(state)
-        if settings.least_window == 1 or state.score < settings.sure_score or asked:
+        checked = settings.agreement > 0 and self._due(state)
+        if settings.min_window == 1 or state.score < settings.confident_score or checked:
             return grid
-        centres = (corners[:, :2] + corners[:, 2:]) / 2
-        speed = np.abs(np.diff(centres, axis=0)).max(initial=0.0)
-        reach = (corners[-1, 2:] - corners[-1, :2]).max() / 2 + 2 * speed + MARGIN
-        missing = int((1 - max(2 * reach, settings.least_window)) * grid / 2)  # tokens on either side
+        centers = (corners[:, :2] + corners[:, 2:]) / 2
+        speed = np.abs(np.diff(centers, axis=0)).max(initial=0.0)
+        radius = (corners[-1, 2:] - corners[-1, :2]).max() / 2 + 2 * speed + MARGIN
+        missing = int((1 - max(2 * radius, settings.min_window)) * grid / 2)  # tokens on either side
         return grid - 2 * max(missing, 0)
 
-    def follow(self, states: Sequence[State], looks: Sequence[Look]) -> list[tuple[State, Track]]:
+    def step_batch(self, states: Sequence[State], regions: Sequence[SearchRegion]) -> list[tuple[State, Track]]:
         """The next states and tracks of several targets, independent of one another, in as few network calls as
         their memories' sizes allow."""
-        memories = [self._place(state.memory) for state in states]
+        memories = [self._reencode(state.memory) for state in states]
         calls: dict[tuple[int, int, bool], list[int]] = {}
-        for index, (memory, look) in enumerate(zip(memories, looks, strict=True)):
-            call = (memory.rows.shape[-2], len(look.crop), self._scores(memory))
+        for index, (memory, region) in enumerate(zip(memories, regions, strict=True)):
+            call = (memory.kv_cache.shape[-2], len(region.crop), self._undecided(memory))
             calls.setdefault(call, []).append(index)
         found: dict[int, tuple[State, Track]] = {}
-        for (*_, scored), members in calls.items():
-            crops = stack([looks[i].crop for i in members])
-            tokens = stack([looks[i].tokens for i in members])
-            batch = stack([memories[i].rows for i in members])
-            if not scored:
-                logits = self.engine.search(crops, tokens, batch)
-            else:
-                logits, attention = self.engine.search_scored(crops, tokens, batch)
-                for place, i in enumerate(members):
-                    memories[i] = self._prune(memories[i], attention[place])
-                    if self.settings.sparsification == "runtime":
-                        templates = [memories[i].history[j] for j in memories[i].chosen]
-                        kept = join_rows([template.rows[..., template.keep, :] for template in templates])[None]
-                        logits[place] = self.engine.search(looks[i].crop[None], looks[i].tokens[None], kept)[0]
+        for members in calls.values():
+            logits, after = self._search([memories[i] for i in members], [regions[i] for i in members])
             for place, i in enumerate(members):
-                found[i] = self._conclude(states[i], memories[i], looks[i], logits[place])
+                found[i] = self._conclude(states[i], after[place], regions[i], logits[place])
         return [found[i] for i in range(len(states))]
 
+    def _search(
+        self, memories: Sequence[TemplateMemory], regions: Sequence[SearchRegion]
+    ) -> tuple[Floats, Sequence[TemplateMemory]]:
+        """Logits ``(B, 4, V)`` of regions with crops of one size, and the memories, pruned where that was undecided."""
+        crops, tokens = (stack([getattr(region, name) for region in regions]) for name in ("crop", "tokens"))
+        kv_cache = stack([memory.kv_cache for memory in memories])
+        if not self._undecided(memories[0]):
+            return self.engine.search(crops, tokens, kv_cache), memories
+        logits, scores = self.engine.search_scored(crops, tokens, kv_cache)
+        return logits, [self._prune(memory, row) for memory, row in zip(memories, scores, strict=True)]
+
     def _conclude(
-        self, state: State, memory: TemplateMemory, look: Look, logits: NDArray[np.float32]
+        self, state: State, memory: TemplateMemory, region: SearchRegion, logits: Floats
     ) -> tuple[State, Track]:
-        """What the logits ``(4, V)`` of a look mean: the box, the track, and whether a template is taken."""
+        """What the logits ``(4, V)`` of a search region mean: the box, the track, and whether a template is taken."""
         config, settings = self.engine.config, self.settings
         corners, mass = decode(logits)
         score = float(mass.min())
-        width, height = look.size
+        width, height = region.size
         number, due = state.frame + 1, self._due(state) and score >= settings.template_score
         if due and settings.agreement > 0 and len(memory.history) > 1:
-            first = memory.history[0].rows[None]
-            alone, mass = decode(self.engine.search(look.crop[None], look.tokens[None], first)[0])
+            first = memory.history[0].kv_cache[None]
+            alone, mass = decode(self.engine.search(region.crop[None], region.tokens[None], first)[0])
             if iou(UNIT.to_image(alone), UNIT.to_image(corners)) < settings.agreement:
                 due = False
                 if mass.min() >= settings.template_score:
                     corners, score = alone, float(mass.min())
 
-        box = look.trajectory[-1]
+        box = region.trajectory[-1]
         if score >= settings.hold_score:
             low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
-            x, y, w, h = look.window.to_image(np.concatenate([low, high])).tolist()
+            x, y, w, h = region.window.to_image(np.concatenate([low, high])).tolist()
             w, h = min(max(w, 1.0), width), min(max(h, 1.0), height)
-            centre_x, centre_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
-            box = np.round(np.array([centre_x - w / 2, centre_y - h / 2, w, h]) / GRID) * GRID
+            center_x, center_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
+            box = np.round(np.array([center_x - w / 2, center_y - h / 2, w, h]) / GRID) * GRID
 
         if due:
             identity = min(1, config.identities - 1)
-            memory = memory.add(self._take_template(look.frame, box, number, identity))
-        state = State(number, look.size, np.concatenate([look.trajectory[1:], box[None]]), memory, score)
+            memory = memory.add(self._take_template(region.frame, box, number, identity))
+        state = State(number, region.size, np.concatenate([region.trajectory[1:], box[None]]), memory, score)
         if self.calibration is not None:
             score = float(self.calibration.apply(score))
         return state, Track(clip_box(box, width, height), score)
 
-    def _place(self, memory: TemplateMemory) -> TemplateMemory:
-        """The memory with every chosen template's rows made with the identity of the slot that it now has.
+    def _reencode(self, memory: TemplateMemory) -> TemplateMemory:
+        """The memory with every chosen template encoded with the identity of the slot that it now has.
 
         They change only where every slot has an identity of its own (the paper's choice).
         """
@@ -319,53 +307,34 @@ class Tracker:
             template = memory.history[place]
             identity = min(slot, self.engine.config.identities - 1)
             if template.identity != identity:
-                anew = replace(template, identity=identity, encoded=self._encode(template.crop, identity))
-                if template.keep is not None and self.settings.sparsification == "sequence":
-                    anew = replace(anew, encoded=anew.rows[..., template.keep, :])
-                memory = memory.replace(place, anew)
+                kv_cache = self._encode(template.crop, identity)
+                if template.kv_cache.shape != kv_cache.shape:
+                    kv_cache = kv_cache[..., template.keep, :]
+                memory = memory.replace(place, replace(template, identity=identity, kv_cache=kv_cache))
         return memory
 
-    def _scores(self, memory: TemplateMemory) -> bool:
-        """Whether the next frame has to score template tokens."""
-        sparse = self.settings.retention < 1 or self.settings.adaptive
-        undecided = any(memory.history[place].keep is None for place in memory.chosen)
-        return sparse and (undecided or self.settings.sparsification == "runtime")
+    def _undecided(self, memory: TemplateMemory) -> bool:
+        """Whether the next frame has to score template tokens, to decide which are kept."""
+        return self.settings.retention < 1 and any(memory.history[place].keep is None for place in memory.chosen)
 
-    def _prune(self, memory: TemplateMemory, attention: NDArray[np.float32]) -> TemplateMemory:
-        """The memory with what this frame's attention ``(M,)`` decides about the chosen templates.
-
-        For good where a template is undecided; at run time about every one, all rows of which stay.
-        """
-        chosen = memory.chosen
-        ends = np.cumsum([memory.history[place].rows.shape[-2] for place in chosen])
-        for place, scores in zip(chosen, np.split(attention, ends[:-1]), strict=True):
-            template, retention = memory.history[place], self.settings.retention
-            if self.settings.adaptive:
-                retention = min(retention * template.share * self.engine.config.template_factor**2, 1.0)
-            if self.settings.sparsification == "runtime":
-                memory = memory.replace(place, replace(template, keep=template.best(scores, retention)))
-            elif template.keep is None:
-                memory = memory.replace(place, template.prune(scores, retention))
+    def _prune(self, memory: TemplateMemory, scores: Floats) -> TemplateMemory:
+        """The memory whose undecided templates keep the tokens with the best of the chosen ones' scores ``(M,)``."""
+        ends = np.cumsum([memory.history[place].kv_cache.shape[-2] for place in memory.chosen])
+        for place, own in zip(memory.chosen, np.split(scores, ends[:-1]), strict=True):
+            if memory.history[place].keep is None:
+                memory = memory.replace(place, memory.history[place].prune(own, self.settings.retention))
         return memory
 
     def _take_template(self, frame: Image, box: FloatArray, number: int, identity: int) -> Template:
         """A template of the target in an image box of a frame."""
         config = self.engine.config
-        window = Crop.around(box, config.template_factor)
-        crop = self._cut(frame, window, config.template_size)
-        x0, y0, x1, y1 = np.clip(window.to_crop(np.array(clip_box(box, *frame.shape[1::-1]))), 0, 1).tolist()
-        share = (x1 - x0) * (y1 - y0)
-        return Template(number, crop, identity, self._encode(crop, identity), share)
+        crop = self._cut(frame, Crop.around(box, config.template_factor), config.template_size)
+        return Template(number, crop, identity, self._encode(crop, identity))
 
-    def _encode(self, crop: Image, identity: int) -> Rows | Future[Rows]:
-        """A template's rows, or the work that makes them in the one thread that encodes."""
-        if self._background:
-            return self._background.submit(self._memorise, crop, identity)
-        return self._memorise(crop, identity)
-
-    def _memorise(self, crop: Image, identity: int) -> Rows:
-        rows = self.engine.memorise(crop[None], np.array([identity], np.int64))
-        return rows.reshape(rows.shape[1:])
+    def _encode(self, crop: Image, identity: int) -> Floats:
+        """The ``kv_cache`` ``(…, M, C)`` of a template."""
+        kv_cache = self.engine.encode_templates(crop[None], np.array([identity], np.int64))
+        return kv_cache.reshape(kv_cache.shape[1:])
 
     def _cut(self, frame: Image, window: Crop, size: int) -> Image:
         """A window of a frame, ``(size, size, 3)`` in RGB."""

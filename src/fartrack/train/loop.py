@@ -116,7 +116,7 @@ class Trainer:
 
     def roll(self, clips: list[Clip]) -> tuple[Batch, int]:
         """The batch of a rollout and how often a target was lost; an ablation may override this."""
-        settings = replace(self.recipe.rollout.tracker, least_window=1.0)  # so that all crops have one size
+        settings = replace(self.recipe.rollout.tracker, min_window=1.0)  # so that all crops have one size
         found = roll(self.make_tracker(self.state.network, settings), clips)
         self.state.network.train()
         return found

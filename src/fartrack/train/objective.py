@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fartrack.model.encoder import Exit, FARTrack
+from fartrack.model.encoder import FARTrack, Output
 from fartrack.model.losses import coordinate_loss, dense_loss, divergence, expected_coordinates, iou, siou
 from fartrack.train.data.batches import Batch
 from fartrack.train.recipe import LossConfig, Precision, Recipe
@@ -31,16 +31,15 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]
     return summed(terms, exits[-1], batch)
 
 
-def forward_exits(network: FARTrack, batch: Batch, layers: Collection[int]) -> list[Exit]:
+def forward_exits(network: FARTrack, batch: Batch, layers: Collection[int]) -> list[Output]:
     """The exits after these layers, counted from 1, on a batch."""
-    rows = network.memorise(batch.templates[:, None], batch.identities[:, None])
-    memory = network.join(rows, batch.index)
+    kv_cache = network.join(network.encode_templates(batch.templates[:, None], batch.identities[:, None]), batch.index)
     valid = None if batch.valid is None else batch.valid.repeat_interleave(batch.shared, dim=0)
-    output = network(batch.search, batch.trajectory, memory, valid=valid, kept=batch.kept, taps=layers)
+    output = network(batch.search, batch.trajectory, kv_cache, valid=valid, kept=batch.kept, exits=layers)
     return [output.exits[layer] for layer in layers]
 
 
-def search_tokens(exit: Exit, batch: Batch) -> Tensor:
+def search_tokens(exit: Output, batch: Batch) -> Tensor:
     """The search tokens ``(B, n, D)`` of an exit; trajectory and command tokens follow on them."""
     return exit.tokens_BND[:, : exit.tokens_BND.shape[1] - batch.trajectory.shape[1] - 4]
 
@@ -50,7 +49,7 @@ def compare(network: FARTrack, students: Sequence[Tensor], teachers: Sequence[Te
     return network.head(torch.cat(list(students))), network.head(torch.cat(list(teachers)))
 
 
-def box_terms(exits: Sequence[Exit], batch: Batch, weight: LossConfig) -> dict[str, Tensor]:
+def box_terms(exits: Sequence[Output], batch: Batch, weight: LossConfig) -> dict[str, Tensor]:
     """The terms on the boxes of exits, averaged over these; an absent target has no box, but every sample counts."""
     logits = torch.cat([exit.logits_B4V for exit in exits])
     truth = batch.boxes.repeat(len(exits), 1)
@@ -62,7 +61,7 @@ def box_terms(exits: Sequence[Exit], batch: Batch, weight: LossConfig) -> dict[s
     }
 
 
-def summed(terms: Mapping[str, Tensor], last: Exit, batch: Batch) -> dict[str, Tensor]:
+def summed(terms: Mapping[str, Tensor], last: Output, batch: Batch) -> dict[str, Tensor]:
     """The terms, their sum as ``loss``, and the mean ``iou`` of the last exit's boxes."""
     present, found = batch.boxes.isfinite().all(1), expected_coordinates(last.logits_B4V.detach())
     fit = (iou(found, batch.boxes.nan_to_num()) * present).sum() / present.sum().clamp(min=1)
@@ -75,12 +74,11 @@ def prune(network: FARTrack, batch: Batch, retention: float) -> Tensor:
     best scores on the first search crop of its set."""
     training = network.training
     network.eval()
-    rows = network.memorise(batch.templates[:, None], batch.identities[:, None])
+    kv_cache = network.join(network.encode_templates(batch.templates[:, None], batch.identities[:, None]), batch.index)
     crops = slice(None, None, batch.shared)
-    memory = network.join(rows, batch.index)
-    output = network(batch.search[crops], batch.trajectory[crops], memory, with_attention=True)
+    _, scores = network.track(batch.search[crops], batch.trajectory[crops], kv_cache, scored=True)
     network.train(training)
-    scores = output.attention_BM.unflatten(1, (batch.index.shape[1], -1))
+    scores = scores.unflatten(1, (batch.index.shape[1], -1))
     kept = scores.topk(max(round(retention * scores.shape[2]), 1), dim=2).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter(2, kept, True).flatten(1)
 

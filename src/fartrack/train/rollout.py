@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
-from fartrack.tracking.tracker import Look, State, Tracker
+from fartrack.tracking.tracker import SearchRegion, State, Tracker
 from fartrack.train.data.batches import Batch
 from fartrack.train.data.clips import Clip
 
@@ -35,21 +35,21 @@ def roll(tracker: Tracker, clips: Sequence[Clip]) -> tuple[Batch, int]:
     for t in range(1, len(clips[0].frames)):
         looks = []
         for i, clip in enumerate(clips):
-            look = tracker.look(states[i], clip.frames[t])
+            look = tracker.search_region(states[i], clip.frames[t])
             if not in_view(look, clip.boxes[t]):
                 lost += 1
                 anchored = np.repeat(clip.boxes[t - 1][None], len(states[i].trajectory), axis=0)
                 states[i] = replace(states[i], trajectory=anchored)
-                look = tracker.look(states[i], clip.frames[t])
+                look = tracker.search_region(states[i], clip.frames[t])
             looks.append(look)
         for i, clip in enumerate(clips):
             if in_view(looks[i], clip.boxes[t]):
                 rows.append(_Row(i, states[i], looks[i], looks[i].window.to_crop(clip.boxes[t])))
-        states = [state for state, _ in tracker.follow(states, looks)]
+        states = [state for state, _ in tracker.step_batch(states, looks)]
     return _gather(tracker, rows), lost
 
 
-def in_view(look: Look, box: FloatArray) -> bool:
+def in_view(look: SearchRegion, box: FloatArray) -> bool:
     """Whether the center of an image box lies in a look's search window."""
     center = look.window.to_crop(box).reshape(2, 2).mean(0)
     return bool((np.abs(center - 0.5) < 0.5).all())
@@ -61,7 +61,7 @@ class _Row:
 
     clip: int
     state: State
-    look: Look
+    look: SearchRegion
     box: FloatArray
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 from fartrack.datasets.pictures import Picture, Target
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR
-from fartrack.model.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centres, encode
+from fartrack.model.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centers, encode
 from fartrack.train.data import augment, sampling
 from fartrack.train.data.augment import Cutout, Tone
 from fartrack.train.data.sampling import Sampler, SamplingConfig, mirror_tokens
@@ -220,7 +220,7 @@ def test_regions_differ(sampler):
 def test_the_window_is_centered_on_the_last_box(sampler, share, config):
     share("WRONG_TRAJECTORY", 0)
     for sample in draws(sampler(replace(config, drop_trajectory=0)), 30):
-        last = centres(sample.trajectory[:, -4:])
+        last = centers(sample.trajectory[:, -4:])
         np.testing.assert_allclose((last[:, :2] + last[:, 2:]) / 2, 0.5, atol=BIN_WIDTH)
         size = np.sqrt((last[:, 2:] - last[:, :2]).prod(1))
         np.testing.assert_allclose(size, 0.25, atol=2 * BIN_WIDTH)  # the search factor is 4
@@ -240,7 +240,7 @@ def test_wrong_trajectories_are_off(sampler, share):
     for wrong, off in ((0, False), (1, True)):
         share("WRONG_TRAJECTORY", wrong)
         config = replace(STILLS, drop_trajectory=0)
-        last = centres(np.concatenate([s.trajectory for s in draws(sampler(config), 20)])[:, -4:])
+        last = centers(np.concatenate([s.trajectory for s in draws(sampler(config), 20)])[:, -4:])
         assert (np.abs((last[:, :2] + last[:, 2:]) / 2 - 0.5).mean() > 0.1) == off
 
 
@@ -397,7 +397,7 @@ def test_the_papers_windows_have_its_jitter_alone(sampler, share):
     assert np.abs(offsets).max() < 1.75 and np.abs(offsets).mean() == pytest.approx(0.875, rel=0.15)  # uniform
     assert np.hypot(*paper._template_jitter(rng, later=True)[0]) < 0.4
     for sample in draws(paper, 10):
-        last = centres(sample.trajectory[:, -4:])
+        last = centers(sample.trajectory[:, -4:])
         np.testing.assert_allclose((last[:, :2] + last[:, 2:]) / 2, 0.5, atol=BIN_WIDTH)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fartrack.engines.base import Engine, Floats
 from fartrack.geometry import Image
 from fartrack.model.cost import search_macs
-from fartrack.tracking.tracker import Look, State, Tracker
+from fartrack.tracking.tracker import SearchRegion, State, Tracker
 
 BESIDE = " beside"
 """Behind the name of a stage that ran in another thread than the frame."""
@@ -90,36 +90,36 @@ class TimedEngine:
     def __init__(self, engine: Engine, watch: Stopwatch) -> None:
         """``engine`` does the work."""
         self._engine, self._watch = engine, watch
-        self.config, self.background = engine.config, engine.background
+        self.config = engine.config
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else the engine has."""
         return getattr(self._engine, name)
 
-    def memorise(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
+    def encode_templates(self, crops: Image, identities: NDArray[np.int64]) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
         with self._watch.measure("templates"):
-            return self._engine.memorise(crops, identities)
+            return self._engine.encode_templates(crops, identities)
 
-    def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
+    def search(self, crops: Image, trajectory: NDArray[np.int64], kv_cache: Floats) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
         with self._watch.measure("network"):
-            return self._engine.search(crops, trajectory, memory)
+            return self._engine.search(crops, trajectory, kv_cache)
 
-    def search_scored(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> tuple[Floats, Floats]:
+    def search_scored(self, crops: Image, trajectory: NDArray[np.int64], kv_cache: Floats) -> tuple[Floats, Floats]:
         """See :class:`fartrack.engines.base.Engine`."""
         with self._watch.measure("network"):
-            return self._engine.search_scored(crops, trajectory, memory)
+            return self._engine.search_scored(crops, trajectory, kv_cache)
 
 
 def stage_times(tracker: Tracker, frames: Iterable[Callable[[], Image]]) -> Staged:
     """Track frames, each of which is got by a call that is not timed; the tracker is as before afterwards."""
     watch, config = Stopwatch(), tracker.engine.config
-    engine, look = tracker.engine, tracker.look
+    engine, look = tracker.engine, tracker.search_region
     side = config.search_size // config.patch
     whole, count, memory, macs = 0.0, 0, 0, 0
 
-    def timed_look(state: State, frame: Image) -> Look:
+    def timed_look(state: State, frame: Image) -> SearchRegion:
         nonlocal side
         with watch.measure("crop"):
             seen = look(state, frame)
@@ -127,7 +127,7 @@ def stage_times(tracker: Tracker, frames: Iterable[Callable[[], Image]]) -> Stag
         return seen
 
     tracker.engine = TimedEngine(engine, watch)
-    tracker.look = timed_look  # type: ignore[method-assign]
+    tracker.search_region = timed_look  # type: ignore[method-assign]
     try:
         for get in frames:
             frame, state = get(), tracker.state
@@ -139,11 +139,11 @@ def stage_times(tracker: Tracker, frames: Iterable[Callable[[], Image]]) -> Stag
         attended(tracker.state)
     finally:
         tracker.engine = engine
-        del tracker.look
+        del tracker.search_region
     crop, network, templates = (watch.ms(name) for name in ("crop", "network", "templates"))
     return Staged(count, 1000 * whole, crop, network, templates, watch.ms("templates" + BESIDE), memory, macs)
 
 
 def attended(state: State | None) -> int:
     """Template tokens that the search pass after a state attends to; waits until they are there."""
-    return 0 if state is None else state.memory.rows.shape[-2]
+    return 0 if state is None else state.memory.kv_cache.shape[-2]

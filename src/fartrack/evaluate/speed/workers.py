@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import cv2
 
-from fartrack.engines.base import INT8
 from fartrack.errors import FartrackError
 from fartrack.evaluate.peers import TrackerSpec, as_track
 from fartrack.evaluate.speed.footage import Film
@@ -192,7 +191,7 @@ class Subject:
         identity = spec.identity()  # which also loads the module of a class
         if "engine" in identity:
             with suppress(ImportError):  # open() has the sentence for it
-                importlib.import_module(f"fartrack.engines.{identity['engine'].removesuffix(INT8)}")
+                importlib.import_module(f"fartrack.engines.{identity['engine']}")
         self._film, self._number = film, 0
         first = film.frame(0)
         clocks = [time.perf_counter()]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fartrack.evaluate.peers import cut
+from benchmarks.peers.common import cut
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.config import DEPTHS, IMAGENET_MEAN, IMAGENET_STD
 from fartrack.model.vocabulary import BINS

@@ -10,14 +10,14 @@ import pytest
 from fartrack.datasets.sequences import Sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import Benchmark
-from fartrack.evaluate.metrics import Rules
+from fartrack.evaluate.metrics import Rules, overlaps
 from fartrack.evaluate.runner import Evaluation, Result
 
 pytest.importorskip("matplotlib", reason="the extra 'eval' is not installed")
-from fartrack.evaluate.report import _gather, _three_frames, _timeline_figure, write_report
+from fartrack.evaluate.report import _gather, _three_frames, _worst_figures, write_report
 
 FRAMES = 5
-RULES = Rules(("ao", "sr50", "normalised_precision"), skip_first=True)
+RULES = Rules(("ao", "sr50", "normalized_precision"), skip_first=True)
 TRUTH = np.array([[8.0 + 4 * index, 10, 24, 24] for index in range(FRAMES)])
 
 
@@ -56,9 +56,10 @@ def test_the_timeline_shows_the_worst_sequences_frame_by_frame(sequences):
     """The lines of the figure are the IoU and the score of the sequences that are the worst, the worst first."""
     evaluation = evaluate("ours", sequences, 1)
     data = _gather([evaluation])
-    axes = _timeline_figure(data, data.trackers[0]).axes
-    assert [one.get_title().split(",")[0] for one in axes] == ["s5", "s4", "s3"]
-    for one, number in zip(axes, (5, 4, 3), strict=True):
+    [(_, figure)] = _worst_figures(data)
+    lines = np.reshape(figure.axes, (3, 4))
+    assert [line[0].get_ylabel().split("\n")[0] for line in lines] == ["s5", "s4", "s3"]
+    for (*_, one), number in zip(lines, (5, 4, 3), strict=True):
         score, overlap = (line.get_ydata() for line in one.get_lines())
         np.testing.assert_array_equal(score, evaluation.results[number].scores)
         np.testing.assert_allclose(overlap, (24 - 1 - number) / (24 + 1 + number))
@@ -69,8 +70,8 @@ def test_the_page_needs_nothing_else_and_holds_every_picture(tmp_path, sequences
     assert page == tmp_path / "out" / "report.html"
     pictures = {path.stem for path in page.parent.glob("*.png")}
     assert pictures == {
-        *("success", "precision", "normalised", "speed", "attributes"),
-        *("worst-1-ours", "worst-2-theirs", "timeline-1-ours", "timeline-2-theirs"),
+        *("success", "precision", "normalized", "speed", "attributes"),
+        *("worst-1-ours", "worst-2-theirs"),
     }
     sources = re.findall(r'<img alt="([^"]*)" src="(data:image/png;base64,)', page.read_text())
     assert {name for name, _ in sources} == pictures
@@ -105,13 +106,14 @@ def test_a_filmstrip_shows_both_boxes(tmp_path, sequences):
     assert ((red > 230) & (green < 60) & (blue < 60)).sum() > 200
 
 
-def test_the_worst_frame_is_where_the_target_was_lost(sequences):
+def test_the_worst_frame_is_where_the_target_was_lost():
     boxes = TRUTH + np.array([[0, 0, 0, 0], [0, 1, 0, 0], [0, 30, 0, 0], [0, 40, 0, 0], [0, 2, 0, 0]])
-    result = Result("s0", boxes, np.ones(FRAMES), np.ones(FRAMES))
-    assert _three_frames(sequences[0], result) == (0, 2, 4)
+    assert _three_frames(overlaps(boxes, TRUTH)) == (0, 2, 4)
     truth = TRUTH.copy()
     truth[2], truth[3] = np.nan, [0, 0, 0, 0]  # absent
-    assert _three_frames(replace(sequences[0], boxes=truth), result) == (0, 4, 4)
+    assert _three_frames(overlaps(boxes, truth)) == (0, 4, 4)
+    truth[1:] = np.nan
+    assert _three_frames(overlaps(boxes, truth)) == (0, 0, 4)
 
 
 def test_only_what_is_known_is_drawn(tmp_path, sequences):
@@ -119,7 +121,7 @@ def test_only_what_is_known_is_drawn(tmp_path, sequences):
     rules = Rules(("auc",))
     page = write_report([evaluate("ours", plain, 1, seconds=np.nan, rules=rules)], tmp_path / "out")
     assert {path.stem for path in page.parent.glob("*.png")} == {
-        *("success", "precision", "worst-1-ours", "timeline-1-ours")
+        *("success", "precision", "worst-1-ours")
     }
 
 

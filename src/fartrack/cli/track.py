@@ -12,12 +12,12 @@ import numpy as np
 import typer
 
 from fartrack.api import DEFAULT_MODEL, load, track_frames
-from fartrack.cli.common import Engine, Meter, Model, Threads, app
+from fartrack.cli.common import Engine, Meter, Model, Settings, Threads, app
 from fartrack.engines.base import EngineName, resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.packages import open_package, shipped
-from fartrack.tracking.tracker import Track
+from fartrack.tracking.tracker import Track, Tracker, parse_settings
 from fartrack.version import __version__
 from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box
 
@@ -39,10 +39,11 @@ def track(
     model: Model = DEFAULT_MODEL,
     engine: Engine = "auto",
     threads: Threads = None,
+    settings: Settings = None,
 ) -> None:
     """Track one object through a video."""
     given = None if box is None else parse_box(box)
-    tracker = load(model, engine=cast(EngineName, engine), threads=threads)
+    tracker = load_tracker(model, engine, threads, settings)
     with frames_from_source(source, start=start) as frames:
         image = frames.first.image
         if not (output or csv or json or txt or show or frames.live):
@@ -81,12 +82,13 @@ def demo(
     model: Model = DEFAULT_MODEL,
     engine: Engine = "auto",
     threads: Threads = None,
+    settings: Settings = None,
 ) -> None:
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
     from fartrack.demo import CLIP_FPS, CLIP_LENGTH, render_clip
 
     engine = resolve(open_package(model), cast(EngineName, engine), threads)
-    tracker = load(model, engine=engine, threads=threads)
+    tracker = load_tracker(model, engine, threads, settings)
     ious: list[float] = []
     busy = 0.0
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
@@ -115,6 +117,12 @@ def models() -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def load_tracker(model: str, engine: str, threads: int | None, settings: list[str] | None) -> Tracker:
+    """The tracker of a model with its own settings, and those of ``--set`` on top."""
+    changed = parse_settings(open_package(model).settings, settings) if settings else None
+    return load(model, engine=cast(EngineName, engine), threads=threads, settings=changed)
 
 
 def until_broken(tracks: Iterable[tuple[Frame, Track]], broken: list[FartrackError]) -> Iterator[tuple[Frame, Track]]:

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fartrack.datasets.sequences import packed_sequences
 from fartrack.engines.torch import TorchEngine
-from fartrack.evaluate.metrics import score_sequences
+from fartrack.evaluate.metrics import PLAIN, means, measure
 from fartrack.evaluate.runner import run_sequence
 from fartrack.files import write_whole
 from fartrack.geometry import FloatArray, Image
@@ -100,10 +100,10 @@ class Monitor:
         judged.fades = network.fades
         judged.load_state_dict(average)
         tracker = Tracker(TorchEngine(judged), TrackerSettings(**self.recipe.settings))
-        scores = score_sequences([run_sequence(tracker, s).ious(s) for s in self.sequences])
+        ao = means(measure(run_sequence(tracker, s).boxes, s.boxes, None, PLAIN) for s in self.sequences)["ao"].mean
         best = max((row["val_ao"] for row in read_log(self.run) if "val_ao" in row), default=-1.0)
-        self.write({"step": done, "samples": self.samples_of(done), "val_ao": round(scores.ao.mean, 5)})
-        if scores.ao.mean > best:
+        self.write({"step": done, "samples": self.samples_of(done), "val_ao": round(ao, 5)})
+        if ao > best:
             tensors = {f"ema.{name}": tensor for name, tensor in average.items()}
             save_checkpoint(self.run / BEST, Checkpoint(done, asdict(self.recipe), tensors))
         self.clock = time.perf_counter()

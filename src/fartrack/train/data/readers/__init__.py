@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from fartrack.datasets.sequences import is_picture, layout_of
+from fartrack.datasets.layouts import is_picture, layout_of
 from fartrack.errors import FartrackError
 from fartrack.train.data.readers.sequences import NO_PICTURES, VIDEOS, read_sequence, read_video
 from fartrack.train.data.readers.stills import read_coco, read_stills

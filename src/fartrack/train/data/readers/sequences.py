@@ -1,6 +1,6 @@
 """Sequences with one box a frame: folders of pictures in the published layouts, and videos beside their texts.
 
-The layouts are those of :mod:`fartrack.datasets.sequences`. Here what is broken is counted and passed over; there it
+The layouts are those of :mod:`fartrack.datasets.layouts`. Here what is broken is counted and passed over; there it
 is named, for a benchmark must be whole.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fartrack.datasets.sequences import Layout, absent_frames, numbered_pictures, read_boxes
+from fartrack.datasets.layouts import Layout, absent_frames, numbered_pictures, read_boxes
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.train.data.readers.stills import read_image

@@ -151,7 +151,7 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
     torch.set_num_threads(1)
     from fartrack.datasets.sequences import packed_sequences
     from fartrack.engines.torch import TorchEngine
-    from fartrack.evaluate.metrics import overlaps, score_sequences
+    from fartrack.evaluate.metrics import PLAIN, means, measure
     from fartrack.model.encoder import FARTrack
     from fartrack.model.init_weights import start_from, without_layers
     from fartrack.tracking.tracker import Tracker, TrackerSettings
@@ -181,7 +181,7 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
     network = FARTrack(replace(recipe.model, depth=depth))
     start_from(network, average)
     tracker = Tracker(TorchEngine(network), TrackerSettings(**{"interval": 10, **row.settings}))
-    ious = []
+    measured = []
     for sequence in packed_sequences(val):
         boxes = [sequence.boxes[0].tolist()]
         for index, frame in enumerate(sequence.frames()):
@@ -191,9 +191,13 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
                 tracker.init(frame, sequence.boxes[0])
             else:
                 boxes.append(list(tracker.update(frame).box))
-        ious.append(overlaps(boxes, sequence.boxes[: len(boxes)]))
-    scores = score_sequences(ious)
-    result = {"ao": scores.ao.mean, "steps": steps, "samples": recipe.samples(steps), "seconds": round(taken, 1)}
+        measured.append(measure(boxes, sequence.boxes[: len(boxes)], None, PLAIN))
+    result = {
+        "ao": means(measured)["ao"].mean,
+        "steps": steps,
+        "samples": recipe.samples(steps),
+        "seconds": round(taken, 1),
+    }
     (run / "result.part").write_text(json.dumps({**result, "row": asdict(row), "seed": seed}, indent=1))
     (run / "result.part").replace(run / "result.json")
 

@@ -81,9 +81,7 @@ def center_and_size(box: FloatArray) -> tuple[FloatArray, FloatArray]:
     return box[:2] + box[2:] / 2, box[2:].copy()
 
 
-def keep_inside(
-    center: FloatArray, size: FloatArray, frame: Image, smallest: float
-) -> tuple[FloatArray, FloatArray]:
+def keep_inside(center: FloatArray, size: FloatArray, frame: Image, smallest: float) -> tuple[FloatArray, FloatArray]:
     """A box with its center in the frame, at least ``smallest`` pixels and at most the frame large."""
     whole = np.array(frame.shape[1::-1], np.float64)
     return center.clip(0, whole), size.clip(smallest, whole)

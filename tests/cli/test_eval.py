@@ -107,7 +107,9 @@ def test_a_model_and_its_settings(run, place):
     assert rows(run(*ours), "tracker")["pico"]
     told = run(*ours, "--set", "interval=3", code=2)
     assert "holds results of another pico (not the same: settings)" in told
-    named = run("--tracker", "often=pico,pico", *ours[2:4], "--results", "theirs", "--only", "s0", "--set", "interval=3")
+    named = run(
+        "--tracker", "often=pico,pico", *ours[2:4], "--results", "theirs", "--only", "s0", "--set", "interval=3"
+    )
     assert list(rows(named, "tracker")) == ["often", "pico"]
 
 
@@ -136,7 +138,10 @@ def test_a_report_and_a_submission(run, place, tmp_path):
         (["--tracker", "mine:Still", "--data", "data", "--starts", "-1"], "The starts are [-1]; list frames"),
         (["--tracker", "mine:Still", "--data", "data", "--starts", "4"], "No sequence shows its target"),
         (["--tracker", "pico", "--data", "data", "--set", "retention=7"], "retention is 7; it must lie between"),
-        (["--tracker", "pico", "--data", "data", "--set", "interval=2.5"], "interval is 2.5; it must be a whole number"),
+        (
+            ["--tracker", "pico", "--data", "data", "--set", "interval=2.5"],
+            "interval is 2.5; it must be a whole number",
+        ),
         (["--tracker", "pico", "--data", "data", "--set", "speed=7"], "'speed' is no field of TrackerSettings; those"),
         (["--tracker", "pico", "--data", "data", "--set", "interval"], "'interval' is not KEY=VALUE"),
         (["--tracker", "pico", "--data", "data", "--engine", "abacus"], "abacus"),

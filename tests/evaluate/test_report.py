@@ -120,9 +120,7 @@ def test_only_what_is_known_is_drawn(tmp_path, sequences):
     plain = [replace(sequence, attributes=frozenset()) for sequence in sequences]
     rules = Rules(("auc",))
     page = write_report([evaluate("ours", plain, 1, seconds=np.nan, rules=rules)], tmp_path / "out")
-    assert {path.stem for path in page.parent.glob("*.png")} == {
-        *("success", "precision", "worst-1-ours")
-    }
+    assert {path.stem for path in page.parent.glob("*.png")} == {*("success", "precision", "worst-1-ours")}
 
 
 def test_names_are_no_markup_and_no_paths(tmp_path, sequences):

@@ -18,7 +18,6 @@ from fartrack.errors import FartrackError
 from fartrack.evaluate import runner
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import Rules, overlaps
-from fartrack.evaluate.trackers import TrackerSpec
 from fartrack.evaluate.runner import (
     Evaluation,
     Result,
@@ -28,6 +27,7 @@ from fartrack.evaluate.runner import (
     run_sequence,
     save_result,
 )
+from fartrack.evaluate.trackers import TrackerSpec
 from fartrack.tracking.tracker import Track
 
 FRAMES = 6

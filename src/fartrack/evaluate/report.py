@@ -189,7 +189,7 @@ def _worst_figures(data: Data) -> Iterator[tuple[str, Figure]]:
     for number, (row, results, values) in enumerate(zip(data.rows, data.results, data.values, strict=True), 1):
         worst = np.argsort(values, kind="stable")[:WORST].tolist()
         figure = Figure(figsize=(14, 2.7 * len(worst)))  # fixed margins: a layout engine takes a second per figure
-        figure.subplots_adjust(0.03, 0.15 / len(worst), 0.99, 1 - 0.1 / len(worst), wspace=0.08, hspace=0.2)
+        figure.subplots_adjust(0.03, 0.15 / len(worst), 0.97, 1 - 0.1 / len(worst), wspace=0.08, hspace=0.2)
         grid = figure.subplots(len(worst), 4, squeeze=False, width_ratios=(1, 1, 1, 1.3))
         for line, place in zip(grid, worst, strict=True):
             clip, result = data.clips[place], results[place]
@@ -203,6 +203,7 @@ def _worst_figures(data: Data) -> Iterator[tuple[str, Figure]]:
             line[3].plot(overlap, color=FOUND, lw=1.3, label="IoU")
             line[3].set(xlim=(0, max(len(overlap) - 1, 1)), ylim=(0, 1.02))
             line[3].grid(alpha=0.3)
+            line[3].yaxis.tick_right()
         grid[-1][3].set_xlabel("frame")
         grid[-1][3].legend(fontsize=8, loc="lower left")
         yield f"worst-{number}-" + re.sub(r"[^\w.-]+", "_", row.tracker), figure

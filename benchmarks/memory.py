@@ -22,13 +22,12 @@ from rich.table import Table
 
 from fartrack import load
 from fartrack.demo import render_clip
-from fartrack.evaluate.speed import peak_mb
 from fartrack.geometry import Image
 
 MARKS = (200, 500, 1_000, 2_000, 5_000, 10_000)
 FULL = 500
 ALLOWED_MB = 5.0
-STATM = Path("/proc/self/statm")
+STATM, STATUS = Path("/proc/self/statm"), Path("/proc/self/status")
 
 
 def current_mb() -> float | None:
@@ -36,6 +35,16 @@ def current_mb() -> float | None:
     if not STATM.exists():
         return None
     return int(STATM.read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def peak_mb() -> float | None:
+    """The most memory that the process has held; None where the system does not tell.
+
+    Not ``ru_maxrss``, which on Linux counts the memory of the parent too.
+    """
+    if not STATUS.exists():
+        return None
+    return next(int(line.split()[1]) / 1024 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
 
 
 def forward_and_backward(images: list[Image]) -> Iterator[Image]:

@@ -48,8 +48,7 @@ def test_a_model_and_another_tracker(run, tmp_path):
         pairs = zip(record["rounds"], still["rounds"], strict=True)
         ratios = [statistics.median(own) / statistics.median(first) for own, first in pairs]
         assert summary["ratio"] == pytest.approx(statistics.median(ratios))
-        assert len(record["first_box"]) == 3
-        assert record["peak_mb"] > 10
+        assert record["first_box"] > 0
     assert [(number, name) for number, name, *_ in found["turns"]] == [
         *((0, "Still"), (0, "pico"), (1, "Still"), (1, "pico"), (2, "pico"), (2, "Still"))
     ]

@@ -89,8 +89,8 @@ def test_curves_agree_with_the_got10k_toolkit(seed, absent):
     success, precision = experiment._calc_curves(*experiment._calc_metrics(boxes, truth))
     rules = Rules(("auc", "precision"))
     found = curves(boxes, truth, None, rules)
-    np.testing.assert_allclose(found.success, success, atol=1e-6)
-    np.testing.assert_allclose(found.precision, precision, atol=1e-6)
+    np.testing.assert_allclose(found["success"], success, atol=1e-6)
+    np.testing.assert_allclose(found["precision"], precision, atol=1e-6)
     assert measure(boxes, truth, None, rules) == pytest.approx(
         {"auc": success.mean(), "precision": precision[20]}, abs=1e-6
     )
@@ -104,8 +104,8 @@ def test_otb_agrees_with_the_got10k_toolkit(seed):
     boxes, truth = random_run(seed)
     success, precision = experiment._calc_curves(*experiment._calc_metrics(boxes, truth))
     found = curves(boxes, truth, None, OTB)
-    np.testing.assert_allclose(found.success, success, atol=1e-6)
-    np.testing.assert_allclose(found.precision, precision, atol=1e-6)
+    np.testing.assert_allclose(found["success"], success, atol=1e-6)
+    np.testing.assert_allclose(found["precision"], precision, atol=1e-6)
 
 
 # --- the definitions, frame by frame ----------------------------------------------------------------------
@@ -159,9 +159,9 @@ def test_the_toolkits_definitions_in_plain_loops(seed, rules, lasot):
     success, precision, normalized = plain_curves(boxes.tolist(), truth.tolist(), absent, lasot)
     truth[absent] = np.nan
     found = curves(boxes, truth, None, rules)
-    np.testing.assert_allclose(found.success, success, atol=1e-6)
-    np.testing.assert_allclose(found.precision, precision, atol=1e-6)
-    np.testing.assert_allclose(found.normalized, normalized, atol=1e-6)
+    np.testing.assert_allclose(found["success"], success, atol=1e-6)
+    np.testing.assert_allclose(found["precision"], precision, atol=1e-6)
+    np.testing.assert_allclose(found["normalized_precision"], normalized, atol=1e-6)
     measures = {"auc": np.mean(success), "precision": precision[20], "normalized_precision": normalized[20]}
     assert measure(boxes, truth, None, rules) == pytest.approx({n: measures[n] for n in rules.measures}, abs=1e-6)
 
@@ -197,11 +197,11 @@ def test_measures_are_shares_and_curves_are_monotonous(boxes, truth, rules):
     assert all(0 <= value <= 1 for value in found.values())
     assert not found or tuple(found) == rules.measures
     lines = curves(boxes, truth, (100, 80), rules)
-    assert (lines is None) == (not found)
-    if lines is not None:
-        assert (np.diff(lines.success) <= 0).all()
-        assert (np.diff(lines.precision) >= 0).all() and (np.diff(lines.normalized) >= 0).all()
-        assert len(lines.success) == len(OVERLAPS) and len(lines.precision) == len(PIXELS) == len(SHARES)
+    assert bool(lines) == bool(found)
+    if lines:
+        assert (np.diff(lines["success"]) <= 0).all()
+        assert (np.diff(lines["precision"]) >= 0).all() and (np.diff(lines["normalized_precision"]) >= 0).all()
+        assert len(lines["success"]) == len(OVERLAPS) and len(lines["precision"]) == len(PIXELS) == len(SHARES)
 
 
 @given(truth=arrays(np.float64, (7, 4), elements=st.floats(1, 90, width=32)), shift=st.floats(-50, 50))
@@ -240,7 +240,7 @@ def test_absent_frames_three_ways():
 
 def test_only_the_first_box_is_published():
     assert measure(np.ones((5, 4)), np.ones((1, 4)), None, GOT10K) == {}
-    assert curves(np.ones((5, 4)), np.ones((1, 4)), None, GOT10K) is None
+    assert curves(np.ones((5, 4)), np.ones((1, 4)), None, GOT10K) == {}
 
 
 def test_no_frame_has_a_target():

@@ -70,7 +70,7 @@ def test_the_page_needs_nothing_else_and_holds_every_picture(tmp_path, sequences
     assert page == tmp_path / "out" / "report.html"
     pictures = {path.stem for path in page.parent.glob("*.png")}
     assert pictures == {
-        *("success", "precision", "normalized", "speed", "attributes"),
+        *("success", "precision", "normalized_precision", "speed", "attributes"),
         *("worst-1-ours", "worst-2-theirs"),
     }
     sources = re.findall(r'<img alt="([^"]*)" src="(data:image/png;base64,)', page.read_text())

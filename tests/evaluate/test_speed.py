@@ -86,13 +86,15 @@ def clip(tmp_path):
 
 @pins
 def test_trackers_take_turns_on_the_same_frames(fakes, clip):
-    plan, reports = speed.Plan(rounds=3, frames=4, warm_up=2), []
+    reports = []
     found = speed.bench(
         {"quick": spec("Quick"), "slow": spec("Slow")},
         clip,
         (8, 8, 20, 16),
         sizes=[(32, 24)],
-        plan=plan,
+        rounds=3,
+        frames=4,
+        warm_up=2,
         report=lambda *counts: reports.append(counts),
     )
     notes = [line.split() for line in fakes.read_text().splitlines()]
@@ -120,7 +122,6 @@ def test_trackers_take_turns_on_the_same_frames(fakes, clip):
     assert (found.clip["frames"], quick.size, quick.threads, quick.pinned) == (12, (32, 24), 1, True)
     assert [len(times) for times in slow.rounds] == [4, 4, 4]
     assert min(map(min, slow.rounds)) >= 4  # milliseconds
-    assert 0 < slow.peak_mb < 4096
     assert found.trackers["quick"]["class"] == "fakes_of_speed:Quick"
 
 
@@ -173,8 +174,6 @@ def test_sizes_and_threads():
     for text in ("", "0", "-1", "two", "1,", "1.5"):
         with pytest.raises(FartrackError, match=r"such as 1,2\.$"):
             speed.parse_threads(text)
-    with pytest.raises(FartrackError, match="rounds"):
-        speed.Plan(rounds=0)
 
 
 @pytest.mark.parametrize(
@@ -203,14 +202,14 @@ def test_limits_hold_within_only():
 
 
 def run_of(tracker, rounds, **changes):
-    about = {"threads": 2, "size": (640, 360), "pinned": True, "first_box": [5.0, 2.0, 3.0]} | changes
-    return speed.Run(tracker, rounds=rounds, busy=[0.99] * len(rounds), peak_mb=100.0, **about)
+    about = {"threads": 2, "size": (640, 360), "pinned": True, "first_box": 10.0} | changes
+    return speed.Run(tracker, rounds=rounds, busy=[0.99] * len(rounds), **about)
 
 
 def speed_of(runs, load=None):
     machine = {"processor": "a machine", "cores": 2, "load": load, "versions": {"numpy": "2.0"}}
     trackers = {run.tracker: {} for run in runs}
-    return speed.Speed(machine, speed.Plan(), {"name": "demo", "frames": 150}, trackers, runs, [])
+    return speed.Speed(machine, {"name": "demo", "frames": 150}, trackers, runs, [])
 
 
 def test_figures_are_those_of_the_raw_times():
@@ -248,7 +247,7 @@ def test_doubts_are_told(capsys):
     run.busy[:] = [0.5]
     speed.print_speed(speed_of([run], load=1.5))
     told = capsys.readouterr().out
-    assert "not pinned to cores" in told
+    assert "not pinned" in told
     assert "Less than one core was busy with ours: other work was in the way" in told
     assert "load before the start 1.5" in told
     assert "times ours" not in told

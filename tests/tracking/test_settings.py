@@ -1,6 +1,6 @@
 """Settings given as text are those of the model with changes on top, or one sentence that names the field."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import cv2
 import pytest
@@ -19,9 +19,7 @@ def test_changes_are_on_top_of_the_models_own():
 
 def test_every_field_can_be_written_and_read():
     settings = TrackerSettings(templates=2, retention=0.5)
-    text = [
-        f"{field.name}={str(value).lower()}" for field in fields(settings) if (value := asdict(settings)[field.name])
-    ]
+    text = [f"{name}={str(value).lower()}" for name, value in asdict(settings).items()]
     assert parse_settings({}, text) == settings
 
 

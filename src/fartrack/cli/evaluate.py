@@ -102,8 +102,8 @@ def bench(
         with needs("eval"):
             import matplotlib  # noqa: F401
     check_folders(json, plot)
-    options: dict[str, Any] = {"threads": speed.parse_threads(threads), "plan": speed.Plan(rounds, frames, warm_up)}
-    options["sizes"] = speed.parse_sizes(sizes) if sizes else ()
+    options: dict[str, Any] = {"rounds": rounds, "frames": frames, "warm_up": warm_up}
+    options |= {"threads": speed.parse_threads(threads), "sizes": speed.parse_sizes(sizes) if sizes else ()}
     # The bar moves only between turns, since drawing it takes time from the tracker that works.
     columns = (TextColumn("timing"), BarColumn(), MofNCompleteColumn(), TextColumn("turns"))
     bar = Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)

@@ -6,6 +6,7 @@ from the GOT-10k toolkit (``got10k`` 0.1.3), which reads several of them.
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -66,71 +67,29 @@ def _pairs(text: str) -> Iterator[tuple[str, list[str]]]:
         yield name, values.split(",")
 
 
-LASOT_TEST = """
-airplane:1,9,13,15 basketball:1,6,7,11 bear:2,4,6,17 bicycle:2,7,9,18 bird:2,3,15,17 boat:3,4,12,17
-book:3,10,11,19 bottle:1,12,14,18 bus:2,5,17,19 car:2,6,9,17 cat:1,3,18,20 cattle:2,7,12,13 chameleon:3,6,11,20
-coin:3,6,7,18 crab:3,6,12,18 crocodile:3,4,10,14 cup:1,4,7,17 deer:4,8,10,14 dog:1,7,15,19 drone:2,7,13,15
-electricfan:1,10,18,20 elephant:1,12,16,18 flag:2,3,5,9 fox:2,3,5,20 frog:3,4,9,20 gametarget:1,2,7,13
-gecko:1,5,16,19 giraffe:2,10,13,15 goldfish:3,7,8,10 gorilla:4,6,9,13 guitar:3,8,10,16 hand:2,3,9,16
-hat:1,2,5,18 helmet:5,11,13,19 hippo:1,7,9,20 horse:1,4,12,15 kangaroo:2,5,11,14 kite:4,6,10,15
-leopard:1,7,16,20 licenseplate:6,12,13,15 lion:1,5,12,20 lizard:1,3,6,13 microphone:2,6,14,16 monkey:3,4,9,17
-motorcycle:1,3,9,18 mouse:1,8,9,17 person:1,5,10,12 pig:2,10,13,18 pool:3,7,12,15 rabbit:10,13,17,19
-racing:10,15,16,20 robot:1,5,8,19 rubicCube:1,6,14,19 sepia:6,8,13,16 shark:2,3,5,6 sheep:3,5,7,9
-skateboard:3,8,16,19 spider:14,16,18,20 squirrel:8,11,13,19 surfboard:4,5,8,12 swing:10,14,17,20 tank:6,9,14,16
-tiger:4,6,12,18 train:1,7,11,20 truck:3,6,7,16 turtle:5,8,9,16 umbrella:2,9,17,19 volleyball:1,13,18,19
-yoyo:7,15,17,19 zebra:10,14,16,17
-"""
-"""The 280 sequences of LaSOT's protocol II, its ``testing_set.txt``."""
+def _part(name: str, span: str, truth: str | None = None) -> Part:
+    """A sequence with the frames of a span such as ``1-253``."""
+    first, last = map(int, span.split("-"))
+    return Part(name, truth, first, last)
 
-OTB_FOLDERS = """
-Basketball Biker Bird1 Bird2 BlurBody BlurCar1 BlurCar2 BlurCar3 BlurCar4 BlurFace BlurOwl Board Bolt Bolt2 Box
-Boy Car1 Car2 Car24 Car4 CarDark CarScale ClifBar Coke Couple Coupon Crossing Crowds Dancer Dancer2 David David2
-David3 Deer Diving Dog Dog1 Doll DragonBaby Dudek FaceOcc1 FaceOcc2 Fish FleetFace Football Football1 Freeman1
-Freeman3 Freeman4 Girl Girl2 Gym Human2 Human3 Human4 Human5 Human6 Human7 Human8 Human9 Ironman Jogging Jump
-Jumping KiteSurf Lemming Liquor Man Matrix Mhyang MotorRolling MountainBike Panda RedTeam Rubik Shaking Singer1
-Singer2 Skater Skater2 Skating1 Skating2 Skiing Soccer Subway Surfer Suv Sylvester Tiger1 Tiger2 Toy Trans
-Trellis Twinnings Vase Walking Walking2 Woman
-"""
 
-OTB_RANGES = "David:300,770 Diving:1,215 Football1:1,74 Freeman3:1,460 Freeman4:1,283"
-"""First and last frame of the sequences whose ground truth covers only a part."""
+def _names(folders: str, parts: Mapping[str, tuple[Part, ...]]) -> tuple[str, ...]:
+    return tuple(part.name for folder in folders.split() for part in parts.get(folder, (Part(folder),)))
 
-OTB_PARTS = {name: (Part(name, None, int(first), int(last)),) for name, (first, last) in _pairs(OTB_RANGES)} | {
+
+SPLITS: dict[str, str] = tomllib.loads(Path(__file__).with_name("splits.toml").read_text())
+OTB_PARTS = {name: (_part(name, span),) for name, [span] in _pairs(SPLITS["otb100_ranges"])} | {
     "Human4": (Part("Human4", "groundtruth_rect.2.txt"),),  # its groundtruth_rect.1.txt is empty
-    **{
-        name: tuple(Part(f"{name}-{index}", f"groundtruth_rect.{index}.txt") for index in (1, 2))
-        for name in ("Jogging", "Skating2")
-    },
+    "Jogging": tuple(Part(f"Jogging-{index}", f"groundtruth_rect.{index}.txt") for index in (1, 2)),
+    "Skating2": tuple(Part(f"Skating2-{index}", f"groundtruth_rect.{index}.txt") for index in (1, 2)),
 }
-
-UAV123_FOLDERS = "bike:3 boat:9 building:5 car:18 group:3 person:23 truck:4 uav:8 wakeboard:10"
-"""Kinds of folders and their number; bird1 and the synthetic ones come on top."""
-
-UAV123_RANGES = """
-bird1:1-253,775-1477,1573-2437 car1:1-751,751-1627,1627-2629 car6:1-487,487-1807,1807-2953,2953-3925,3925-4861
-car8:1-1357,1357-2575 car16:1-415,415-1993 group1:1-1333,1333-2515,2515-3925,3925-4873
-group2:1-907,907-1771,1771-2683 group3:1-1567,1567-2827,2827-4369,4369-5527 person2:1-1189,1189-2623
-person4:1-1501,1501-2743 person5:1-877,877-2101 person7:1-1249,1249-2065 person8:1-1075,1075-1525
-person12:1-601,601-1621 person14:1-847,847-1813,1813-2923 person17:1-1501,1501-2347
-person19:1-1243,1243-2791,2791-4357 truck4:1-577,577-1261 uav1:1-1555,1555-2377,2473-3469
-"""
-"""First and last frames of the sequences that share a folder: bird1_1, bird1_2 and so on."""
-
+UAV123_TRUTH = "../../../anno/UAV123"
 UAV123_PARTS = {
     folder: tuple(
-        Part(f"{folder}_{index}", f"../../../anno/UAV123/{folder}_{index}.txt", *map(int, span.split("-")))
-        for index, span in enumerate(spans, 1)
+        _part(f"{folder}_{index}", span, f"{UAV123_TRUTH}/{folder}_{index}.txt") for index, span in enumerate(spans, 1)
     )
-    for folder, spans in _pairs(UAV123_RANGES)
+    for folder, spans in _pairs(SPLITS["uav123_ranges"])
 }
-
-
-def _names(folders: Collection[str], parts: Mapping[str, tuple[Part, ...]]) -> tuple[str, ...]:
-    return tuple(part.name for folder in folders for part in parts.get(folder, (Part(folder),)))
-
-
-_UAV123 = [f"{kind}{index}" for kind, [count] in _pairs(UAV123_FOLDERS) for index in range(1, int(count) + 1)]
-_UAV123 += ["bird1", *(f"car{index}_s" for index in range(1, 5)), *(f"person{index}_s" for index in range(1, 4))]
 
 # its toolkit reads `cover` alone; training also reads `absence`
 _GOT10K_LAYOUT = replace(LAYOUTS["GOT-10k"], absent=(("cover.label", False),))
@@ -142,7 +101,7 @@ _LASOT = Published(
     # the category folder may be missing or one level deeper
     ("*/*", "*", "*/*/*"),
     ("testing_set.txt",),
-    tuple(f"{kind}-{number}" for kind, numbers in _pairs(LASOT_TEST) for number in numbers),
+    tuple(f"{kind}-{number}" for kind, numbers in _pairs(SPLITS["lasot"]) for number in numbers),
     attributes="IV POC DEF MB CM ROT BC VC SV FOC FM OV LR ARC",
 )
 _NFS = Published(Layout("30/NAME", ("30/NAME.txt",), vatic=True), OTB, 100)  # `lost` is ignored, as the field does
@@ -164,20 +123,20 @@ BENCHMARKS: dict[str, Published | None] = {
     "nfs30": _NFS,
     "nfs240": replace(_NFS, layout=Layout("240/NAME", ("240/NAME.txt",), vatic=True)),
     "uav123": Published(
-        Layout(".", ("../../../anno/UAV123/NAME.txt",)),
+        Layout(".", (f"{UAV123_TRUTH}/NAME.txt",)),
         OTB,
         123,
         ("data_seq/UAV123/*", "UAV123/data_seq/UAV123/*"),
-        names=_names(_UAV123, UAV123_PARTS),
+        names=_names(SPLITS["uav123"], UAV123_PARTS),
         parts=UAV123_PARTS,
         attributes="SV ARC LR FM FOC POC OV BC IV VC CM SOB",
-        labels=("../../../anno/UAV123/att/NAME.txt",),
+        labels=(f"{UAV123_TRUTH}/att/NAME.txt",),
     ),
     "otb100": Published(
         Layout("img", ("groundtruth_rect.txt",), origin=1),
         OTB,
         100,
-        names=_names(OTB_FOLDERS.split(), OTB_PARTS),
+        names=_names(SPLITS["otb100"], OTB_PARTS),
         parts=OTB_PARTS,
         attributes="IV OPR SV OCC DEF MB FM IPR OV BC LR",
         labels=("attrs.txt", "NAME.att", "att/NAME.txt", "anno/att/NAME.txt"),

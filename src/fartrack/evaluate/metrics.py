@@ -74,23 +74,15 @@ PLAIN = Rules(("ao", "sr50", "sr75", "auc", "precision", "normalized_precision")
 """For a folder of one's own, and for validation in training."""
 
 
-@dataclass(frozen=True, eq=False)
-class Curves:
+def curves(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rules: Rules) -> dict[str, FloatArray]:
     """Shares of one sequence's frames: ``success`` at :data:`OVERLAPS` (21), ``precision`` at :data:`PIXELS` (51) and
-    ``normalized`` precision at :data:`SHARES` (51)."""
-
-    success: FloatArray
-    precision: FloatArray
-    normalized: FloatArray
-
-
-def curves(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rules: Rules) -> Curves | None:
-    """The three curves of one sequence; None where :func:`measure`, which has the same arguments, returns nothing."""
+    ``normalized_precision`` at :data:`SHARES` (51). The arguments are those of :func:`measure`; empty where it is."""
     errors = _errors(boxes, truth, size, rules)
     if errors is None:
-        return None
+        return {}
     ious, pixels, shares = errors
-    return Curves((ious > OVERLAPS).mean(0), (pixels <= PIXELS).mean(0), (shares <= SHARES).mean(0))
+    hits = {"success": ious > OVERLAPS, "precision": pixels <= PIXELS, "normalized_precision": shares <= SHARES}
+    return {name: values.mean(0) for name, values in hits.items()}
 
 
 def measure(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rules: Rules) -> dict[str, float]:

@@ -116,10 +116,10 @@ def _curve_figures(data: Data) -> dict[str, Figure]:
     kinds = {
         "success": (OVERLAPS, "Success", "IoU above"),
         "precision": (PIXELS, "Precision", "center error at most, in pixels"),
-        "normalized": (SHARES, "Normalized precision", "center error at most, in sizes of the target"),
+        "normalized_precision": (SHARES, "Normalized precision", "center error at most, in sizes of the target"),
     }
     if "normalized_precision" not in rules.measures:
-        del kinds["normalized"]
+        del kinds["normalized_precision"]
     sizes = [clip.size if rules.clip else None for clip in data.clips]
     found = [
         [curves(r.boxes, c.boxes, size, rules) for r, c, size in zip(results, data.clips, sizes, strict=True)]
@@ -130,7 +130,7 @@ def _curve_figures(data: Data) -> dict[str, Figure]:
         figures[kind], axes = _axes()
         lines = []
         for number, (row, each) in enumerate(zip(data.rows, found, strict=True)):
-            mean = np.mean([getattr(one, kind) for one in each], axis=0)
+            mean = np.mean([one[kind] for one in each], axis=0)
             value = float(mean.mean() if kind == "success" else mean[HEADLINE])
             style = ("-", "--", ":")[number // 10 % 3]
             (line,) = axes.plot(steps, mean, style, lw=1.8, label=f"{row.tracker} [{value:.3f}]")

@@ -90,10 +90,7 @@ class Evaluation:
 def run_sequence(tracker: AnyTracker, sequence: Sequence, report: Callable[[int], None] | None = None) -> Result:
     """Track a sequence from its first ground-truth box to its end.
 
-    Args:
-        tracker: started with ``init``.
-        sequence: what is tracked.
-        report: called now and then with the number of frames since the last call.
+    ``report`` is called now and then with the number of frames since the last call.
 
     Raises:
         FartrackError: a frame cannot be read, one is missing, or the tracker fails (the frame is named).
@@ -150,11 +147,8 @@ def load_result(folder: Path, sequence: Sequence) -> Result | None:
 
 
 def load_published(folder: Path, sequence: Sequence) -> Result | None:
-    """A tracker's published result, ``NAME.txt`` with a line ``x, y, w, h`` per frame; None if there is none.
-
-    Raises:
-        FartrackError: the file is broken, or does not have one line per frame.
-    """
+    """A tracker's published result, ``NAME.txt`` with a line ``x, y, w, h`` per frame; None if there is none,
+    FartrackError if it is broken."""
     path = folder / f"{sequence.name}.txt"
     if not path.exists():
         return None
@@ -170,16 +164,10 @@ def load_published(folder: Path, sequence: Sequence) -> Result | None:
 
 
 def claim(folder: Path, tracker: str, identity: Mapping[str, Any], jobs: int) -> int:
-    """Make a folder that of one tracker's results, or check that it already is.
+    """Make a folder that of the tracker with this name and :meth:`TrackerSpec.identity`, or check that it already is.
 
-    Args:
-        folder: of one benchmark and tracker.
-        tracker: its name.
-        identity: see :meth:`TrackerSpec.identity`.
-        jobs: processes at once that will add results; 0 if none will be added.
-
-    Returns:
-        The most processes at once with which any result in the folder was timed.
+    ``jobs`` processes at once will add results, 0 if none will be added. Returns the most processes at once with which
+    any result in the folder was timed.
 
     Raises:
         FartrackError: it holds results of another model or other settings.
@@ -219,7 +207,7 @@ def evaluate(
     benchmark: Benchmark,
     results: Path,
     jobs: int = 1,
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Evaluation]:
     """Results of several trackers on the same sequences; those that ``results`` already holds are not run again.
 
@@ -248,7 +236,7 @@ def evaluate(
             missing = [s for s in benchmark.sequences if load_result(folder, s) is None]
             most[name] = claim(folder, name, spec.identity(), jobs if missing else 0)
             waiting += [Job(name, spec, sequence, folder) for sequence in missing]
-    run_jobs(waiting, jobs, report or (lambda done, total: None))
+    run_jobs(waiting, jobs, report)
     evaluations = []
     for name, spec in trackers.items():
         folder, read = (
@@ -264,7 +252,7 @@ def evaluate(
 
 
 def _with_results(benchmark: Benchmark, folder: Path) -> Benchmark:
-    """The benchmark with only the sequences of which a folder has published results."""
+    """The benchmark with only those sequences that have published results."""
     kept = [s for s in benchmark.sequences if (folder / f"{s.name}.txt").is_file()]
     if not kept:
         names = f"{benchmark.sequences[0].name}.txt" if benchmark.sequences else "NAME.txt"
@@ -280,7 +268,7 @@ def run_jobs(jobs: list[Job], processes: int, report: Callable[[int, int], None]
         return
     context = multiprocessing.get_context("spawn")
     done, others = context.Value("Q"), multiprocessing.active_children()
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _start_worker, (done,))
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _start_process, (done,))
     futures: dict[Future[None], Job] = {}
     try:
         futures |= {pool.submit(_run_job, job): job for job in jobs}
@@ -305,27 +293,32 @@ def run_jobs(jobs: list[Job], processes: int, report: Callable[[int, int], None]
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(done: Any) -> None:
-    """Prepare a process that runs jobs; it counts frames in ``done`` and ends with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this one
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _worker.update(done=done)
-
-
-_worker: dict[str, Any] = {}
-
-
-def _exit_with_parent() -> None:
+def end_with_parent() -> None:
+    """Let this process ignore Ctrl-C, which its parent receives too, and end when its parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
-    os._exit(1)
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+_process: dict[str, Any] = {}
+"""In a process that runs jobs: the shared number of frames done."""
+
+
+def _start_process(done: Any) -> None:
+    end_with_parent()
+    _process["done"] = done
 
 
 def _run_job(job: Job) -> None:
     def count(frames: int) -> None:
-        with _worker["done"].get_lock():
-            _worker["done"].value += frames
+        with _process["done"].get_lock():
+            _process["done"].value += frames
 
     try:
         save_result(job.folder, run_sequence(_open_once(job.spec), job.sequence, count))

@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike
 from fartrack.cpu import processor_name
 from fartrack.demo import render_clip
 from fartrack.errors import FartrackError
+from fartrack.evaluate.runner import end_with_parent
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.evaluate.trackers import TrackerSpec, as_track
 from fartrack.geometry import FloatArray, Image, check_box
@@ -39,12 +40,11 @@ from fartrack.video.sources import frames_from_source
 
 Size = tuple[int, int]
 
-MAX_FRAMES = 150
-MAX_BYTES = 2**30
-"""Limits on the frames taken from a clip, the second for all sizes together."""
+MAX_FRAMES, MAX_BYTES = 150, 2**30
+"""Limits on the frames taken from a clip, and on their bytes in all sizes together."""
 
 UNCOUNTED = 3
-"""Frames at the start of a turn that are not counted: the caches hold the data of the tracker that worked before."""
+"""Frames at the start of a turn that are not counted: the caches hold the data of the tracker before."""
 
 PAUSE = 0.05
 """Seconds after a turn, in which background threads come to rest."""
@@ -53,30 +53,10 @@ THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
 """Environment variables that limit the threads of numerical libraries when they are loaded."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much is timed: in each of ``rounds`` every tracker counts ``frames``, after ``warm_up`` frames at first."""
-
-    rounds: int = 5
-    frames: int = 30
-    warm_up: int = 100
-
-    def __post_init__(self) -> None:
-        """Check that there is something to do."""
-        if self.rounds < 1 or self.frames < 1 or self.warm_up < 0:
-            raise FartrackError("rounds and frames must be 1 or more, and warm_up 0 or more.")
-
-
 @dataclass(frozen=True, eq=False)
 class Film:
-    """A clip in one size.
-
-    Attributes:
-        path: file of its frames, uint8 BGR, one after the other.
-        size: width and height in pixels.
-        count: number of frames, at least 2.
-        box: ``(4,)`` x, y, w, h in pixels of the target on the first frame.
-    """
+    """A clip in one size: the file of its frames (uint8 BGR), width and height, the number of frames (at least 2), and
+    the target's box on the first, ``(4,)`` x, y, w, h in pixels."""
 
     path: Path
     size: Size
@@ -93,38 +73,34 @@ class Film:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One tracker with one number of threads on frames of one size. Times are milliseconds.
+    """One tracker with one number of threads on frames of one size.
 
     Attributes:
         tracker: its name.
         threads: of the tracker, and cores that it is pinned to if ``pinned``.
         size: width and height of the frames.
         pinned: whether the system can pin a process to cores.
-        first_box: to open the tracker, to give it the target, and for the first update.
-        rounds: for each round, every counted frame: the whole of ``update``, without decoding.
+        first_box: milliseconds to open the tracker, give it the target, and update once.
+        rounds: for each round, the milliseconds of every counted ``update``, without decoding.
         busy: for each round, the number of cores that were busy, on average.
-        peak_mb: the most memory that its process held; None where the system does not tell.
     """
 
     tracker: str
     threads: int
     size: Size
     pinned: bool
-    first_box: list[float]
+    first_box: float
     rounds: list[list[float]] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
-    peak_mb: float | None = None
 
     def summary(self, first: Run) -> dict[str, float]:
-        """Statistics of all frames, and how many times as long as ``first`` it takes: the median of the rounds' ratios
-        of medians, and their quartiles."""
+        """Statistics of all frames, and the median and quartiles of each round's ratio of medians to ``first``."""
         frames = np.concatenate(self.rounds)
-        names, levels = ("low", "median", "high", "p95", "p99"), (25, 50, 75, 95, 99)
-        found = dict(zip(names, np.percentile(frames, levels).tolist(), strict=True))
-        found |= {"mean": float(frames.mean()), "fps": 1000 / float(frames.mean())}
         ratios = [np.median(own) / np.median(base) for own, base in zip(self.rounds, first.rounds, strict=True)]
-        quartiles = np.percentile(ratios, (25, 50, 75)).tolist()
-        return found | dict(zip(("ratio_low", "ratio", "ratio_high"), quartiles, strict=True))
+        values = [*np.percentile(frames, (25, 50, 75, 95, 99)), *np.percentile(ratios, (25, 50, 75))]
+        names = ("low", "median", "high", "p95", "p99", "ratio_low", "ratio", "ratio_high")
+        mean = float(frames.mean())
+        return {"mean": mean, "fps": 1000 / mean} | dict(zip(names, map(float, values), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,15 +109,13 @@ class Speed:
 
     Attributes:
         machine: processor, cores, load before the start, versions of the libraries.
-        plan: how much was timed.
         clip: its name and number of frames.
         trackers: name → :meth:`TrackerSpec.identity`. Ratios are to the first.
         runs: size by size, in the order of the trackers, then of the threads.
-        turns: round, tracker, threads and size of each turn, in the order in which they took place.
+        turns: round (0 to warm up), tracker, threads and size of each turn, in the order in which they took place.
     """
 
     machine: Mapping[str, Any]
-    plan: Plan
     clip: Mapping[str, Any]
     trackers: Mapping[str, Any]
     runs: list[Run]
@@ -154,7 +128,7 @@ class Speed:
     def to_json(self) -> str:
         """All times and their statistics."""
         runs = [asdict(run) | {"summary": self.summary(run)} for run in self.runs]
-        return json.dumps({**vars(self), "plan": asdict(self.plan), "runs": runs}, indent=1) + "\n"
+        return json.dumps({**vars(self), "runs": runs}, indent=1) + "\n"
 
 
 def bench(
@@ -164,12 +138,12 @@ def bench(
     *,
     threads: Sequence[int] = (1,),
     sizes: Sequence[Size] = (),
-    plan: Plan | None = None,
-    report: Callable[[int, int], None] | None = None,
+    rounds: int = 5,
+    frames: int = 30,
+    warm_up: int = 100,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Speed:
-    """Time trackers on the same frames.
-
-    Trackers run in other processes, so a program that calls this needs ``if __name__ == "__main__":``.
+    """Time trackers on the same frames, in processes that need the caller's ``if __name__ == "__main__":``.
 
     Args:
         trackers: name → what it is, whatever its number of threads.
@@ -177,23 +151,23 @@ def bench(
         box: of the target on the clip's first frame, x, y, w, h in its pixels; the demo clip has its own.
         threads: each tracker runs with each of these numbers.
         sizes: width and height that frames are resized to; none for the clip's own.
-        plan: how much is timed.
+        rounds: in each of which every tracker has a turn; at least 1.
+        frames: counted in a turn; at least 1.
+        warm_up: frames of each tracker before the first round.
         report: called before each turn with the turns done and to do.
 
     Raises:
         FartrackError: a tracker cannot be opened, fails, or is one of published results; the clip or the box cannot
             be used; or there are more threads than cores.
     """
-    plan, counts, cores = plan or Plan(), list(dict.fromkeys(threads)), available_cores()
-    for count in counts:
+    cores = available_cores()
+    for count in threads:
         if not 1 <= count <= len(cores):
             raise FartrackError(f"threads is {count}; this machine has {len(cores)} cores, give 1 to {len(cores)}.")
     for name, spec in trackers.items():
         if spec.published:
             raise FartrackError(f"{name} is published results, which have no speed here; name a tracker that runs.")
-    identities = {name: spec.identity() for name, spec in trackers.items()}
-    for identity in identities.values():
-        del identity["threads"]  # each has all of those numbers
+    identities = {name: spec.identity() | {"threads": list(threads)} for name, spec in trackers.items()}
     machine = {
         "processor": processor_name(),
         "cores": len(cores),
@@ -205,38 +179,30 @@ def bench(
     turns: list[tuple[int, str, int, Size]] = []
     with tempfile.TemporaryDirectory(prefix="fartrack-bench-") as folder:
         films = record(Path(folder), clip, box, sizes)
-        total = len(films) * len(trackers) * len(counts) * (1 + plan.rounds)
+        total = len(films) * len(trackers) * len(threads) * (1 + rounds)
         for film in films:
             with ExitStack() as stack:
                 workers = [
                     stack.enter_context(Worker(name, replace(spec, threads=count), film))
                     for name, spec in trackers.items()
-                    for count in counts
+                    for count in threads
                 ]
-                for number in range(1 + plan.rounds):  # the first is the warm-up
-                    for worker in workers if number < 2 or number % 2 else workers[::-1]:
-                        if report:
-                            report(len(turns), total)
+                for number in range(1 + rounds):
+                    for worker in workers if number == 0 or number % 2 else workers[::-1]:
+                        report(len(turns), total)
                         turns.append((number, worker.run.tracker, worker.run.threads, film.size))
-                        times, busy = worker.track(plan.frames if number else plan.warm_up)
+                        times, busy = worker.ask(_track, frames if number else warm_up)
                         if number:
                             worker.run.rounds.append(times)
                             worker.run.busy.append(busy)
-                runs += [worker.finish() for worker in workers]
-        if report:
-            report(total, total)
-    about = {"name": clip or "demo", "frames": films[0].count}
-    return Speed(machine, plan, about, identities, runs, turns)
-
-
-# --- frames -----------------------------------------------------------------------------------------------
+                runs += [worker.run for worker in workers]
+    report(total, total)
+    return Speed(machine, {"name": clip or "demo", "frames": films[0].count}, identities, runs, turns)
 
 
 def record(folder: Path, clip: str | None, box: ArrayLike | None, sizes: Sequence[Size]) -> list[Film]:
-    """Decode a clip once, into files of its frames in each size; the arguments and errors are :func:`bench`'s.
-
-    The aspect ratio is not kept.
-    """
+    """Decode a clip once into files of its frames in each size, which need not keep the aspect ratio; the arguments and
+    errors are :func:`bench`'s."""
     with ExitStack() as stack:
         images: Iterator[Image]
         if clip is None:
@@ -265,8 +231,8 @@ def record(folder: Path, clip: str | None, box: ArrayLike | None, sizes: Sequenc
             count, image = count + 1, next(images, None)
     if count < 2:
         raise FartrackError(f"{clip} has one frame; give a clip of two or more.")
-    scale = [np.tile(np.array(size) / (width, height), 2) for size in sizes]
-    return [Film(path, size, count, given * by) for path, size, by in zip(paths, sizes, scale, strict=True)]
+    scales = [np.tile(np.array(size) / (width, height), 2) for size in sizes]
+    return [Film(path, size, count, given * scale) for path, size, scale in zip(paths, sizes, scales, strict=True)]
 
 
 # --- processes --------------------------------------------------------------------------------------------
@@ -290,18 +256,16 @@ def available_cores() -> list[int]:
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
     """Processes started in here have ``threads`` threads per library, and are pinned to as many cores."""
-    before = {name: os.environ.get(name) for name in THREAD_LIMITS}
-    cores = available_cores()
+    before, cores = os.environ.copy(), available_cores()
     os.environ.update(dict.fromkeys(THREAD_LIMITS, str(threads)))
     try:
         _pin(cores[:threads])
         yield
     finally:
         _pin(cores)
-        for name, value in before.items():
+        for name in THREAD_LIMITS:
             os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.update(before)
 
 
 def _pin(cores: Sequence[int]) -> None:
@@ -311,42 +275,28 @@ def _pin(cores: Sequence[int]) -> None:
 
 
 class Worker:
-    """A tracker in a process of its own, which works only while :meth:`track` waits for it; and its times."""
+    """A tracker in a process of its own, which works only while :meth:`ask` waits for it; and its times, ``run``."""
 
     def __init__(self, name: str, spec: TrackerSpec, film: Film) -> None:
-        """Start the process, open the tracker and give it the target.
-
-        Raises:
-            FartrackError: the tracker cannot be opened, or its first update fails.
-        """
+        """Start the process, open the tracker and give it the target; the errors are those of :meth:`ask`."""
         self._name, threads = name, spec.threads or 1
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent)
         try:
             with limited(threads):
-                first_box, pinned = self._ask(_open, spec, film)
+                pinned, first_box = self.ask(_open, spec, film)
         except BaseException:
-            self.__exit__()
+            self._pool.shutdown()
             raise
         self.run = Run(name, threads, film.size, pinned, first_box)
 
-    def track(self, frames: int) -> tuple[list[float], float]:
-        """Milliseconds of each of the next frames, and how many cores were busy; FartrackError if the tracker fails."""
-        times, busy = self._ask(_track, frames)
-        return times, busy
-
-    def finish(self) -> Run:
-        """The run, complete."""
-        return replace(self.run, peak_mb=self._ask(peak_mb))
-
-    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns in the process; FartrackError, which begins with the name, if it fails there."""
         try:
             return self._pool.submit(function, *arguments).result()
         except BrokenProcessPool:
             raise FartrackError(
                 f"{self._name}: the process ended by itself; if memory is short compare fewer trackers at once."
             ) from None
-        except KeyboardInterrupt:
-            raise
         except Exception as error:
             kind = "" if isinstance(error, FartrackError) else f"{type(error).__name__}: "
             raise FartrackError(f"{self._name}: {kind}{error}") from None
@@ -357,32 +307,29 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         """End the process."""
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown()
 
 
 _process: dict[str, Any] = {}
 """In a worker's process: the tracker, the film, and the number of the last frame."""
 
 
-def _open(spec: TrackerSpec, film: Film) -> tuple[list[float], bool]:
-    """Milliseconds to open the tracker, to give it the target and for the first update; whether it is pinned."""
-    assert spec.threads is not None
-    cv2.setNumThreads(spec.threads)
+def _open(spec: TrackerSpec, film: Film) -> tuple[bool, float]:
+    """Open the tracker; whether the process is pinned, and the milliseconds up to the first box."""
+    cv2.setNumThreads(spec.threads or 1)
     spec.identity()  # loads the module of a class before the clock starts
-    _process.update(film=film, number=1)
-    first, second, clocks = film.frame(0), film.frame(1), [time.perf_counter()]
-    _process["tracker"] = tracker = spec.open()
-    clocks.append(time.perf_counter())
+    first, second, start = film.frame(0), film.frame(1), time.perf_counter()
+    tracker = spec.open()
     tracker.init(first, film.box.copy())
-    clocks.append(time.perf_counter())
     found = tracker.update(second)
-    clocks.append(time.perf_counter())
+    first_box = 1000 * (time.perf_counter() - start)
     as_track(found)
-    pinned = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == spec.threads
-    return (1000 * np.diff(clocks)).tolist(), pinned
+    _process.update(tracker=tracker, film=film, number=1)
+    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == spec.threads, first_box
 
 
 def _track(frames: int) -> tuple[list[float], float]:
+    """Milliseconds of each of the next frames, and how many cores were busy."""
     times, work = [], 0.0
     for index in range(UNCOUNTED + frames):
         _process["number"] += 1
@@ -395,48 +342,34 @@ def _track(frames: int) -> tuple[list[float], float]:
     return times, 1000 * work / sum(times) if times else 0.0
 
 
-def peak_mb() -> float | None:
-    """The most memory that this process has held, in MB (2²⁰ bytes); None where the system does not tell."""
-    with suppress(OSError):  # not `ru_maxrss`, which on Linux counts the parent's memory too
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return None
-
-
-# --- output -----------------------------------------------------------------------------------------------
+# --- input and output -------------------------------------------------------------------------------------
 
 
 def print_speed(speed: Speed) -> None:
     """Print the machine, and a table for each size."""
-    machine, plan = speed.machine, speed.plan
+    machine, runs = speed.machine, speed.runs
     load = "" if machine["load"] is None else f"; load before the start {machine['load']:.1f}"
-    doubts = []
-    if not all(run.pinned for run in speed.runs):
-        doubts.append("Processes were not pinned to cores; the system does not do that.")
+    doubts = [] if all(run.pinned for run in runs) else ["Processes were not pinned; the system cannot do that."]
     # the tracker's first thread always works, unless something is in its way
-    if slowed := dict.fromkeys(run.tracker for run in speed.runs if np.median(run.busy) < 0.95):
+    if slowed := dict.fromkeys(run.tracker for run in runs if np.median(run.busy) < 0.95):
         doubts.append(f"Less than one core was busy with {', '.join(slowed)}: other work was in the way, or they wait.")
     print_paragraphs(
         f"{machine['processor']}, {machine['cores']} logical processors{load}\n"
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
-        f"{speed.clip['name']}, {speed.clip['frames']} frames forward and backward; {plan.rounds} rounds of "
-        f"{plan.frames} frames in turn after {plan.warm_up} to warm up; milliseconds per frame without decoding",
+        f"{speed.clip['name']}, {speed.clip['frames']} frames forward and backward; {len(runs[0].rounds)} rounds of "
+        f"{len(runs[0].rounds[0])} frames in turn; milliseconds per frame without decoding",
         *doubts,
     )
     ratio = [f"times {next(iter(speed.trackers))}"] if len(speed.trackers) > 1 else []
-    columns = ("threads", "median [quartiles]", "mean", "95 %", "99 %", "FPS", *ratio, "first box, ms", "peak MB")
-    for size in dict.fromkeys(run.size for run in speed.runs):
-        table = new_table("tracker", *columns)
-        for run in (run for run in speed.runs if run.size == size):
-            found = speed.summary(run)
-            cells = [str(run.threads), "{median:.2f} [{low:.2f}, {high:.2f}]".format(**found)]
-            cells += [
-                "{:.{}f}".format(found[name], 1 if name == "fps" else 2) for name in ("mean", "p95", "p99", "fps")
-            ]
-            cells += ["{ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}]".format(**found)] if ratio else []
-            cells += [f"{sum(run.first_box):.0f}", "" if run.peak_mb is None else f"{run.peak_mb:.0f}"]
-            table.add_row(run.tracker, *cells)
+    for size in dict.fromkeys(run.size for run in runs):
+        table = new_table(
+            "tracker", "threads", "median [quartiles]", "mean", "95 %", "99 %", "FPS", *ratio, "first box"
+        )
+        for run in (run for run in runs if run.size == size):
+            text = "{median:.2f} [{low:.2f}, {high:.2f}];{mean:.2f};{p95:.2f};{p99:.2f};{fps:.1f}"
+            text += ";{ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}]" if ratio else ""
+            cells = text.format(**speed.summary(run)).split(";")
+            table.add_row(run.tracker, str(run.threads), *cells, f"{run.first_box:.0f}")
         print_paragraphs("{}×{}".format(*size), table)
 
 
@@ -449,8 +382,7 @@ def plot_speed(speed: Speed) -> bytes:
     errors = [[s["median"] - s["low"] for s in found], [s["high"] - s["median"] for s in found]]
     figure = Figure(figsize=(9, 1.5 + 0.3 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    bars = axes.barh(names, [s["median"] for s in found], xerr=errors)
-    axes.bar_label(bars, fmt=" %.1f", padding=4)
+    axes.bar_label(axes.barh(names, [s["median"] for s in found], xerr=errors), fmt=" %.1f", padding=4)
     axes.invert_yaxis()
     axes.set(title=speed.machine["processor"], xlabel="milliseconds per frame without decoding: median, quartiles")
     buffer = io.BytesIO()

@@ -99,11 +99,3 @@ def test_a_part_of_a_sequence(tmp_path):
         assert whole.since(2) is None, "no target on its first frame"
         assert whole.since(3) is None, "nothing to find after it"
         assert whole.since(9) is None
-
-
-def test_training_reads_the_same_layouts(tmp_path):
-    pytest.importorskip("torch")
-    pytest.importorskip("pycocotools")
-    from fartrack.train.data.readers import sequences
-
-    assert sequences.Layout is type(LAYOUTS["LaSOT"])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from miniature import JPEG
 
-from fartrack.datasets.layouts import LAYOUTS, numbered_pictures, read_boxes
+from fartrack.datasets.layouts import numbered_pictures, read_boxes
 from fartrack.datasets.sequences import Sequence, packed_sequences
 from fartrack.errors import FartrackError
 

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from rich.table import Table
 
 from fartrack.datasets.layouts import present
 from fartrack.datasets.sequences import Sequence as Clip
@@ -23,7 +24,7 @@ from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import progress
 from fartrack.evaluate.metrics import HEADLINE, OVERLAPS, PIXELS, SHARES, Interval, curves, overlaps
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.tables import Row, compare, count_runs, describe, title
+from fartrack.evaluate.tables import Row, compare, count_runs, sequence_table, title, tracker_table
 from fartrack.files import write_whole
 from fartrack.geometry import FloatArray
 
@@ -262,7 +263,7 @@ def _page(data: Data, pictures: dict[str, bytes], worst: dict[str, bytes]) -> st
         "whatever its length. In brackets: 95 % intervals, by resampling sequences (bootstrap). A difference is "
         "between the same sequences in pairs; where its interval holds zero, it is no difference.</p>",
         f"<p>Without a frame to score, and left out: {escape(', '.join(left_out))}.</p>" if left_out else "",
-        _summary(data),
+        _html(tracker_table(data.evaluations)),
         f"<p>Speed was measured under load: up to {jobs} trackers ran at once.</p>" if jobs > 1 else "",
         *(f"<p>{_img(name, picture)}</p>" for name, picture in pictures.items()),
         "<h2>Worst sequences of each tracker</h2>",
@@ -272,36 +273,21 @@ def _page(data: Data, pictures: dict[str, bytes], worst: dict[str, bytes]) -> st
             f"<h3>{escape(row.tracker)}</h3><p>{_img(*picture)}</p>"
             for row, picture in zip(data.rows, worst.items(), strict=True)
         ),
-        f"<h2>{title(data.headline)} of each sequence</h2>",
-        _sequences(data),
+        f"<h2>Sequences, the worst of {escape(data.rows[0].tracker)} first</h2>",
+        _html(sequence_table(data.evaluations), sort_by=2),
     ]
     head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
     body = "\n".join(part for part in parts if part)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _summary(data: Data) -> str:
-    measures, videos = data.evaluations[0].benchmark.rules.measures, str(len({clip.video for clip in data.clips}))
-    difference = f"{title(data.headline)} minus that of {data.rows[0].tracker}"
-    body = []
-    for row in data.rows:
-        fps = f"{row.fps:.3g}" if math.isfinite(row.fps) else ""
-        body.append([row.tracker, *(str(row.means[m]) for m in measures), videos, describe(row.difference), fps])
-    return _table(["tracker", *map(title, measures), "sequences", difference, "FPS"], body)
-
-
-def _sequences(data: Data) -> str:
-    """The headline measure of every sequence, the first tracker's worst first."""
-    body = [
-        [data.clips[i].name, str(data.clips[i].length), *(f"{value:.3f}" for value in data.values[:, i])]
-        for i in np.argsort(data.values[0], kind="stable").tolist()
-    ]
-    return _table(["sequence", "frames", *(row.tracker for row in data.rows)], body)
-
-
-def _table(head: list[str], body: list[list[str]]) -> str:
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body]
+def _html(table: Table, *, sort_by: int | None = None) -> str:
+    """A table as HTML; ``sort_by`` names a column, without which a row is left out."""
+    rows = list(zip(*(map(str, column.cells) for column in table.columns), strict=True))
+    if sort_by is not None:
+        rows = sorted((row for row in rows if row[sort_by]), key=lambda row: row[sort_by])
+    lines = ["<tr>" + "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return "<div><table>\n" + "\n".join(lines) + "\n</table></div>"
 
 

@@ -61,57 +61,65 @@ def compare(evaluations: Sequence[Evaluation], only: Collection[str] | None = No
 
 
 def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: int) -> None:
-    """Print the comparison, then the measures of each attribute and of each sequence.
-
-    Args:
-        evaluations: of the same sequences.
-        whole: the benchmark with all of its sequences.
-        threads: of each tracker.
-    """
-    measures, sequences, table = whole.rules.measures, evaluations[0].benchmark.sequences, evaluations[0].table
-    rows = compare(evaluations)
-    if not rows:
+    """Print the tables of evaluations of the same sequences, among those of the ``whole`` benchmark."""
+    sequences = evaluations[0].benchmark.sequences
+    scored = [sequence for sequence in sequences if evaluations[0].table[sequence.name]]
+    if not scored:
         print_paragraphs(f"{whole.name}: {len(sequences)} sequences are tracked; only their first boxes are published.")
         return
-    scored = [sequence for sequence in sequences if table[sequence.name]]
     count = count_runs(scored)
     if len(sequences) < len(whole.sequences):
         videos = len({sequence.video for sequence in scored})
         count = f"{videos} of {count_runs(whole.sequences)}, those of which all have results"
-    first = title(measures[0])
-    others = [f"{first} minus that of {rows[0].tracker}"] if len(rows) > 1 else []
-    summary = new_table("tracker", *map(title, measures), *others, "FPS")
-    for row in rows:
-        cells = [str(row.means[measure]) for measure in measures]
-        summary.add_row(row.tracker, *cells, *(describe(row.difference) for _ in others), _number(row.fps, 0))
+    attributes = attribute_table(evaluations)
     print_paragraphs(
         f"{whole.name}, {count}; means over sequences, each counting once, with 95 % intervals (differences: paired)",
-        summary,
+        tracker_table(evaluations),
         _speed(evaluations, threads),
+        *([attributes] if attributes.row_count else []),
+        sequence_table(evaluations),
     )
 
-    by_tracker = [f"{first} of {row.tracker}" for row in rows]
-    by_attribute = new_table("attribute", "sequences", *by_tracker)
-    for name in sorted(set().union(*(sequence.attributes for sequence in sequences))):
-        chosen = {sequence.name for sequence in scored if name in sequence.attributes}
-        if part := compare(evaluations, chosen):
-            by_attribute.add_row(name, str(len(chosen)), *(str(row.means[measures[0]]) for row in part))
-    if by_attribute.row_count:
-        print_paragraphs(by_attribute)
 
-    if len(rows) > 1:
-        by_sequence = new_table("sequence", "frames", *by_tracker)
-        for s in sequences:
-            cells = [_number(evaluation.table[s.name].get(measures[0], math.nan)) for evaluation in evaluations]
-            by_sequence.add_row(s.name, str(s.length), *cells)
+def tracker_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Each tracker's means, difference to the first tracker, and speed."""
+    rows, measures = compare(evaluations), evaluations[0].benchmark.rules.measures
+    others = [f"{title(measures[0])} minus that of {rows[0].tracker}"] if len(rows) > 1 else []
+    table = new_table("tracker", *map(title, measures), *others, "FPS")
+    for row in rows:
+        cells = [str(row.means[measure]) for measure in measures]
+        table.add_row(row.tracker, *cells, *(describe(row.difference) for _ in others), _number(row.fps, 0))
+    return table
+
+
+def attribute_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Each tracker's headline measure over the sequences of each attribute."""
+    sequences, first = evaluations[0].benchmark.sequences, evaluations[0].benchmark.rules.measures[0]
+    table = new_table("attribute", "sequences", *(f"{title(first)} of {e.tracker}" for e in evaluations))
+    for name in sorted(set().union(*(sequence.attributes for sequence in sequences))):
+        chosen = {s.name for s in sequences if name in s.attributes and evaluations[0].table[s.name]}
+        if rows := compare(evaluations, chosen):
+            table.add_row(name, str(len(chosen)), *(str(row.means[first]) for row in rows))
+    return table
+
+
+def sequence_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Of each sequence, each tracker's headline measure; or of a single tracker all measures, mean score and time."""
+    benchmark, measures = evaluations[0].benchmark, evaluations[0].benchmark.rules.measures
+    if len(evaluations) > 1:
+        columns = [f"{title(measures[0])} of {e.tracker}" for e in evaluations]
+        measures = measures[:1]
     else:
-        by_sequence = new_table("sequence", "frames", *map(title, measures), "mean score", "ms a frame")
-        for s, result in zip(sequences, evaluations[0].results, strict=True):
+        columns = [*map(title, measures), "mean score", "ms per frame"]
+    table = new_table("sequence", "frames", *columns)
+    for place, s in enumerate(benchmark.sequences):
+        cells = [_number(e.table[s.name].get(measure, math.nan)) for e in evaluations for measure in measures]
+        if len(evaluations) == 1:
+            result = evaluations[0].results[place]
             updates = slice(1, None) if len(result.boxes) > 1 else slice(None)
-            cells = [_number(table[s.name].get(measure, math.nan)) for measure in measures]
             cells += [_number(result.scores[updates].mean()), _number(1000 * result.seconds[updates].mean(), 1)]
-            by_sequence.add_row(s.name, str(s.length), *cells)
-    print_paragraphs(by_sequence)
+        table.add_row(s.name, str(s.length), *cells)
+    return table
 
 
 def count_runs(sequences: Sequence[Clip]) -> str:

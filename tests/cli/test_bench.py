@@ -5,6 +5,9 @@ import statistics
 
 import pytest
 
+from fartrack.cli.evaluate import parse_sizes, parse_threads
+from fartrack.errors import FartrackError
+
 CODE = """
 import time
 
@@ -52,6 +55,17 @@ def test_a_model_and_another_tracker(run, tmp_path):
     assert [(number, name) for number, name, *_ in found["turns"]] == [
         *((0, "Still"), (0, "pico"), (1, "Still"), (1, "pico"), (2, "pico"), (2, "Still"))
     ]
+
+
+def test_sizes_and_threads():
+    assert parse_sizes("640x360, 1280X720,640×360") == [(640, 360), (1280, 720)]
+    assert parse_threads("2, 1,2") == [2, 1]
+    for text in ("", "640", "640x", "axb", "640x360x3", "-640x360", "8x8", "9999x100", "640x360,"):
+        with pytest.raises(FartrackError, match=r"such as 640x360\.$"):
+            parse_sizes(text)
+    for text in ("", "0", "-1", "two", "1,", "1.5"):
+        with pytest.raises(FartrackError, match=r"such as 1,2\.$"):
+            parse_threads(text)
 
 
 @pytest.mark.parametrize(

@@ -165,17 +165,6 @@ def test_footage_that_cannot_be_used(tmp_path, clip):
         record(tmp_path, f"{clip}/none.mp4", (8, 12, 20, 16), [])
 
 
-def test_sizes_and_threads():
-    assert speed.parse_sizes("640x360, 1280X720,640×360") == [(640, 360), (1280, 720)]
-    assert speed.parse_threads("2, 1,2") == [2, 1]
-    for text in ("", "640", "640x", "axb", "640x360x3", "-640x360", "8x8", "9999x100", "640x360,"):
-        with pytest.raises(FartrackError, match=r"such as 640x360\.$"):
-            speed.parse_sizes(text)
-    for text in ("", "0", "-1", "two", "1,", "1.5"):
-        with pytest.raises(FartrackError, match=r"such as 1,2\.$"):
-            speed.parse_threads(text)
-
-
 @pytest.mark.parametrize(
     ("trackers", "options", "told"),
     [

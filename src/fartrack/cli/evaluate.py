@@ -103,7 +103,7 @@ def bench(
             import matplotlib  # noqa: F401
     check_folders(json, plot)
     options: dict[str, Any] = {"rounds": rounds, "frames": frames, "warm_up": warm_up}
-    options |= {"threads": speed.parse_threads(threads), "sizes": speed.parse_sizes(sizes) if sizes else ()}
+    options |= {"threads": parse_threads(threads), "sizes": parse_sizes(sizes) if sizes else ()}
     # The bar moves only between turns, since drawing it takes time from the tracker that works.
     columns = (TextColumn("timing"), BarColumn(), MofNCompleteColumn(), TextColumn("turns"))
     bar = Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
@@ -121,3 +121,23 @@ def bench(
     if plot:
         write_whole(plot, speed.plot_speed(found))
         print(f"saved {plot}")
+
+
+def parse_sizes(text: str) -> list[tuple[int, int]]:
+    """Sizes such as ``640x360,1280x720`` → width and height of each; FartrackError if one is not from 16 to 8192."""
+    sizes = []
+    for part in text.split(","):
+        width, _, height = part.strip().lower().replace("×", "x").partition("x")
+        if not (width.isdecimal() and height.isdecimal() and all(16 <= int(n) <= 8192 for n in (width, height))):
+            raise FartrackError(f"{part.strip()!r} is not a size; give WIDTHxHEIGHT in pixels, such as 640x360.")
+        sizes.append((int(width), int(height)))
+    return list(dict.fromkeys(sizes))
+
+
+def parse_threads(text: str) -> list[int]:
+    """Numbers of threads such as ``1,2``; FartrackError if one is not a whole number of 1 or more."""
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or int(part) < 1:
+            raise FartrackError(f"{part!r} is not a number of threads; give whole numbers, such as 1,2.")
+    return list(dict.fromkeys(map(int, parts)))

@@ -39,8 +39,7 @@ class Published:
         first_box_only: only the first box of each sequence is published.
         labels_required: every sequence comes with its labels of absence.
         attributes: names of the flags in a file of ``labels``, in their order.
-        labels: files of flags or of attribute names, relative to the sequence's folder or to the dataset's; they may be
-            missing, since most come with a toolkit. NAME stands for the sequence's name.
+        labels: files of flags or of attribute names, from the sequence's folder or the dataset's; often missing.
     """
 
     layout: Layout

@@ -152,13 +152,8 @@ def _speed_figure(data: Data) -> Figure | None:
     for number, row in known:
         mean, label = row.means[data.headline], f"{row.tracker} [{row.fps:.3g}]"
         axes.errorbar([row.fps], [mean.mean], _error_bars([mean]), fmt="o", color=f"C{number}", capsize=3, label=label)
-    low, high = min(row.fps for _, row in known) / 1.5, max(row.fps for _, row in known) * 1.5
-    ticks = [value * 10**power for power in range(-2, 5) for value in (1, 2, 5)]
-    axes.set_xscale("log")
-    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
-    axes.set(xlim=(low, high), title="Speed and accuracy", xlabel="frames per second, without decoding")
+    axes.set_xlim(0, 1.1 * max(row.fps for _, row in known))
+    axes.set(title="Speed and accuracy", xlabel="frames per second, without decoding")
     axes.set_ylabel(f"{title(data.headline)}, 95 % interval")
     axes.legend(title="frames per second", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

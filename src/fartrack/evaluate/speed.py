@@ -342,7 +342,7 @@ def _track(frames: int) -> tuple[list[float], float]:
     return times, 1000 * work / sum(times) if times else 0.0
 
 
-# --- input and output -------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------
 
 
 def print_speed(speed: Speed) -> None:
@@ -388,23 +388,3 @@ def plot_speed(speed: Speed) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def parse_sizes(text: str) -> list[Size]:
-    """Sizes such as ``640x360,1280x720`` → width and height of each; FartrackError if one is not from 16 to 8192."""
-    sizes = []
-    for part in text.split(","):
-        width, _, height = part.strip().lower().replace("×", "x").partition("x")
-        if not (width.isdecimal() and height.isdecimal() and all(16 <= int(n) <= 8192 for n in (width, height))):
-            raise FartrackError(f"{part.strip()!r} is not a size; give WIDTHxHEIGHT in pixels, such as 640x360.")
-        sizes.append((int(width), int(height)))
-    return list(dict.fromkeys(sizes))
-
-
-def parse_threads(text: str) -> list[int]:
-    """Numbers of threads such as ``1,2``; FartrackError if one is not a whole number of 1 or more."""
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if not part.isdecimal() or int(part) < 1:
-            raise FartrackError(f"{part!r} is not a number of threads; give whole numbers, such as 1,2.")
-    return list(dict.fromkeys(map(int, parts)))

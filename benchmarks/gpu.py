@@ -41,7 +41,7 @@ from torch import Tensor
 from fartrack.demo import render_clip
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
-from fartrack.geometry import PADDING_BGR, MIN_WINDOW, Box, Crop, Image
+from fartrack.geometry import MIN_WINDOW, PADDING_BGR, Box, Crop, Image
 from fartrack.model.cost import search_macs
 from fartrack.model.encoder import FARTrack
 from fartrack.model.vocabulary import BIN_CENTERS, BIN_WIDTH, BINS, DECODING_RADIUS, LOW, encode

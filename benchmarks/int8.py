@@ -1,11 +1,11 @@
-"""Whether the search graph is worth having in int8: speed and accuracy of a trained model, against its fp32 graph.
+"""The search graph in int8: speed and accuracy of a trained model, compared with its fp32 graph.
 
 python benchmarks/int8.py VAL --calibration CLIPS [--model pico] [--threads 1] [--frames 100] [--rounds 60]
 
-VAL and CLIPS are folders of sequences (NAME.mp4 beside NAME.txt): those that are tracked, and others that the static
-variants are calibrated on. Templates are memorised in fp32 by all. Everything is interleaved, one variant after the
-other, so that other work on the machine meets them all alike; with one thread, time is that of the processor. Without
-VNNI instructions the sum of two products of 8 bits can overflow 16; weights of 7 bits cannot. The tables are Markdown.
+VAL and CLIPS are folders of sequences (NAME.mp4 beside NAME.txt): those that are tracked, and others on which the
+static variants are calibrated. All encode templates in fp32. Variants take turns call by call, so that other work on
+the machine affects all alike; with one thread, CPU time is measured. Without VNNI instructions the sum of two 8-bit
+products can overflow 16 bits; with 7-bit weights it cannot. The tables are Markdown.
 """
 
 import logging
@@ -29,8 +29,7 @@ from fartrack.config import from_dict
 from fartrack.datasets.sequences import packed_sequences
 from fartrack.engines.base import Floats
 from fartrack.engines.onnxruntime import OnnxRuntimeEngine
-from fartrack.evaluate.metrics import overlaps, paired, score_sequences
-from fartrack.evaluate.speed import Spread
+from fartrack.evaluate.metrics import PLAIN, means, measure, paired
 from fartrack.evaluate.tables import describe, new_table, print_paragraphs
 from fartrack.export import fold
 from fartrack.geometry import Box, FloatArray, Image
@@ -47,7 +46,7 @@ Feed = dict[str, NDArray[Any]]
 
 
 class Variant:
-    """An engine that searches with a graph of its own and memorises with another engine."""
+    """An engine with its own search graph, and the templates of another engine."""
 
     background = True
 
@@ -56,7 +55,7 @@ class Variant:
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         self.session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         self.config, self.memorise, self.search_scored = base.config, base.memorise, base.search_scored
-        self.feeds: list[Feed] | None = None  # where what it is shown is kept, if it is a list
+        self.feeds: list[Feed] | None = None  # keeps the inputs, if it is a list
 
     def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
@@ -67,7 +66,7 @@ class Variant:
 
 
 def calibration(clips: Path, engine: Variant, settings: TrackerSettings) -> list[Feed]:
-    """What a tracker shows its network on clips spread over a folder."""
+    """The inputs of the network on clips spread over a folder."""
     sequences, kept = packed_sequences(clips), []
     places = sorted({round(place) for place in np.linspace(0, len(sequences) - 1, CLIPS)})
     for sequence in progress([sequences[place] for place in places], "calibration", transient=True):
@@ -79,7 +78,7 @@ def calibration(clips: Path, engine: Variant, settings: TrackerSettings) -> list
     return kept
 
 
-def quantised(package: Package, feeds: list[Feed], folder: Path) -> dict[str, Path]:
+def quantized(package: Package, feeds: list[Feed], folder: Path) -> dict[str, Path]:
     """Write the variants of the search graph into a folder; by name, fp32 as it is in the package first."""
     fp32, folded = package.graph("search"), folder / "folded.onnx"
     fold(fp32, folded)
@@ -114,12 +113,12 @@ def quantised(package: Package, feeds: list[Feed], folder: Path) -> dict[str, Pa
 
 
 def milliseconds(threads: int) -> float:
-    """Of the calling thread's processor time, which other work does not lengthen; of real time if it has helpers."""
+    """CPU time of the calling thread, which other work does not lengthen; wall-clock time with several threads."""
     return 1000 * (time.thread_time() if threads == 1 else time.perf_counter())
 
 
 def time_calls(engines: dict[str, Variant], feed: Feed, rounds: int, threads: int) -> dict[str, FloatArray]:
-    """Milliseconds of ``rounds`` calls by variant, each after one that warms its weights up."""
+    """Milliseconds of ``rounds`` calls by variant, each after one call to warm up."""
     found = {name: np.zeros(rounds) for name in engines}
     for place in range(rounds):
         for name, engine in engines.items():
@@ -132,9 +131,9 @@ def time_calls(engines: dict[str, Variant], feed: Feed, rounds: int, threads: in
 
 def track_all(
     folder: Path, engines: dict[str, Variant], settings: TrackerSettings, frames: int, threads: int
-) -> tuple[dict[str, list[FloatArray]], dict[str, FloatArray]]:
-    """IoU of the first ``frames`` of every sequence, and milliseconds of every update, by variant."""
-    ious: dict[str, list[FloatArray]] = {name: [] for name in engines}
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, FloatArray]]:
+    """Measures on the first ``frames`` of every sequence, and milliseconds of every update, by variant."""
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in engines}
     times: dict[str, list[float]] = {name: [] for name in engines}
     for sequence in progress(packed_sequences(folder), "tracking", transient=True):
         trackers = {name: Tracker(engine, settings) for name, engine in engines.items()}
@@ -147,17 +146,19 @@ def track_all(
                     times[name].append(milliseconds(threads) - start)
                 boxes[name].append(found.box)
         for name in engines:
-            ious[name].append(overlaps(boxes[name], sequence.boxes[: len(boxes[name])]))
-    return ious, {name: np.array(values) for name, values in times.items()}
+            measured[name].append(measure(boxes[name], sequence.boxes[: len(boxes[name])], None, PLAIN))
+    return measured, {name: np.array(values) for name, values in times.items()}
 
 
-def difference(first: list[FloatArray], second: list[FloatArray], level: float | None) -> str:
-    """What two variants' mean IoU of a sequence, or their share of frames with one above ``level``, differ by."""
-    one, other = (
-        [float((values if level is None else values > level).mean()) for values in ious if len(values)]
-        for ious in (first, second)
-    )
-    return describe(paired(one, other))
+def difference(first: list[dict[str, float]], second: list[dict[str, float]], name: str) -> str:
+    """The paired difference between two variants in a measure."""
+    return describe(paired(*([values[name] for values in measured if values] for measured in (first, second))))
+
+
+def quartiles(values: FloatArray, digits: int = 2) -> str:
+    """Median and quartiles."""
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return f"{median:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def main(
@@ -172,7 +173,7 @@ def main(
     settings, base = from_dict(TrackerSettings, package.settings), OnnxRuntimeEngine(package, threads)
     with tempfile.TemporaryDirectory() as scratch:
         feeds = calibration(clips, Variant(base, package.graph("search"), threads), settings)
-        paths = quantised(package, feeds, Path(scratch))
+        paths = quantized(package, feeds, Path(scratch))
         sizes = {name: f"{path.stat().st_size / 1e6:.1f}" for name, path in paths.items()} | {"fp32": "0"}
         engines = {name: Variant(base, path, threads) for name, path in paths.items()}
 
@@ -183,22 +184,22 @@ def main(
         crops = rng.integers(0, 256, (1, side, side, 3), np.uint8)
         feed = {"crops": crops, "trajectory": one["trajectory"], "memory": memory}
         times[f"{side} px"] = time_calls(engines, feed, rounds, threads)
-    ious, times["whole frame"] = track_all(val, engines, settings, frames, threads)
+    measured, times["whole frame"] = track_all(val, engines, settings, frames, threads)
 
     speed = new_table("", "MB", *(column for name in times for column in (f"{name}, ms", "of fp32")))
-    accuracy = new_table("", "AO", "SR50", "SR75", "AO less that of fp32", "SR75 less that of fp32")
+    accuracy = new_table("", "AO", "SR50", "SR75", "AO minus that of fp32", "SR75 minus that of fp32")
     for name in engines:
-        ratios = ((Spread.of(t[name]).text(1), Spread.of(t[name] / t["fp32"]).text()) for t in times.values())
+        ratios = ((quartiles(t[name], 1), quartiles(t[name] / t["fp32"])) for t in times.values())
         speed.add_row(name, sizes[name], *(cell for pair in ratios for cell in pair))
-        scores = score_sequences(ious[name])
-        differences = [difference(ious[name], ious["fp32"], level) for level in (None, 0.75) if name != "fp32"]
-        accuracy.add_row(name, str(scores.ao), str(scores.sr50), str(scores.sr75), *differences)
+        scores = means(measured[name])
+        differences = [difference(measured[name], measured["fp32"], m) for m in ("ao", "sr75") if name != "fp32"]
+        accuracy.add_row(name, *(str(scores[m]) for m in ("ao", "sr50", "sr75")), *differences)
     print_paragraphs(
         f"{model}, ONNX Runtime {ort.__version__}, {threads} thread(s): milliseconds of a search call with {rows} "
-        f"template rows by the side of its crop ({rounds} rounds), and of a whole frame of tracking; medians and "
-        "quartiles, those of the ratios round by round. MB: what the weights of its own add to the package.",
+        f"template tokens by the side of its crop ({rounds} rounds), and of a whole frame of tracking; medians and "
+        "quartiles, those of the ratios round by round. MB: what its own weights add to the package.",
         speed,
-        f"The first {frames} frames of {scores.sequences} sequences; 95 % intervals (differences: paired).",
+        f"The first {frames} frames of {len(measured['fp32'])} sequences; 95 % intervals (differences: paired).",
         accuracy,
     )
 

@@ -1,10 +1,10 @@
-"""What more samples gave, and what ten times as many are predicted to give.
+"""Accuracy by the number of training samples, and what ten times as many are predicted to give.
 
 python benchmarks/learning_curve.py docs/learning-curve.csv docs/learning-curve.png
 
-The table has a line a measured network: ``series,samples,ao,low,high,name``. Within each series, whose networks are
-measured in the same way, a power law is fitted to what is left to win: 1 − AO = c · samples^−b, a straight line in
-logarithms. The prediction's interval takes the points' own scatter about the line (Student's t).
+The table has a line per network: ``series,samples,ao,low,high,name``. Within each series, whose networks are measured
+in the same way, a power law is fitted: 1 − AO = c · samples^−b, a straight line in logarithms. The interval of the
+prediction comes from the scatter of the points about the line (Student's t).
 """
 
 import csv
@@ -21,15 +21,15 @@ T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31}
 
 
 def fit(samples: list[float], ao: list[float], at: float) -> tuple[float, float, float, float]:
-    """The exponent b, and the AO predicted at ``at`` samples with its 95 % interval; three points at least."""
+    """The exponent b, and the AO predicted at ``at`` samples with its 95 % interval, from at least three points."""
     x, y = np.log(samples), np.log(1 - np.array(ao))
     slope, base = np.polyfit(x, y, 1)
     free, place = len(x) - 2, math.log(at)
     predicted = slope * place + base
     variance = ((y - slope * x - base) ** 2).sum() / free
-    apart = ((x - x.mean()) ** 2).sum()
-    spread = T95[min(free, 8)] * math.sqrt(variance * (1 + 1 / len(x) + (place - x.mean()) ** 2 / apart))
-    low, middle, high = (1 - math.exp(predicted + sign * spread) for sign in (1, 0, -1))
+    leverage = 1 / len(x) + (place - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum()
+    half_width = T95[min(free, 8)] * math.sqrt(variance * (1 + leverage))
+    low, middle, high = (1 - math.exp(predicted + sign * half_width) for sign in (1, 0, -1))
     return -slope, middle, low, high
 
 

@@ -1,11 +1,11 @@
-"""Less work for the same answer: what each saving costs in accuracy and gives in time.
+"""Ways to do less work per frame: what each costs in accuracy and saves in time.
 
 python benchmarks/less_work.py VAL [--model pico] [--frames N] [--only TEXT] [--json FILE] [--plot FILE]
 
 VAL is a folder of sequences (NAME.mp4 beside NAME.txt). Every row tracks the first frames of each and is compared with
-the first row, sequence by sequence; intervals are 95 % over sequences. Time is of the whole frame on one thread, video
-decoding excluded, and told only where ONNX Runtime runs it; work is in multiply-adds of the network a frame, those of
-templates included. What needs another network runs in PyTorch, where its time says nothing.
+the first row, sequence by sequence; intervals are 95 % over sequences. Time is that of a whole frame on one thread
+without decoding, given only for rows that run in ONNX Runtime; rows that change the network run in PyTorch, whose
+times do not compare. GMAC are the network's multiply-adds per frame, templates included.
 """
 
 import json
@@ -23,7 +23,7 @@ from rich.progress import Progress
 from fartrack.datasets.sequences import packed_sequences
 from fartrack.engines.base import Engine, open_engine
 from fartrack.engines.torch import TorchEngine
-from fartrack.evaluate.metrics import paired, score_sequences
+from fartrack.evaluate.metrics import PLAIN, means, measure, paired
 from fartrack.evaluate.runner import run_sequence
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.model.config import ModelConfig
@@ -35,7 +35,7 @@ from fartrack.tracking.tracker import Tracker, TrackerSettings
 
 
 class Counted:
-    """An engine that counts the multiply-adds of what it is asked for."""
+    """An engine that counts multiply-adds."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.config, self.background, self.macs = engine, engine.config, False, 0.0
@@ -57,18 +57,18 @@ class Counted:
         self.macs += len(crops) * search_macs(config, memory.shape[-2], crops.shape[1] // config.patch)
 
 
-class Leaving(Counted):
-    """Leaves the network after ``exit`` layers where the least mass of that exit's coordinates is ``sure``."""
+class EarlyExit(Counted):
+    """Stops after ``exit`` layers where the score of that exit is at least ``score``."""
 
-    def __init__(self, engine: TorchEngine, exit: int, sure: float) -> None:
+    def __init__(self, engine: TorchEngine, exit: int, score: float) -> None:
         super().__init__(engine)
-        self.network, self.exit, self.sure = engine.network, exit, sure
+        self.network, self.exit, self.score = engine.network, exit, score
 
     @torch.inference_mode()
     def search(self, crops: Any, trajectory: Any, memory: Any) -> Any:
         inputs = [torch.from_numpy(array) for array in (crops, trajectory, memory)]
         early = self.network(*inputs, depth=self.exit, tracking=True).logits_B4V.numpy()
-        if decode(early)[1].min() < self.sure:
+        if decode(early)[1].min() < self.score:
             return super().search(crops, trajectory, memory)
         self.count(replace(self.config, depth=self.exit), crops, memory)
         return early
@@ -111,7 +111,7 @@ class Dropping(Counted):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: its name, settings of the tracker, and what makes its engine, if it is another one."""
+    """One line of the table: its name, tracker settings, and the function that makes another engine, if any."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class Row:
 
 
 def close(least: float, **settings: Any) -> dict[str, Any]:
-    """Settings that look at less than the whole window."""
+    """Settings that crop less than the whole search window."""
     return {"least_window": least, "sure_score": 0.4, **settings}
 
 
@@ -134,8 +134,8 @@ ROWS = [
     Row("75 % of template tokens", {"retention": 0.75}),
     Row("at least 42 %, 3 templates", close(0.42, templates=3)),
     Row("at least 42 %, a template every 40 frames", close(0.42, interval=40)),
-    Row("left after 5 layers if sure from 0.8", engine=partial(Leaving, exit=5, sure=0.8)),
-    Row("left after 4 layers if sure from 0.8", engine=partial(Leaving, exit=4, sure=0.8)),
+    Row("exit after 5 layers from a score of 0.8", engine=partial(EarlyExit, exit=5, score=0.8)),
+    Row("exit after 4 layers from a score of 0.8", engine=partial(EarlyExit, exit=4, score=0.8)),
     *(
         Row(f"{keep} search tokens after {layers} layers", engine=partial(Dropping, layers=layers, keep=keep))
         for layers, keep in ((2, 64), (2, 49), (3, 49), (3, 25))
@@ -168,24 +168,24 @@ def main(
         for row in rows:
             engine = row.engine(slow) if row.engine else Counted(fast)
             tracker = Tracker(engine, TrackerSettings(**{**package.settings, "least_window": 1.0, **row.settings}))
-            ious, seconds = [], 0.0
+            measured, seconds = [], 0.0
             for sequence in sequences:
                 result = run_sequence(tracker, sequence, partial(progress.advance, task))
-                ious.append(result.ious(sequence))
+                measured.append(measure(result.boxes, sequence.boxes, None, PLAIN))
                 seconds += result.seconds.sum()
-            scores = score_sequences(ious)
+            scores = means(measured)
             results.append(
                 {
                     "name": row.name,
-                    "each": [float(values.mean()) for values in ious if len(values)],
-                    "ao": str(scores.ao),
-                    "mean": scores.ao.mean,
-                    "sr75": scores.sr75.mean,
+                    "each": [values["ao"] for values in measured if values],
+                    "ao": str(scores["ao"]),
+                    "mean": scores["ao"].mean,
+                    "sr75": scores["sr75"].mean,
                     "ms": None if row.engine else 1000 * seconds / tracked,
                     "gmacs": engine.macs / tracked / 1e9,
                 }
             )
-    table = new_table(f"{model}, {len(sequences)} sequences", "AO", "SR75", "AO less that of everything", "GMAC", "ms")
+    table = new_table(f"{model}, {len(sequences)} sequences", "AO", "SR75", "AO minus that of everything", "GMAC", "ms")
     for result in results:
         difference = str(paired(result["each"], results[0]["each"])) if result is not results[0] else ""
         ms = "" if result["ms"] is None else f"{result['ms']:.1f}"
@@ -199,7 +199,7 @@ def main(
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy against milliseconds, a point a row."""
+    """Accuracy against milliseconds, one point per row."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
@@ -208,7 +208,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
             axes.plot(result["ms"], result["mean"], "o")
             place = (result["ms"], result["mean"])
             axes.annotate(result["name"], place, fontsize=7, xytext=(4, 3), textcoords="offset points")
-    axes.set_xlabel("ms a frame, one thread")
+    axes.set_xlabel("ms per frame, one thread")
     axes.set_ylabel("AO")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

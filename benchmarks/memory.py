@@ -1,8 +1,8 @@
-"""Memory and time of tracking an endless video: neither may grow with the number of frames.
+"""Memory and time per frame of a long video: neither may grow with the number of frames.
 
 python benchmarks/memory.py [--model pico] [--engine onnxruntime] [--threads N]
 
-The demo clip is rendered once and played forth and back. A row tells the median time of the 100 frames up to its own.
+The demo clip is rendered once and played forward and backward. A row has the median time of the last 100 frames.
 Exit code 1 if memory grew by more than 5 MB between the frame on which the template memory is full and the last.
 """
 
@@ -22,24 +22,33 @@ from rich.table import Table
 
 from fartrack import load
 from fartrack.demo import render_clip
-from fartrack.evaluate.speed.workers import peak_mb
 from fartrack.geometry import Image
 
 MARKS = (200, 500, 1_000, 2_000, 5_000, 10_000)
 FULL = 500
 ALLOWED_MB = 5.0
-STATM = Path("/proc/self/statm")
+STATM, STATUS = Path("/proc/self/statm"), Path("/proc/self/status")
 
 
 def current_mb() -> float | None:
-    """The memory that the process holds now, None where the system does not tell."""
+    """The memory that the process holds now; None where the system does not tell."""
     if not STATM.exists():
         return None
     return int(STATM.read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-def forth_and_back(images: list[Image]) -> Iterator[Image]:
-    """Frames without end, the second of the clip first, without a jump."""
+def peak_mb() -> float | None:
+    """The most memory that the process has held; None where the system does not tell.
+
+    Not ``ru_maxrss``, which on Linux counts the memory of the parent too.
+    """
+    if not STATUS.exists():
+        return None
+    return next(int(line.split()[1]) / 1024 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+
+
+def forward_and_backward(images: list[Image]) -> Iterator[Image]:
+    """Frames without end and without a jump, starting with the second of the clip."""
     while True:
         yield from images[1:]
         yield from images[-2::-1]
@@ -54,7 +63,7 @@ def main(
     images = [image for image, _ in clip]
     tracker = load(model, engine=engine, threads=threads)
     tracker.init(*clip[0])
-    frames = forth_and_back(images)
+    frames = forward_and_backward(images)
     rows, times = [], deque(maxlen=100)
     for number in progress(range(2, MARKS[-1] + 1), "tracking", transient=True):
         image = next(frames)

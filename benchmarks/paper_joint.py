@@ -1,6 +1,6 @@
 """The paper's joint design as research code runs it, for comparisons of speed only.
 
-PYTHONPATH=benchmarks fartrack bench --tracker pico,paper=paper_joint:PaperJoint
+fartrack bench --tracker pico,paper=benchmarks.paper_joint:PaperJoint
 
 Weights are random and the box never moves, so that the work of every frame is the same; nothing is claimed of the
 accuracy of this design or of anybody's code. What is run, in eager PyTorch: all templates are embedded anew on every
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fartrack.evaluate.peers import cut
+from benchmarks.peers.common import cut
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.config import DEPTHS, IMAGENET_MEAN, IMAGENET_STD
 from fartrack.model.vocabulary import BINS

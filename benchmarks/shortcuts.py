@@ -1,19 +1,19 @@
-"""Does the network copy its trajectory, and does it stay with its target when a look-alike crosses it?
+"""Does the network copy its trajectory, and does it switch to a distractor that crosses its target?
 
 python benchmarks/shortcuts.py VAL [--model pico] [--sequences N] [--crossings K] [--seed S] [--json FILE]
 
 VAL is a folder of sequences (NAME.mp4 beside NAME.txt). First every sequence is tracked as it is, without trajectory
-tokens, and with wrong ones: on each frame all past boxes are shifted by one random offset (Laplace, of a scale of a
-quarter of the crop's side, which is the target's own size). A network that copies its past boxes fails with these; one
-that ignores them does not notice.
+tokens, and with wrong ones: on each frame all past boxes are shifted by one random offset (Laplace, with a scale of a
+quarter of the crop's side, which is the target's own size). A network that copies its past boxes fails with these.
 
-Then a copy of the target, cut out of the first frame, moves in a straight line across it: drawn into the real frames,
-it enters at the border of the search window, is on the target after 10 frames, leaves the window after 20 and goes on
-for 10 more. Each sequence has K such crossings at random times, in turn in front of the target and behind it. The truth
-stays as it is. Figures are of the frames from the crossing's beginning on, the same ones with and without it, paired.
+Then a distractor, which is a copy of the target from the first frame, is drawn into the frames and moves in a straight
+line across the target: it enters at the border of the search window, is on the target after 10 frames, leaves the
+window after 20 and goes on for 10 more. Each sequence has K such crossings at random times, in turn in front of the
+target and behind it. Results are of the frames from the start of the crossing on, paired with the same frames without
+it.
 
-Figures are means over sequences, each counting once, with 95 % intervals; a tracker left with the look-alike if its IoU
-was at least 0.5 on the frame before, and is under 0.1 at the end of the 30 frames.
+Results are means over sequences, each counting once, with 95 % intervals. A tracker has switched to the distractor if
+its IoU was at least 0.5 on the frame before, and is under 0.1 at the end of the 30 frames.
 """
 
 import json
@@ -46,23 +46,23 @@ Tokens = NDArray[np.int64]
 Change = Callable[[Tokens, np.random.Generator], Tokens]
 
 OFFSET = 0.25
-"""Scale of the wrong trajectory's offset, in sides of the search window."""
+"""Scale of the offset of the wrong trajectory, in sides of the search window."""
 
 CROSSING, WINDOW = 20, 30
-"""Frames in which the look-alike crosses the search window, and in which it is seen."""
+"""Frames in which the distractor crosses the search window, and in which it is visible."""
 
 REACH = 2.0
-"""How far the look-alike is from the target at either end of the crossing, in sqrt(w · h): half a search window."""
+"""Distance of the distractor from the target at either end of the crossing, in sqrt(w · h): half a search window."""
 
-LEAST_BEFORE = 3
-"""Frames that are tracked undisturbed, before a crossing begins."""
+UNDISTURBED = 3
+"""Frames that are tracked before a crossing may begin."""
 
 
 # --- the trajectory ---------------------------------------------------------------------------------------
 
 
-class Told:
-    """An engine that is told another trajectory than the tracker's."""
+class OtherTrajectory:
+    """An engine that sees another trajectory than the tracker's."""
 
     def __init__(self, engine: Engine, change: Change, rng: np.random.Generator) -> None:
         self.engine, self.config, self.background = engine, engine.config, engine.background
@@ -96,25 +96,25 @@ CHANGES: dict[str, Change | None] = {
 }
 
 
-# --- the look-alike ---------------------------------------------------------------------------------------
+# --- the distractor ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Crossed(Sequence):
-    """A sequence across whose target a look-alike moves.
+    """A sequence with a distractor that crosses the target.
 
     Attributes:
-        start: the first frame on which the look-alike is seen.
-        direction: in which it moves, in radians.
-        behind: the target hides it where they overlap, not the other way round.
+        start: the first frame with the distractor.
+        direction: of its motion, in radians.
+        behind: the target occludes it where they overlap, not the other way round.
     """
 
     start: int = 1
     direction: float = 0.0
     behind: bool = False
 
-    def lookalike(self, index: int) -> FloatArray | None:
-        """The look-alike's box x, y, w, h on a frame; None where it is not seen."""
+    def distractor(self, index: int) -> FloatArray | None:
+        """The distractor's box x, y, w, h on a frame; None where there is none."""
         if not self.start <= index < self.start + WINDOW:
             return None
         middle = self.start + CROSSING // 2
@@ -123,11 +123,11 @@ class Crossed(Sequence):
         return np.array([x + way * np.cos(self.direction), y + way * np.sin(self.direction), w, h])
 
     def frames(self) -> Iterator[Image]:
-        """The frames with the look-alike drawn into them."""
+        """The frames with the distractor drawn into them."""
         first: Image | None = None
         for index, frame in enumerate(super().frames()):
             first = frame if first is None else first
-            box = self.lookalike(index)
+            box = self.distractor(index)
             if box is not None:
                 hidden = self.boxes[index] if self.behind else None
                 frame = paste(first, self.boxes[0], frame, box, hidden)
@@ -135,7 +135,7 @@ class Crossed(Sequence):
 
 
 def paste(source: Image, origin: FloatArray, frame: Image, box: FloatArray, hidden: FloatArray | None) -> Image:
-    """The frame with what is in the box ``origin`` of the source in its ``box``, cut out as a soft ellipse.
+    """The frame with the content of the source's box ``origin`` copied into ``box``, as a soft ellipse.
 
     Args:
         source: uint8 BGR.
@@ -158,7 +158,7 @@ def paste(source: Image, origin: FloatArray, frame: Image, box: FloatArray, hidd
 
 
 def ellipse(box: FloatArray, width: int, height: int) -> FloatArray:
-    """``(height, width)`` 1 in the ellipse within a box, 0 outside of it, falling off around its border."""
+    """``(height, width)`` 1 in the ellipse within a box, 0 outside, with a soft border."""
     x, y, w, h = box
     across = (np.arange(width) + 0.5 - x - w / 2) / (w / 2)
     down = (np.arange(height) + 0.5 - y - h / 2) / (h / 2)
@@ -166,9 +166,9 @@ def ellipse(box: FloatArray, width: int, height: int) -> FloatArray:
 
 
 def cross(sequence: Sequence, number: int, rng: np.random.Generator) -> Crossed | None:
-    """A sequence with its ``number``-th crossing; None if the target is nowhere seen for long enough."""
+    """A sequence with its ``number``-th crossing; None if the target is nowhere visible for long enough."""
     seen = present(sequence.boxes)
-    starts = [s for s in range(LEAST_BEFORE, sequence.length - WINDOW + 1) if seen[s - 1 : s + WINDOW].all()]
+    starts = [s for s in range(UNDISTURBED, sequence.length - WINDOW + 1) if seen[s - 1 : s + WINDOW].all()]
     if not starts:
         return None
     start, direction, behind = int(rng.choice(starts)), float(rng.uniform(0, 2 * np.pi)), number % 2 == 1
@@ -177,35 +177,35 @@ def cross(sequence: Sequence, number: int, rng: np.random.Generator) -> Crossed 
 
 @dataclass(frozen=True)
 class Crossing:
-    """What became of the target after a crossing; the same frames without it beside.
+    """The result after a crossing, and that of the same frames without it.
 
     Attributes:
         sequence: its name.
         behind: see :class:`Crossed`.
-        ao: mean IoU of the frames from the beginning of the crossing on.
+        ao: mean IoU of the frames from the start of the crossing on.
         ao_without: the same of the undisturbed run.
-        left: whether the tracker left with the look-alike; None if it was off the target before.
-        left_without: whether the undisturbed run lost the target in the same frames; None likewise.
+        switched: whether the tracker switched to the distractor; None if it was off the target before.
+        lost_without: whether the undisturbed run lost the target in the same frames; None likewise.
     """
 
     sequence: str
     behind: bool
     ao: float
     ao_without: float
-    left: bool | None
-    left_without: bool | None
+    switched: bool | None
+    lost_without: bool | None
 
 
 def judge(crossed: Crossed, disturbed: Result, undisturbed: Result) -> Crossing:
-    """Both runs from the beginning of the crossing on."""
+    """Both runs from the start of the crossing on."""
     values: list[Any] = []
     truth = crossed.boxes[crossed.start - 1 :]
     for result in (disturbed, undisturbed):
         boxes = result.boxes[crossed.start - 1 :]
         before, after = iou(boxes[[0, WINDOW]], truth[[0, WINDOW]])
-        values.append((float(overlaps(boxes, truth).mean()), bool(after < 0.1) if before >= 0.5 else None))
-    (ao, left), (ao_without, left_without) = values
-    return Crossing(crossed.name, crossed.behind, ao, ao_without, left, left_without)
+        values.append((float(np.nanmean(overlaps(boxes, truth)[1:])), bool(after < 0.1) if before >= 0.5 else None))
+    (ao, switched), (ao_without, lost_without) = values
+    return Crossing(crossed.name, crossed.behind, ao, ao_without, switched, lost_without)
 
 
 # --- all of it --------------------------------------------------------------------------------------------
@@ -231,8 +231,8 @@ def main(
 
         def run(clip: Sequence, change: Change | None) -> Result:
             rng = np.random.default_rng([seed, zlib.crc32(clip.name.encode())])
-            told = Told(engine, change, rng) if change else engine
-            return run_sequence(Tracker(told, settings), clip, report)
+            changed = OtherTrajectory(engine, change, rng) if change else engine
+            return run_sequence(Tracker(changed, settings), clip, report)
 
         plain = {name: [run(clip, change) for clip in clips] for name, change in CHANGES.items()}
         crossed = []
@@ -244,15 +244,15 @@ def main(
             for name in ("as it is", "trajectory removed")
         }
     aos = {
-        name: [float(result.ious(clip).mean()) for result, clip in zip(results, clips, strict=True)]
+        name: [float(np.nanmean(overlaps(r.boxes, clip.boxes)[1:])) for r, clip in zip(results, clips, strict=True)]
         for name, results in plain.items()
     }
-    table = new_table(f"{model}, {len(clips)} sequences", "AO", "AO less as it is")
+    table = new_table(f"{model}, {len(clips)} sequences", "AO", "AO minus as it is")
     for name, values in aos.items():
         difference = describe(paired(values, aos["as it is"])) if name != "as it is" else ""
         table.add_row(name, str(bootstrap(values)), difference)
-    heads = ("AO from then on", "without it", "difference", "left with it", "lost without it", "crossings")
-    after = new_table("a look-alike crosses", *heads)
+    heads = ("AO from then on", "without it", "difference", "switched to it", "lost without it", "crossings")
+    after = new_table("a distractor crosses", *heads)
     for name, judged in found.items():
         kinds = {"in front": [c for c in judged if not c.behind], "behind": [c for c in judged if c.behind]}
         for kind, part in {**kinds, "all": judged}.items():
@@ -266,13 +266,13 @@ def main(
 
 
 def cells(crossings: list[Crossing]) -> list[str]:
-    """The figures of some crossings, each sequence counting once."""
-    ao, without, left, left_without = (
-        by_sequence(crossings, name) for name in ("ao", "ao_without", "left", "left_without")
+    """The cells of some crossings, each sequence counting once."""
+    ao, without, switched, lost = (
+        by_sequence(crossings, name) for name in ("ao", "ao_without", "switched", "lost_without")
     )
     difference = describe(paired(ao, without))
     counts = f"{len(crossings)} of {len(ao)} sequences"
-    return [str(bootstrap(ao)), str(bootstrap(without)), difference, share(left), share(left_without), counts]
+    return [str(bootstrap(ao)), str(bootstrap(without)), difference, share(switched), share(lost), counts]
 
 
 def by_sequence(crossings: list[Crossing], name: str) -> list[float]:

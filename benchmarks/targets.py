@@ -1,10 +1,10 @@
-"""What many targets cost: N boxes of a frame in one network call.
+"""The cost of many targets: N boxes of a frame in one network call.
 
 python benchmarks/targets.py [--model pico] [--engine onnxruntime] [--threads 1] [--counts 1,2,4,8,16,32] [--json FILE]
 
-On the demo clip, boxes are laid over the frame in a grid and followed for some frames; counts take turns, so that a
-machine that is busy for a moment is so for all. Five templates of each target are
-taken first, as in a long video.
+On the demo clip, boxes in a grid over the frame are tracked for some frames. The numbers of targets take turns, so that
+other work on the machine affects all alike. Before the timing, five templates of each target are taken, as in a long
+video.
 """
 
 import json
@@ -49,7 +49,7 @@ def main(
             many[count].add(clip[0], (x - 30, y - 30, 60, 60))
         for image in clip[1:12]:  # every second frame gives a template, until there are five
             many[count].update(image)
-    tracker.settings = replace(tracker.settings, interval=10**9)  # none is taken while the clock runs
+    tracker.settings = replace(tracker.settings, interval=10**9)  # none is taken during the timing
     rows = {count: [state.memory.rows.shape[-2] for state in many[count].states.values()] for count in numbers}
     times: dict[int, list[float]] = {count: [] for count in numbers}
     for turn in progress(range(rounds), "tracking", transient=True):

@@ -22,10 +22,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from benchmarks.ablations.rows import RECIPE, ROWS, Row
-from benchmarks.ablations.variants import DeepToShallow
 from rich.progress import Progress
 
+from benchmarks.ablations.rows import RECIPE, ROWS, Row
+from benchmarks.ablations.variants import DeepToShallow
 from fartrack.config import from_dict
 from fartrack.datasets.sequences import packed_sequences
 from fartrack.evaluate.metrics import overlaps, score_sequences

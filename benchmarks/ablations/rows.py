@@ -11,7 +11,6 @@ from benchmarks.ablations.variants import (
     SearchFeatures,
     TemplateFeatures,
 )
-
 from fartrack.train.loop import Trainer
 
 RECIPE: dict[str, Any] = {

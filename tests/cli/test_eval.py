@@ -65,7 +65,7 @@ def test_trackers_side_by_side(run, place):
     assert summary["Off"][0] == "0.429 [0.429, 0.429]"  # 12 of 20 + 8 pixels
     assert "-0.571 [-0.571, -0.571]" in summary["Off"]
     assert "no difference" not in out
-    assert "under load, for up to 2 trackers ran at once" in out
+    assert "under load, since up to 2 trackers ran at once" in out
     assert rows(out, "sequence")["s3"] == ["5", "1.000", "0.429"]
     again = run("--tracker", "mine:Still,mine:Off", "--data", "data", "--results", "r")
     assert again == out  # nothing ran: even the speed is what was measured then
@@ -75,7 +75,7 @@ def test_trackers_side_by_side(run, place):
 
 def test_one_tracker_in_full(run):
     out = run("--tracker", "mine:Still", "--data", "data", "--results", "one", "--only", "s1,s4")
-    assert "less that" not in out
+    assert "minus that" not in out
     sequences = rows(out, "sequence")
     assert sorted(sequences) == ["s1", "s4"]
     assert sequences["s1"][:4] == ["5", "1.000", "1.000", "1.000"]
@@ -105,9 +105,11 @@ def test_several_starts(run, place, tmp_path):
 def test_a_model_and_its_settings(run, place):
     ours = ("--tracker", "pico", "--data", "data", "--results", "ours", "--only", "s0")
     assert rows(run(*ours), "tracker")["pico"]
-    told = run(*ours, "--interval", "3", code=2)
+    told = run(*ours, "--set", "interval=3", code=2)
     assert "holds results of another pico (not the same: settings)" in told
-    named = run("--tracker", "often=pico,pico", *ours[2:4], "--results", "theirs", "--only", "s0", "--interval", "3")
+    named = run(
+        "--tracker", "often=pico,pico", *ours[2:4], "--results", "theirs", "--only", "s0", "--set", "interval=3"
+    )
     assert list(rows(named, "tracker")) == ["often", "pico"]
 
 
@@ -126,7 +128,6 @@ def test_a_report_and_a_submission(run, place, tmp_path):
     [
         (["--tracker", "nobody", "--data", "data"], "There is no tracker 'nobody'; use nano, pico"),
         (["--tracker", "pico,pico", "--data", "data"], "Two trackers are called pico"),
-        (["--tracker", "vittrack", "--data", "data"], "name their folder with --peers"),
         (["--tracker", "mine:Nobody", "--data", "data"], "has no attribute 'Nobody'"),
         (["--tracker", "raw:nowhere", "--data", "data"], "nowhere"),
         (["--tracker", "mine:Still", "--data", "nowhere"], "nowhere"),
@@ -136,7 +137,13 @@ def test_a_report_and_a_submission(run, place, tmp_path):
         (["--tracker", "mine:Still", "--data", "data", "--starts", "0,x"], "--starts is '0,x'; list frames"),
         (["--tracker", "mine:Still", "--data", "data", "--starts", "-1"], "The starts are [-1]; list frames"),
         (["--tracker", "mine:Still", "--data", "data", "--starts", "4"], "No sequence shows its target"),
-        (["--tracker", "pico", "--data", "data", "--retention", "7"], "retention"),
+        (["--tracker", "pico", "--data", "data", "--set", "retention=7"], "retention is 7; it must lie between"),
+        (
+            ["--tracker", "pico", "--data", "data", "--set", "interval=2.5"],
+            "interval is 2.5; it must be a whole number",
+        ),
+        (["--tracker", "pico", "--data", "data", "--set", "speed=7"], "'speed' is no field of TrackerSettings; those"),
+        (["--tracker", "pico", "--data", "data", "--set", "interval"], "'interval' is not KEY=VALUE"),
         (["--tracker", "pico", "--data", "data", "--engine", "abacus"], "abacus"),
     ],
 )

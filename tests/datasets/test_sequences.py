@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from miniature import JPEG
 
-from fartrack.datasets.sequences import Sequence, numbered_pictures, packed_sequences, read_boxes
+from fartrack.datasets.layouts import numbered_pictures, read_boxes
+from fartrack.datasets.sequences import Sequence, packed_sequences
 from fartrack.errors import FartrackError
+from miniature import JPEG
 
 
 @pytest.mark.parametrize(

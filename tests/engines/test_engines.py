@@ -16,7 +16,7 @@ import pytest
 
 import fartrack
 from fartrack import Tracker, TrackerSettings
-from fartrack.datasets.sequences import read_boxes
+from fartrack.datasets.layouts import read_boxes
 from fartrack.geometry import iou
 from fartrack.model.vocabulary import decode
 from fartrack.tracking.tracker import GRID

@@ -1,6 +1,7 @@
 """What tests of evaluation share."""
 
 import pytest
+
 from miniature import WRITERS
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from miniature import JPEG, boxes, numbered, vatic, write_lines, write_pictures
 
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import BENCHMARKS, open_benchmark
 from fartrack.evaluate.metrics import measure
+from miniature import JPEG, boxes, numbered, vatic, write_lines, write_pictures
 
 SOME = {
     "got10k-val": ["GOT-10k_Val_000001", "GOT-10k_Val_000002"],

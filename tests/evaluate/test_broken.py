@@ -1,4 +1,4 @@
-"""Broken datasets: each is named in one sentence with its mend, before anything runs, or is taken as the field does."""
+"""Broken datasets: each is named in one sentence with its fix, before anything runs, or is taken as the field does."""
 
 import os
 import shutil
@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-from miniature import JPEG, boxes, numbered, write_lines, write_pictures
 
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import open_benchmark
+from miniature import JPEG, boxes, numbered, write_lines, write_pictures
 
 NAME = "airplane-1"
 
@@ -149,10 +149,10 @@ def download_cut_off(folder):
 
 NAMED = {
     no_ground_truth: r"has no ground truth .*groundtruth\.txt; download",
-    empty_ground_truth: r"groundtruth\.txt is empty; download",
-    short_ground_truth: r"has 2 lines for 3 pictures in .*img; download .* or mend",
+    empty_ground_truth: r"groundtruth\.txt is empty; give one line",
+    short_ground_truth: r"has 2 lines for 3 pictures in .*img; download .* or correct",
     extra_line: r"has 4 lines for 3 pictures",
-    letters: r"groundtruth\.txt, line 2: '12,9,x,16' is not four numbers x,y,w,h; mend",
+    letters: r"groundtruth\.txt, line 2: '12,9,x,16' is not four numbers x,y,w,h; correct",
     three_numbers: r"line 2: '12,9,20' is not four numbers",
     five_numbers: r"line 2: '12,9,20,16,1' is not four numbers",
     infinity: r"line 2: .* is not four numbers",
@@ -160,18 +160,18 @@ NAMED = {
     no_utf8: r"groundtruth\.txt is not text in UTF-8; save or download",
     truth_is_a_folder: r"has no ground truth .*groundtruth\.txt; download",
     truth_link_to_nothing: r"has no ground truth .*groundtruth\.txt; download",
-    no_first_box: r"begins with a box without area.*; mend",
-    first_box_without_area: r"begins with a box without area.*; mend",
+    no_first_box: r"begins with a box without area.*; correct",
+    first_box_without_area: r"begins with a box without area.*; correct",
     no_pictures: r"img holds no pictures of airplane-1; download",
     no_picture_folder: r"has no folder img of pictures; download",
     picture_missing: r"has 3 lines for 2 pictures",
     picture_link_to_nothing: r"has 3 lines for 2 pictures",
     picture_twice: r"has 3 lines for 4 pictures",
-    unreadable_picture_name: r"The name of .*\\udcff00000003\.jpg is no text in UTF-8; rename",
+    unreadable_picture_name: r"The name of .*\\udcff00000003\.jpg is not text in UTF-8; rename",
     no_labels: r"has no out_of_view\.txt; download",
     short_labels: r"out_of_view\.txt has 2 labels for 3 frames of ground truth; download",
     letters_in_labels: r"out_of_view\.txt holds more than numbers; download",
-    short_attributes: r"airplane-1\.txt has 3 flags in place of 14; download",
+    short_attributes: r"airplane-1\.txt has 3 flags, not 14; download",
     unknown_attributes: r"names an attribute 'FUN'; use IV, POC",
     twice_the_name: r"are both named airplane-1; remove one",
     sequence_missing: r"the sequence airplane-1 is missing; download",
@@ -188,7 +188,7 @@ def test_what_is_broken_is_named(tmp_path, write_sequence, damage):
     said = str(raised.value)
     assert "\n" not in said and said.endswith(".") and said.encode()  # one line, and it can be printed
     if damage is not twice_the_name:
-        assert said.startswith(f"lasot in {tmp_path} is not whole, as 0 of 1 sequences can be used: ")
+        assert said.startswith(f"lasot in {tmp_path} is incomplete, 0 of 1 sequences can be used: ")
 
 
 @pytest.mark.parametrize("damage", [each for each in NAMED if each is not twice_the_name], ids=lambda d: d.__name__)
@@ -208,7 +208,7 @@ def test_no_such_folder(tmp_path):
 
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "LaSOT.zip").write_bytes(b"PK")
-    with pytest.raises(FartrackError, match=r"LaSOT\.zip is no folder; give the one that holds lasot"):
+    with pytest.raises(FartrackError, match=r"LaSOT\.zip is not a folder; give the one that holds lasot"):
         open_benchmark("lasot", tmp_path / "LaSOT.zip")
 
 
@@ -239,7 +239,7 @@ def test_a_list_without_names_and_one_that_is_no_text(tmp_path, write_sequence):
 def test_a_sequence_whose_name_is_no_text(tmp_path, write_sequence):
     folder = write_sequence("dtb70", "a")
     os.rename(folder, os.fsencode(tmp_path) + b"/b\xff")  # noqa: PTH104
-    with pytest.raises(FartrackError, match=r"The name of .*b\\udcff is no text in UTF-8; rename"):
+    with pytest.raises(FartrackError, match=r"The name of .*b\\udcff is not text in UTF-8; rename"):
         open_benchmark("dtb70", tmp_path)
 
 

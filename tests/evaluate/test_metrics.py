@@ -10,22 +10,26 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fartrack.errors import FartrackError
-from fartrack.evaluate.benchmarks import GOT10K, LASOT, OTB, PLAIN, TRACKINGNET
 from fartrack.evaluate.metrics import (
+    GOT10K,
+    LASOT,
+    OTB,
     OVERLAPS,
     PIXELS,
+    PLAIN,
     SHARES,
+    TRACKINGNET,
     Rules,
     bootstrap,
     curves,
+    means,
     measure,
     overlaps,
     paired,
-    score_sequences,
 )
 from fartrack.geometry import iou
 
-EVERYTHING = ("ao", "sr50", "sr75", "auc", "precision", "normalised_precision")
+EVERYTHING = ("ao", "sr50", "sr75", "auc", "precision", "normalized_precision")
 RANDOM = [0, 1, 2]
 
 
@@ -85,8 +89,8 @@ def test_curves_agree_with_the_got10k_toolkit(seed, absent):
     success, precision = experiment._calc_curves(*experiment._calc_metrics(boxes, truth))
     rules = Rules(("auc", "precision"))
     found = curves(boxes, truth, None, rules)
-    np.testing.assert_allclose(found.success, success, atol=1e-6)
-    np.testing.assert_allclose(found.precision, precision, atol=1e-6)
+    np.testing.assert_allclose(found["success"], success, atol=1e-6)
+    np.testing.assert_allclose(found["precision"], precision, atol=1e-6)
     assert measure(boxes, truth, None, rules) == pytest.approx(
         {"auc": success.mean(), "precision": precision[20]}, abs=1e-6
     )
@@ -100,8 +104,8 @@ def test_otb_agrees_with_the_got10k_toolkit(seed):
     boxes, truth = random_run(seed)
     success, precision = experiment._calc_curves(*experiment._calc_metrics(boxes, truth))
     found = curves(boxes, truth, None, OTB)
-    np.testing.assert_allclose(found.success, success, atol=1e-6)
-    np.testing.assert_allclose(found.precision, precision, atol=1e-6)
+    np.testing.assert_allclose(found["success"], success, atol=1e-6)
+    np.testing.assert_allclose(found["precision"], precision, atol=1e-6)
 
 
 # --- the definitions, frame by frame ----------------------------------------------------------------------
@@ -115,20 +119,20 @@ def plain_iou(a, b):
     return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
-def plain_distance(a, b, normalised):
+def plain_distance(a, b, normalized):
     dx = (a[0] + (a[2] - 1) / 2) - (b[0] + (b[2] - 1) / 2)
     dy = (a[1] + (a[3] - 1) / 2) - (b[1] + (b[3] - 1) / 2)
-    return math.hypot(dx / b[2], dy / b[3]) if normalised else math.hypot(dx, dy)
+    return math.hypot(dx / b[2], dy / b[3]) if normalized else math.hypot(dx, dy)
 
 
 def plain_curves(boxes, truth, absent, lasot):
-    """Success, precision and normalised precision by OTB's (``lasot`` false) or LaSOT's definition."""
+    """Success, precision and normalized precision by OTB's (``lasot`` false) or LaSOT's definition."""
     boxes = [list(box) for box in boxes]
     boxes[0] = list(truth[0])
     for index in range(1, len(boxes)):
         if any(math.isnan(value) for value in boxes[index]) or boxes[index][2] <= 0 or boxes[index][3] <= 0:
             boxes[index] = boxes[index - 1]
-    success, precision, normalised = [0] * 21, [0] * 51, [0] * 51
+    success, precision, normalized = [0] * 21, [0] * 51, [0] * 51
     for box, true, gone in zip(boxes, truth, absent, strict=True):
         if gone and lasot:
             continue
@@ -139,8 +143,8 @@ def plain_curves(boxes, truth, absent, lasot):
             success[step] += overlap > OVERLAPS[step]
         for step in range(51):
             precision[step] += distance <= step
-            normalised[step] += share <= step / 100
-    return [[count / len(truth) for count in curve] for curve in (success, precision, normalised)]
+            normalized[step] += share <= step / 100
+    return [[count / len(truth) for count in curve] for curve in (success, precision, normalized)]
 
 
 @pytest.mark.parametrize("seed", RANDOM)
@@ -152,13 +156,13 @@ def test_the_toolkits_definitions_in_plain_loops(seed, rules, lasot):
     absent[0] = False
     boxes[rng.random(len(boxes)) < 0.1] = [0, 0, 0, 0]  # a tracker that gives up
     boxes[40] = np.nan
-    success, precision, normalised = plain_curves(boxes.tolist(), truth.tolist(), absent, lasot)
+    success, precision, normalized = plain_curves(boxes.tolist(), truth.tolist(), absent, lasot)
     truth[absent] = np.nan
     found = curves(boxes, truth, None, rules)
-    np.testing.assert_allclose(found.success, success, atol=1e-6)
-    np.testing.assert_allclose(found.precision, precision, atol=1e-6)
-    np.testing.assert_allclose(found.normalised, normalised, atol=1e-6)
-    measures = {"auc": np.mean(success), "precision": precision[20], "normalised_precision": normalised[20]}
+    np.testing.assert_allclose(found["success"], success, atol=1e-6)
+    np.testing.assert_allclose(found["precision"], precision, atol=1e-6)
+    np.testing.assert_allclose(found["normalized_precision"], normalized, atol=1e-6)
+    measures = {"auc": np.mean(success), "precision": precision[20], "normalized_precision": normalized[20]}
     assert measure(boxes, truth, None, rules) == pytest.approx({n: measures[n] for n in rules.measures}, abs=1e-6)
 
 
@@ -175,7 +179,7 @@ def test_trackingnet_rounds_boxes_and_takes_areas(seed):
         strict = thresholds[1] < 0  # an IoU must be above, a distance may be equal
         curve = [sum(v < t if strict else v <= t for v in values) / len(values) for t in thresholds]
         whole.append(sum((a + b) / 2 / 20 for a, b in itertools.pairwise(curve)))
-    names = ("auc", "precision", "normalised_precision")
+    names = ("auc", "precision", "normalized_precision")
     assert measure(boxes, truth, None, TRACKINGNET) == pytest.approx(dict(zip(names, whole, strict=True)), abs=1e-6)
 
 
@@ -193,18 +197,18 @@ def test_measures_are_shares_and_curves_are_monotonous(boxes, truth, rules):
     assert all(0 <= value <= 1 for value in found.values())
     assert not found or tuple(found) == rules.measures
     lines = curves(boxes, truth, (100, 80), rules)
-    assert (lines is None) == (not found)
-    if lines is not None:
-        assert (np.diff(lines.success) <= 0).all()
-        assert (np.diff(lines.precision) >= 0).all() and (np.diff(lines.normalised) >= 0).all()
-        assert len(lines.success) == len(OVERLAPS) and len(lines.precision) == len(PIXELS) == len(SHARES)
+    assert bool(lines) == bool(found)
+    if lines:
+        assert (np.diff(lines["success"]) <= 0).all()
+        assert (np.diff(lines["precision"]) >= 0).all() and (np.diff(lines["normalized_precision"]) >= 0).all()
+        assert len(lines["success"]) == len(OVERLAPS) and len(lines["precision"]) == len(PIXELS) == len(SHARES)
 
 
 @given(truth=arrays(np.float64, (7, 4), elements=st.floats(1, 90, width=32)), shift=st.floats(-50, 50))
 def test_perfect_boxes_and_the_origin_of_coordinates(truth, shift):
     rules = Rules(EVERYTHING)
     found = measure(truth, truth, None, rules)
-    assert found["ao"] == pytest.approx(1) and found["precision"] == found["normalised_precision"] == 1
+    assert found["ao"] == pytest.approx(1) and found["precision"] == found["normalized_precision"] == 1
     assert found["auc"] >= 19 / 21  # the last threshold is 1, and no IoU is above
     aside, moved = np.array([1, 0, 0, 0]), truth + np.array([shift, shift, 0, 0])
     again = measure(moved + aside, moved, None, rules)
@@ -236,7 +240,7 @@ def test_absent_frames_three_ways():
 
 def test_only_the_first_box_is_published():
     assert measure(np.ones((5, 4)), np.ones((1, 4)), None, GOT10K) == {}
-    assert curves(np.ones((5, 4)), np.ones((1, 4)), None, GOT10K) is None
+    assert curves(np.ones((5, 4)), np.ones((1, 4)), None, GOT10K) == {}
 
 
 def test_no_frame_has_a_target():
@@ -253,17 +257,20 @@ def test_clipping_needs_the_size():
 
 
 def test_scores_by_hand():
-    scores = score_sequences([np.array([1.0, 0.6, 0.2]), np.array([0.8])])
-    assert scores.sequences == 2
-    assert scores.ao.mean == pytest.approx((0.6 + 0.8) / 2)
-    assert scores.sr50.mean == pytest.approx((2 / 3 + 1) / 2)
-    assert scores.sr75.mean == pytest.approx((1 / 3 + 1) / 2)
+    truth = np.array([[0, 0, 10, 10]] * 4, float)
+    first = truth * np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 0.6], [1, 1, 1, 0.2]])
+    second = truth[:2] * np.array([[1, 1, 1, 1], [1, 1, 1, 0.8]])
+    found = means([measure(first, truth, None, PLAIN), {}, measure(second, truth[:2], None, PLAIN)])
+    assert found["ao"].mean == pytest.approx((0.6 + 0.8) / 2)
+    assert found["sr50"].mean == pytest.approx((2 / 3 + 1) / 2)
+    assert found["sr75"].mean == pytest.approx((1 / 3 + 1) / 2)
+    assert tuple(found) == PLAIN.measures
 
 
-def test_first_and_absent_frames_are_not_scored():
+def test_overlaps_are_of_frames_with_a_target():
     truth = np.array([[0, 0, 4, 4], [0, 0, 4, 4], [0, 0, 0, 0], [np.nan] * 4, [0, 0, 4, 4]], float)
     boxes = np.array([[9, 9, 1, 1], [0, 0, 4, 4], [1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 4, 2]], float)
-    np.testing.assert_allclose(overlaps(boxes, truth), [1, 0.5])
+    np.testing.assert_allclose(overlaps(boxes, truth), [0, 1, np.nan, np.nan, 0.5])
 
 
 @pytest.mark.parametrize("function", [overlaps, lambda boxes, truth: measure(boxes, truth, None, PLAIN)])
@@ -274,7 +281,7 @@ def test_counts_must_agree(function):
 
 def test_nothing_to_score():
     with pytest.raises(FartrackError, match="No sequence"):
-        score_sequences([np.array([])])
+        means([{}, {}])
 
 
 def test_interval_holds_the_mean_and_covers_as_often_as_it_says():

@@ -123,7 +123,7 @@ def test_a_part_of_the_sequences_is_no_submission(tmp_path, videos):
 def test_got10k_needs_times(tmp_path):
     evaluation = evaluation_on("got10k-test", [f"GOT-10k_Test_{index:06}" for index in range(1, 181)])
     unknown = [replace(result, seconds=np.full(3, np.nan)) for result in evaluation.results]
-    with pytest.raises(FartrackError, match="those of GOT-10k_Test_000001 are not known"):
+    with pytest.raises(FartrackError, match="those of GOT-10k_Test_000001 are unknown"):
         pack_got10k(replace(evaluation, results=unknown), tmp_path / "ours.zip")
 
 

@@ -99,4 +99,4 @@ def test_what_cannot_be_scored_is_left_out_and_said(capsys):
 def test_under_load_is_said(capsys):
     loaded = replace(make([0, 2]), jobs=3)
     print_tables([loaded], loaded.benchmark, 1)
-    assert "under load, for up to 3 trackers ran at once" in capsys.readouterr().out
+    assert "under load, since up to 3 trackers ran at once" in capsys.readouterr().out

@@ -132,13 +132,11 @@ def judge(monkeypatch):
 
     def run_sequence(tracker, sequence):
         trackers.append(tracker)
-        return SimpleNamespace(ious=lambda sequence: [])
+        return sequence
 
-    monkeypatch.setattr(module, "packed_sequences", lambda folder: [folder])
+    monkeypatch.setattr(module, "packed_sequences", lambda folder: [SimpleNamespace(boxes=None)])
     monkeypatch.setattr(module, "run_sequence", run_sequence)
-    monkeypatch.setattr(
-        module, "score_sequences", lambda results: SimpleNamespace(ao=SimpleNamespace(mean=scores.pop(0)))
-    )
+    monkeypatch.setattr(module, "measure", lambda *_: {"ao": scores.pop(0)})
     return SimpleNamespace(scores=scores, trackers=trackers)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import fartrack
 from fartrack import FartrackError
-from fartrack.datasets.sequences import read_boxes
+from fartrack.datasets.layouts import read_boxes
 from fartrack.video import Frame, FrameSource, frames_from_source
 from fartrack.video.ahead import AHEAD
 

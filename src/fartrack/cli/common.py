@@ -30,6 +30,13 @@ Threads = Annotated[
     int | None, typer.Option(min=1, help="threads of one network call; the runtime's choice if left out")
 ]
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="a setting of the tracker on top of the model's own, such as interval=40"
+    ),
+]
+
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:

@@ -6,18 +6,19 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
 
 from fartrack.api import DEFAULT_MODEL, load, track_frames
-from fartrack.cli.common import Engine, Meter, Model, Precision, Threads, app
-from fartrack.engines.base import resolve
+from fartrack.cli.common import Engine, Meter, Model, Precision, Settings, Threads, app
+from fartrack.engines.base import EngineName, resolve
+from fartrack.engines.base import Precision as PrecisionName
 from fartrack.errors import FartrackError
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.packages import open_package, shipped
-from fartrack.tracking.tracker import Track
+from fartrack.tracking.tracker import Track, Tracker, parse_settings
 from fartrack.version import __version__
 from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box
 
@@ -40,11 +41,11 @@ def track(
     engine: Engine = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    settings: Settings = None,
 ) -> None:
     """Track one object through a video."""
     given = None if box is None else parse_box(box)
-    kind: dict[str, Any] = {"engine": engine, "precision": precision}
-    tracker = load(model, threads=threads, **kind)
+    tracker = load_tracker(model, engine, precision, threads, settings)
     with frames_from_source(source, start=start) as frames:
         image = frames.first.image
         if not (output or csv or json or txt or show or frames.live):
@@ -84,13 +85,15 @@ def demo(
     engine: Engine = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    settings: Settings = None,
 ) -> None:
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
     from fartrack.demo import CLIP_FPS, CLIP_LENGTH, render_clip
 
-    kind: dict[str, Any] = {"engine": engine, "precision": precision}
-    tracker = load(model, threads=threads, **kind)
-    runs_on = ", ".join((model, *resolve(open_package(model), *kind.values())))
+    tracker = load_tracker(model, engine, precision, threads, settings)
+    runs_on = ", ".join(
+        (model, *resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision)))
+    )
     ious: list[float] = []
     busy = 0.0
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
@@ -119,6 +122,15 @@ def models() -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def load_tracker(
+    model: str, engine: str, precision: str | None, threads: int | None, settings: list[str] | None
+) -> Tracker:
+    """The tracker of a model with its own settings, and those of ``--set`` on top."""
+    changed = parse_settings(open_package(model).settings, settings) if settings else None
+    kind: dict[str, Any] = {"engine": engine, "precision": precision}
+    return load(model, threads=threads, settings=changed, **kind)
 
 
 def until_broken(tracks: Iterable[tuple[Frame, Track]], broken: list[FartrackError]) -> Iterator[tuple[Frame, Track]]:

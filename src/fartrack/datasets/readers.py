@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fartrack.datasets.layouts import Layout, absent_frames, is_picture, layout_of, numbered_pictures, read_boxes
 from fartrack.datasets.pictures import Picture, Target, fit_box, shrink
-from fartrack.datasets.sequences import Layout, absent_frames, is_picture, layout_of, numbered_pictures, read_boxes
 from fartrack.datasets.stills import read_coco, read_image, read_stills
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image

@@ -1,69 +1,27 @@
 """The field's benchmarks: where each keeps its sequences, and the rules by which it measures.
 
-Layouts are those of the published archives. Splits, frame ranges and rules are facts taken from the benchmarks' own
-toolkits and from the GOT-10k toolkit (``got10k`` 0.1.3), which reads several of them.
+Layouts are those of the published archives. Splits and frame ranges are facts from the benchmarks' own toolkits and
+from the GOT-10k toolkit (``got10k`` 0.1.3), which reads several of them.
 """
 
 from __future__ import annotations
 
-import math
+import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from fartrack.datasets.sequences import (
-    LAYOUTS,
-    Layout,
-    Sequence,
-    absent_frames,
-    beside,
-    is_picture,
-    layout_of,
-    numbered_pictures,
-    packed_sequences,
-    read_boxes,
-    read_text,
-    shown,
-)
+from fartrack.datasets.layouts import LAYOUTS, Layout, is_picture, layout_of, path_from, read_text, shown
+from fartrack.datasets.sequences import Part, Sequence, check_video, packed_sequences, read_sequence
 from fartrack.errors import FartrackError
-from fartrack.evaluate.metrics import Rules, present
-from fartrack.geometry import FloatArray
-from fartrack.video.sources import frames_from_source
+from fartrack.evaluate.metrics import GOT10K, LASOT, OTB, PLAIN, TRACKINGNET, Rules
 
 T = TypeVar("T")
-
-GOT10K = Rules(("ao", "sr50", "sr75"), skip_first=True, clip=True)
-"""GOT-10k's toolkit: the first frame and those whose ``cover`` is 0 are left out, boxes are cut at the border."""
-
-OTB = Rules(("auc", "precision"), absent="otb", repeat=True)
-"""OTB's toolkit (``calcSeqErrRobust``, ``genPerfMat``): the first frame counts, with the given box. Where there is no
-target the overlap is -1 and the distance is -1, so that a frame is missed by the one and hit by the other."""
-
-LASOT = Rules(("auc", "precision", "normalised_precision"), absent="missed", repeat=True)
-"""LaSOT's toolkit (``calc_seq_err_robust``, ``eval_tracker``), which TNL2K and VastTrack took over: OTB's, but absent
-frames are taken from the hits and not from the length by which these are divided."""
-
-TRACKINGNET = Rules(("auc", "precision", "normalised_precision"), integer_boxes=True, area=True)
-"""TrackingNet's development kit (``metrics.py``)."""
-
-PLAIN = Rules(("ao", "sr50", "sr75", "auc", "precision", "normalised_precision"), skip_first=True)
-"""For a folder of one's own: what is given or absent is not counted."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of the sequences of a folder: its name, its ground truth if not the layout's, and its frames' numbers."""
-
-    name: str
-    truth: str | None = None
-    first: int = 0
-    last: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -71,18 +29,17 @@ class Published:
     """How a benchmark is published.
 
     Attributes:
-        layout: of one sequence's folder.
+        layout: of the folder of a sequence.
         rules: by which it measures.
-        count: how many sequences it has.
-        folders: where they lie, from the dataset's folder; the first pattern that finds any.
-        lists: texts that name the sequences, a line each; the first that exists.
-        names: the sequences, where no list comes with them.
-        parts: of the folders that hold other than one sequence with all their frames.
-        given_first: only the first box of each sequence is published.
-        labelled: every sequence comes with its labels of absence.
-        attributes: names of the flags in a text of ``labels``, in their order.
-        labels: texts of flags, or of names of attributes, from the sequence's folder or the dataset's; they may be
-            missing, as most come with a toolkit. NAME stands for the sequence's name.
+        count: number of sequences.
+        folders: patterns of the sequences' folders; the first that matches any is used.
+        lists: files with a sequence name per line; the first that exists is used.
+        names: the sequences, if no list comes with them.
+        parts: the sequences of each folder that does not hold exactly one with all its frames.
+        first_box_only: only the first box of each sequence is published.
+        labels_required: every sequence comes with its labels of absence.
+        attributes: names of the flags in a file of ``labels``, in their order.
+        labels: files of flags or of attribute names, from the sequence's folder or the dataset's; often missing.
     """
 
     layout: Layout
@@ -92,13 +49,13 @@ class Published:
     lists: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
-    given_first: bool = False
-    labelled: bool = True
+    first_box_only: bool = False
+    labels_required: bool = True
     attributes: str = ""
     labels: tuple[str, ...] = ("att/NAME.txt", "attributes/NAME.txt")
 
     def parts_of(self, folder: Path) -> tuple[Part, ...]:
-        """The sequences that a folder holds."""
+        """The sequences in a folder."""
         return self.parts.get(folder.name, (Part(folder.name),))
 
 
@@ -109,83 +66,41 @@ def _pairs(text: str) -> Iterator[tuple[str, list[str]]]:
         yield name, values.split(",")
 
 
-LASOT_TEST = """
-airplane:1,9,13,15 basketball:1,6,7,11 bear:2,4,6,17 bicycle:2,7,9,18 bird:2,3,15,17 boat:3,4,12,17
-book:3,10,11,19 bottle:1,12,14,18 bus:2,5,17,19 car:2,6,9,17 cat:1,3,18,20 cattle:2,7,12,13 chameleon:3,6,11,20
-coin:3,6,7,18 crab:3,6,12,18 crocodile:3,4,10,14 cup:1,4,7,17 deer:4,8,10,14 dog:1,7,15,19 drone:2,7,13,15
-electricfan:1,10,18,20 elephant:1,12,16,18 flag:2,3,5,9 fox:2,3,5,20 frog:3,4,9,20 gametarget:1,2,7,13
-gecko:1,5,16,19 giraffe:2,10,13,15 goldfish:3,7,8,10 gorilla:4,6,9,13 guitar:3,8,10,16 hand:2,3,9,16
-hat:1,2,5,18 helmet:5,11,13,19 hippo:1,7,9,20 horse:1,4,12,15 kangaroo:2,5,11,14 kite:4,6,10,15
-leopard:1,7,16,20 licenseplate:6,12,13,15 lion:1,5,12,20 lizard:1,3,6,13 microphone:2,6,14,16 monkey:3,4,9,17
-motorcycle:1,3,9,18 mouse:1,8,9,17 person:1,5,10,12 pig:2,10,13,18 pool:3,7,12,15 rabbit:10,13,17,19
-racing:10,15,16,20 robot:1,5,8,19 rubicCube:1,6,14,19 sepia:6,8,13,16 shark:2,3,5,6 sheep:3,5,7,9
-skateboard:3,8,16,19 spider:14,16,18,20 squirrel:8,11,13,19 surfboard:4,5,8,12 swing:10,14,17,20 tank:6,9,14,16
-tiger:4,6,12,18 train:1,7,11,20 truck:3,6,7,16 turtle:5,8,9,16 umbrella:2,9,17,19 volleyball:1,13,18,19
-yoyo:7,15,17,19 zebra:10,14,16,17
-"""
-"""The 280 sequences of LaSOT's protocol II, its ``testing_set.txt``."""
+def _part(name: str, span: str, truth: str | None = None) -> Part:
+    """A sequence with the frames of a span such as ``1-253``."""
+    first, last = map(int, span.split("-"))
+    return Part(name, truth, first, last)
 
-OTB_FOLDERS = """
-Basketball Biker Bird1 Bird2 BlurBody BlurCar1 BlurCar2 BlurCar3 BlurCar4 BlurFace BlurOwl Board Bolt Bolt2 Box
-Boy Car1 Car2 Car24 Car4 CarDark CarScale ClifBar Coke Couple Coupon Crossing Crowds Dancer Dancer2 David David2
-David3 Deer Diving Dog Dog1 Doll DragonBaby Dudek FaceOcc1 FaceOcc2 Fish FleetFace Football Football1 Freeman1
-Freeman3 Freeman4 Girl Girl2 Gym Human2 Human3 Human4 Human5 Human6 Human7 Human8 Human9 Ironman Jogging Jump
-Jumping KiteSurf Lemming Liquor Man Matrix Mhyang MotorRolling MountainBike Panda RedTeam Rubik Shaking Singer1
-Singer2 Skater Skater2 Skating1 Skating2 Skiing Soccer Subway Surfer Suv Sylvester Tiger1 Tiger2 Toy Trans
-Trellis Twinnings Vase Walking Walking2 Woman
-"""
 
-OTB_RANGES = "David:300,770 Diving:1,215 Football1:1,74 Freeman3:1,460 Freeman4:1,283"
-"""First and last frame of the sequences whose ground truth is shorter than they are."""
+def _names(folders: str, parts: Mapping[str, tuple[Part, ...]]) -> tuple[str, ...]:
+    return tuple(part.name for folder in folders.split() for part in parts.get(folder, (Part(folder),)))
 
-OTB_PARTS = {name: (Part(name, None, int(first), int(last)),) for name, (first, last) in _pairs(OTB_RANGES)} | {
+
+SPLITS: dict[str, str] = tomllib.loads(Path(__file__).with_name("splits.toml").read_text())
+OTB_PARTS = {name: (_part(name, span),) for name, [span] in _pairs(SPLITS["otb100_ranges"])} | {
     "Human4": (Part("Human4", "groundtruth_rect.2.txt"),),  # its groundtruth_rect.1.txt is empty
-    **{
-        name: tuple(Part(f"{name}-{index}", f"groundtruth_rect.{index}.txt") for index in (1, 2))
-        for name in ("Jogging", "Skating2")
-    },
+    "Jogging": tuple(Part(f"Jogging-{index}", f"groundtruth_rect.{index}.txt") for index in (1, 2)),
+    "Skating2": tuple(Part(f"Skating2-{index}", f"groundtruth_rect.{index}.txt") for index in (1, 2)),
 }
-
-UAV123_FOLDERS = "bike:3 boat:9 building:5 car:18 group:3 person:23 truck:4 uav:8 wakeboard:10"
-"""Kinds of folders and how many there are; besides, bird1 and the synthetic ones."""
-
-UAV123_RANGES = """
-bird1:1-253,775-1477,1573-2437 car1:1-751,751-1627,1627-2629 car6:1-487,487-1807,1807-2953,2953-3925,3925-4861
-car8:1-1357,1357-2575 car16:1-415,415-1993 group1:1-1333,1333-2515,2515-3925,3925-4873
-group2:1-907,907-1771,1771-2683 group3:1-1567,1567-2827,2827-4369,4369-5527 person2:1-1189,1189-2623
-person4:1-1501,1501-2743 person5:1-877,877-2101 person7:1-1249,1249-2065 person8:1-1075,1075-1525
-person12:1-601,601-1621 person14:1-847,847-1813,1813-2923 person17:1-1501,1501-2347
-person19:1-1243,1243-2791,2791-4357 truck4:1-577,577-1261 uav1:1-1555,1555-2377,2473-3469
-"""
-"""First and last frames of the sequences that share a folder: bird1_1, bird1_2 and so on."""
-
+UAV123_TRUTH = "../../../anno/UAV123"
 UAV123_PARTS = {
     folder: tuple(
-        Part(f"{folder}_{index}", f"../../../anno/UAV123/{folder}_{index}.txt", *map(int, span.split("-")))
-        for index, span in enumerate(spans, 1)
+        _part(f"{folder}_{index}", span, f"{UAV123_TRUTH}/{folder}_{index}.txt") for index, span in enumerate(spans, 1)
     )
-    for folder, spans in _pairs(UAV123_RANGES)
+    for folder, spans in _pairs(SPLITS["uav123_ranges"])
 }
 
-
-def _names(folders: Collection[str], parts: Mapping[str, tuple[Part, ...]]) -> tuple[str, ...]:
-    return tuple(part.name for folder in folders for part in parts.get(folder, (Part(folder),)))
-
-
-_UAV123 = [f"{kind}{index}" for kind, [count] in _pairs(UAV123_FOLDERS) for index in range(1, int(count) + 1)]
-_UAV123 += ["bird1", *(f"car{index}_s" for index in range(1, 5)), *(f"person{index}_s" for index in range(1, 4))]
-
-# its toolkit looks at `cover` alone, while training heeds `absence` too
+# its toolkit reads `cover` alone; training also reads `absence`
 _GOT10K_LAYOUT = replace(LAYOUTS["GOT-10k"], absent=(("cover.label", False),))
 _GOT10K = Published(_GOT10K_LAYOUT, GOT10K, 180, ("val/*", "*"), ("val/list.txt", "list.txt"))
 _LASOT = Published(
     replace(LAYOUTS["LaSOT"], marks=()),
     LASOT,
     280,
-    # a category's folder may be left out, or stand one level deeper
+    # the category folder may be missing or one level deeper
     ("*/*", "*", "*/*/*"),
     ("testing_set.txt",),
-    tuple(f"{kind}-{number}" for kind, numbers in _pairs(LASOT_TEST) for number in numbers),
+    tuple(f"{kind}-{number}" for kind, numbers in _pairs(SPLITS["lasot"]) for number in numbers),
     attributes="IV POC DEF MB CM ROT BC VC SV FOC FM OV LR ARC",
 )
 _NFS = Published(Layout("30/NAME", ("30/NAME.txt",), vatic=True), OTB, 100)  # `lost` is ignored, as the field does
@@ -197,30 +112,30 @@ BENCHMARKS: dict[str, Published | None] = {
         layout=replace(_GOT10K.layout, absent=()),
         folders=("test/*", "*"),
         lists=("test/list.txt", "list.txt"),
-        given_first=True,
+        first_box_only=True,
     ),
     "lasot": _LASOT,
     "lasot-ext": replace(_LASOT, count=150, lists=(), names=()),
     "trackingnet-test": Published(
-        LAYOUTS["TrackingNet"], TRACKINGNET, 511, ("TEST/frames/*", "frames/*"), given_first=True
+        LAYOUTS["TrackingNet"], TRACKINGNET, 511, ("TEST/frames/*", "frames/*"), first_box_only=True
     ),
     "nfs30": _NFS,
     "nfs240": replace(_NFS, layout=Layout("240/NAME", ("240/NAME.txt",), vatic=True)),
     "uav123": Published(
-        Layout(".", ("../../../anno/UAV123/NAME.txt",)),
+        Layout(".", (f"{UAV123_TRUTH}/NAME.txt",)),
         OTB,
         123,
         ("data_seq/UAV123/*", "UAV123/data_seq/UAV123/*"),
-        names=_names(_UAV123, UAV123_PARTS),
+        names=_names(SPLITS["uav123"], UAV123_PARTS),
         parts=UAV123_PARTS,
         attributes="SV ARC LR FM FOC POC OV BC IV VC CM SOB",
-        labels=("../../../anno/UAV123/att/NAME.txt",),
+        labels=(f"{UAV123_TRUTH}/att/NAME.txt",),
     ),
     "otb100": Published(
         Layout("img", ("groundtruth_rect.txt",), origin=1),
         OTB,
         100,
-        names=_names(OTB_FOLDERS.split(), OTB_PARTS),
+        names=_names(SPLITS["otb100"], OTB_PARTS),
         parts=OTB_PARTS,
         attributes="IV OPR SV OCC DEF MB FM IPR OV BC LR",
         labels=("attrs.txt", "NAME.att", "att/NAME.txt", "anno/att/NAME.txt"),
@@ -239,14 +154,13 @@ BENCHMARKS: dict[str, Published | None] = {
         3500,
         ("*/*", "*", "*/*/*"),
         ("testing_set.txt",),
-        labelled=False,
+        labels_required=False,
         attributes="LR SV FM ARC IV INV DEF ROT BC MB",
     ),
     "dtb70": Published(Layout("img", ("groundtruth_rect.txt",)), OTB, 70),
     "folder": None,
 }
-"""All benchmarks by name. ``folder`` is any folder of videos beside their texts, or of sequences in any layout that
-training reads too."""
+"""All benchmarks by name; ``folder`` is any folder of videos beside their texts, or of sequences in a known layout."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,17 +175,17 @@ class Benchmark:
 def open_benchmark(name: str, folder: Path, only: Collection[str] | None = None) -> Benchmark:
     """The benchmark of this name, from a folder in its published layout.
 
-    Every ground truth is read and every picture counted, so that a dataset that is half downloaded is noticed before
-    anything runs; no picture is decoded (of videos, the first one is).
+    Every ground truth is read and every picture counted, so that an incomplete download is noticed before anything
+    runs; no picture is decoded (of each video, the first frame is).
 
     Args:
         name: one of :data:`BENCHMARKS`.
-        folder: where it was unpacked.
-        only: the names of the sequences to take, in place of all; then the others may be missing or broken.
+        folder: where the dataset is.
+        only: the sequences to take instead of all; the others may then be missing or broken.
 
     Raises:
-        FartrackError: no such benchmark, no such folder or sequence, or a dataset that is not whole: what was
-            expected, what was found, and the first fault.
+        FartrackError: there is no such benchmark, folder or sequence, or the dataset is incomplete: what was expected,
+            what was found, and the first fault.
     """
     if name not in BENCHMARKS:
         raise FartrackError(f"There is no benchmark {name!r}; give one of {', '.join(BENCHMARKS)}.")
@@ -279,8 +193,8 @@ def open_benchmark(name: str, folder: Path, only: Collection[str] | None = None)
         if not folder.exists():
             raise FartrackError(f"There is no folder {shown(folder)}; give the one that holds {name}.")
         if not folder.is_dir():
-            raise FartrackError(f"{shown(folder)} is no folder; give the one that holds {name}.")
-        next(folder.iterdir(), None)  # may it be read? `glob` would find nothing and not say why
+            raise FartrackError(f"{shown(folder)} is not a folder; give the one that holds {name}.")
+        next(folder.iterdir(), None)  # `glob` hides that a folder may not be read
         published = BENCHMARKS[name]
         if published is None:
             return Benchmark(name, _any_sequences(folder, only), PLAIN)
@@ -291,10 +205,10 @@ def open_benchmark(name: str, folder: Path, only: Collection[str] | None = None)
 
 
 def from_starts(benchmark: Benchmark, starts: Iterable[int]) -> Benchmark:
-    """The benchmark with each sequence once from each of these frames, where the target is seen on it.
+    """The benchmark with each sequence once from each of these frames on which its target is visible.
 
     Raises:
-        FartrackError: a frame that cannot be, or only the first boxes are published.
+        FartrackError: a frame is negative or no sequence has it, or only the first boxes are published.
     """
     starts = sorted(set(starts))
     if not starts or starts[0] < 0:
@@ -305,6 +219,12 @@ def from_starts(benchmark: Benchmark, starts: Iterable[int]) -> Benchmark:
     if not parts:
         raise FartrackError(f"No sequence shows its target on the frames {starts}; give others.")
     return replace(benchmark, sequences=parts)
+
+
+def progress(items: Iterable[T], what: str) -> Iterable[T]:
+    """The items, with a progress bar on a terminal."""
+    console = Console(stderr=True)
+    return track(items, what, transient=True, console=console, disable=not console.is_terminal)
 
 
 def _published_sequences(name: str, published: Published, root: Path, only: Collection[str] | None) -> list[Sequence]:
@@ -325,19 +245,28 @@ def _published_sequences(name: str, published: Published, root: Path, only: Coll
         try:
             if each not in found:
                 raise FartrackError(f"the sequence {each} is missing; download it.")
-            sequences.append(_open(root, *found[each], published))
+            folder, part = found[each]
+            sequence = read_sequence(
+                folder,
+                published.layout,
+                part,
+                first_box_only=published.first_box_only,
+                labels_required=published.labels_required,
+                attributes=_attributes(root, folder, part.name, published),
+            )
+            sequences.append(sequence)
         except FartrackError as error:
             faults.append(str(error))
     if len(wanted) != expected:
-        faults.append(f"there are folders of {len(wanted)} sequences in place of {expected}; download the whole of it.")
+        faults.append(f"there are folders of {len(wanted)} sequences, not of {expected}; download all of it.")
     if faults:
-        whole = f"{len(sequences)} of {expected} sequences can be used"
-        raise FartrackError(f"{name} in {shown(root)} is not whole, as {whole}: {faults[0]}")
+        usable = f"{len(sequences)} of {expected} sequences can be used"
+        raise FartrackError(f"{name} in {shown(root)} is incomplete, {usable}: {faults[0]}")
     return sequences
 
 
 def _folders(root: Path, published: Published) -> list[Path]:
-    """The folders of sequences, whole or not, by the first pattern that finds any."""
+    """The folders of sequences, complete or not, by the first pattern that matches any."""
     layout = published.layout
     for pattern in published.folders:
         folders = [
@@ -345,7 +274,7 @@ def _folders(root: Path, published: Published) -> list[Path]:
             for folder in sorted(root.glob(pattern))
             if not folder.name.startswith((".", "__MACOSX"))
             and folder.is_dir()
-            and (layout.pictures_of(folder).is_dir() or any(beside(folder, truth).is_file() for truth in layout.truth))
+            and (layout.pictures_of(folder).is_dir() or any(path_from(folder, each).is_file() for each in layout.truth))
         ]
         if folders:
             return folders
@@ -364,100 +293,22 @@ def _listed(root: Path, published: Published) -> tuple[str, ...]:
 
 def _check_known(only: Collection[str], names: Collection[str], where: str) -> None:
     for unknown in sorted(set(only) - set(names)):
-        known = f"{len(names)} others, such as {min(names)}" if names else "none at all; check the folder"
-        raise FartrackError(f"{where} has no sequence {unknown}, but {known}.")
-
-
-def _open(root: Path, folder: Path, part: Part, published: Published) -> Sequence:
-    layout = published.layout
-    place = layout.pictures_of(folder)
-    truth = beside(folder, part.truth) if part.truth else layout.truth_of(folder)
-    if not place.is_dir():
-        raise FartrackError(f"{shown(folder)} has no folder {place.name} of pictures; download the sequence again.")
-    if truth is None or not truth.is_file():
-        path = beside(folder, part.truth or layout.truth[0])
-        raise FartrackError(f"{shown(folder)} has no ground truth {shown(path)}; download the sequence again.")
-    for label, _ in layout.absent if published.labelled else ():
-        if not (folder / label).is_file():
-            raise FartrackError(f"{shown(folder)} has no {label}; download the sequence again.")
-    attributes = _attributes(root, folder, part.name, published)
-    return _sequence(folder, layout, part, truth, published.given_first, attributes)
-
-
-def _sequence(
-    folder: Path, layout: Layout, part: Part, truth: Path, given_first: bool, attributes: frozenset[str]
-) -> Sequence:
-    """A sequence whose pictures and ground truth fit together, or a FartrackError that says how they do not."""
-    place = layout.pictures_of(folder)
-    numbered = [
-        (number, path) for number, path in numbered_pictures(place) if number == -1 or part.first <= number <= part.last
-    ]
-    pictures = tuple(path for _, path in numbered)
-    for path in (folder, *pictures):
-        if path.name != shown(Path(path.name)):
-            raise FartrackError(f"The name of {shown(path)} is no text in UTF-8; rename it.")
-    if not pictures:
-        raise FartrackError(f"{shown(place)} holds no pictures of {part.name}; download the sequence again.")
-    boxes = read_boxes(truth, vatic=layout.vatic)
-    if not len(boxes):
-        raise FartrackError(f"{shown(truth)} is empty; download it again.")
-    if layout.vatic:
-        boxes, pictures = _fit(boxes, pictures)
-    if given_first:
-        _check_numbers(numbered, layout.first, place)
-    if len(boxes) != len(pictures) and not (given_first and len(boxes) == 1):
-        lines = "line" if len(boxes) == 1 else "lines"
-        raise FartrackError(
-            f"{shown(truth)} has {len(boxes)} {lines} for {len(pictures)} pictures in {shown(place)}; "
-            "download the sequence again, or mend it."
-        )
-    _check_first(boxes, truth)
-    boxes = boxes - (layout.origin, layout.origin, 0, 0)
-    absent = absent_frames(folder, layout, len(boxes))
-    absent[0] = False  # it is given
-    boxes[absent] = np.nan
-    return Sequence(part.name, pictures, boxes[:1] if given_first else boxes, attributes, layout.origin)
-
-
-def _check_numbers(numbered: list[tuple[int, Path]], first: int, place: Path) -> None:
-    """Without ground truth, a gap in the numbers alone tells that a picture is missing."""
-    for expected, (number, _) in enumerate(numbered, first):
-        if number not in (expected, -1):
-            raise FartrackError(f"{shown(place)} has no picture number {expected}; download the sequence again.")
-
-
-def _check_first(boxes: FloatArray, truth: Path) -> None:
-    if not present(boxes[0]):
-        raise FartrackError(f"{shown(truth)} begins with a box without area, where a tracker must start; mend it.")
-
-
-def _fit(boxes: FloatArray, pictures: tuple[Path, ...]) -> tuple[FloatArray, tuple[Path, ...]]:
-    """NFS: the ground truth of the 30 a second may be that of the 240, and one line or picture may be too many.
-
-    The GOT-10k toolkit reads it so.
-    """
-    if abs(len(boxes) / len(pictures) - 8) < 1:
-        boxes = boxes[::8]
-    if abs(len(boxes) - len(pictures)) == 1:
-        shorter = min(len(boxes), len(pictures))
-        boxes, pictures = boxes[:shorter], pictures[:shorter]
-    return boxes, pictures
+        known = f"it has {len(names)} others, such as {min(names)}" if names else "it has none; check the folder"
+        raise FartrackError(f"{where} has no sequence {unknown}; {known}.")
 
 
 def _attributes(root: Path, folder: Path, name: str, published: Published) -> frozenset[str]:
-    """Of the first text of attributes that exists: its flags, or the names in it."""
+    """From the first file of attributes that exists: its flags, or the names in it."""
     known = published.attributes.split()
     for pattern in published.labels:
         label = pattern.replace("NAME", name)
-        path = next((path for path in (beside(folder, label), root / label) if path.is_file()), None)
+        path = next((path for path in (path_from(folder, label), root / label) if path.is_file()), None)
         if not known or path is None:
             continue
         words = read_text(path).replace(",", " ").split()
         if words and set(words) <= {"0", "1"}:
             if len(words) != len(known):
-                raise FartrackError(
-                    f"{shown(path)} has {len(words)} flags in place of {len(known)}; download it again."
-                )
+                raise FartrackError(f"{shown(path)} has {len(words)} flags, not {len(known)}; download it again.")
             return frozenset(each for each, flag in zip(known, words, strict=True) if flag == "1")
         for word in words:
             if word not in known:
@@ -467,11 +318,11 @@ def _attributes(root: Path, folder: Path, name: str, published: Published) -> fr
 
 
 def _any_sequences(root: Path, only: Collection[str] | None) -> list[Sequence]:
-    """Videos beside their texts; else folders in any known layout: this one, its subfolders, or theirs."""
+    """Videos beside their texts; or else folders in any known layout: this one, its subfolders, or theirs."""
     if any(root.glob("*.mp4")):
         sequences = [each for each in packed_sequences(root) if only is None or each.name in only]
         for sequence in progress(sequences, "opening videos"):
-            _check_video(sequence)
+            check_video(sequence)
     else:
         sequences = []
         for pattern in (".", "*", "*/*"):
@@ -494,34 +345,10 @@ def _any_sequences(root: Path, only: Collection[str] | None) -> list[Sequence]:
 
 
 def _any_sequence(folder: Path) -> list[Sequence]:
-    """The sequence in a folder, if it holds one; FartrackError for pictures without ground truth."""
-    layout = layout_of(folder)
-    truth = layout.truth_of(folder) if layout else None
-    if layout and truth:
-        return [_sequence(folder, layout, Part(folder.name), truth, False, frozenset())]
+    """The sequence in a folder, if there is one; FartrackError for pictures without ground truth."""
+    if layout := layout_of(folder):
+        return [read_sequence(folder, layout)]
     places = {each.pictures_of(folder) for each in LAYOUTS.values()}
     if any(is_picture(path) for place in places if place.is_dir() for path in place.iterdir()):
         raise FartrackError(f"{shown(folder)} has pictures but no ground truth groundtruth.txt; add it.")
     return []
-
-
-def progress(items: Iterable[T], what: str) -> Iterable[T]:
-    """The items, with a bar on a terminal while they are taken."""
-    console = Console(stderr=True)
-    return track(items, what, transient=True, console=console, disable=not console.is_terminal)
-
-
-def _check_video(sequence: Sequence) -> None:
-    """That a packed video opens and, by its index, has one frame for each line."""
-    video = sequence.source
-    assert isinstance(video, Path)
-    truth = video.with_suffix(".txt")
-    if not len(sequence.boxes):
-        raise FartrackError(f"{shown(truth)} is empty; give one line a frame.")
-    with frames_from_source(video) as source:
-        count = source.frame_count
-    if count is not None and count != len(sequence.boxes):
-        raise FartrackError(
-            f"{shown(truth)} has {len(sequence.boxes)} lines for {count} frames in {shown(video)}; give one a frame."
-        )
-    _check_first(sequence.boxes, truth)

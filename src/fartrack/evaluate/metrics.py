@@ -1,19 +1,20 @@
 """Accuracy of boxes by each benchmark's own rules, and means over sequences with their intervals.
 
 Boxes are ``x, y, w, h`` in pixels. A target is absent where its ground truth has no area or is NaN. One sequence
-counts once, whatever its length: a measure is taken of each, and the mean is over sequences. (The GOT-10k toolkit's
-total is over all frames instead; its measures of single sequences are these.)
+counts once, whatever its length: each is measured, and the mean is over sequences. (The GOT-10k toolkit's total is
+over all frames instead; its measures of single sequences are these.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fartrack.datasets.layouts import present
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, iou
 
@@ -21,27 +22,28 @@ OVERLAPS: FloatArray = np.linspace(0, 1, 21)
 """Thresholds of the success curve: a frame counts if its IoU is above (OTB)."""
 
 PIXELS: FloatArray = np.arange(51.0)
-"""Thresholds of the precision curve: a frame counts if its centre is at most so many pixels off (OTB)."""
+"""Thresholds of the precision curve: a frame counts if its center error in pixels is at most this (OTB)."""
 
 SHARES: FloatArray = PIXELS / 100
-"""Thresholds of the normalised precision curve, in widths and heights of the target (LaSOT, after TrackingNet)."""
+"""Thresholds of the normalized precision curve, in widths and heights of the target (LaSOT, after TrackingNet)."""
 
 HEADLINE = 20
-"""Precision is the curve's point at 20 pixels, normalised precision the one at 0.2 (both toolkits, `rank_idx = 21`)."""
+"""Index of the reported point: precision at 20 pixels, normalized precision at 0.2 (``rank_idx = 21`` in both
+toolkits)."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How a benchmark measures one sequence; where each rule comes from stands beside the benchmark.
+    """How a benchmark measures one sequence.
 
     Attributes:
         measures: names of what it reports, the headline first: ``ao`` (mean IoU), ``sr50`` and ``sr75`` (share of
-            frames with an IoU above), ``auc`` (mean of the success curve), ``precision``, ``normalised_precision``.
-        skip_first: the first frame, whose box is given, is not counted. Otherwise it counts, with the given box.
-        absent: frames without a target are ``left out``; or they count, and are ``missed`` by every tracker; or
-            (``otb``) are missed in the success curve and hit in the precision curves.
-        clip: both boxes are cut at the picture's border, as GOT-10k's toolkit does it.
-        repeat: a box without area, or with a NaN, is the tracker's last one again.
+            frames with an IoU above), ``auc`` (mean of the success curve), ``precision``, ``normalized_precision``.
+        skip_first: the first frame is not counted. Otherwise it counts, with the given box.
+        absent: frames without a target are ``left out``; or they count as ``missed`` by every tracker; or (``otb``)
+            as missed in the success curve and hit in the precision curves.
+        clip: both boxes are clipped to the picture, as the GOT-10k toolkit does it.
+        repeat: a box without area, or with a NaN, is replaced with the tracker's last one.
         integer_boxes: both boxes are rounded to whole pixels.
         area: each measure is the area under its curve, by trapezoids at 21 thresholds (TrackingNet).
     """
@@ -55,28 +57,32 @@ class Rules:
     area: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Curves:
+GOT10K = Rules(("ao", "sr50", "sr75"), skip_first=True, clip=True)
+"""GOT-10k's toolkit: frames whose ``cover`` is 0 are left out."""
+
+OTB = Rules(("auc", "precision"), absent="otb", repeat=True)
+"""OTB's toolkit (``calcSeqErrRobust``, ``genPerfMat``): without a target, overlap and distance are -1."""
+
+LASOT = Rules(("auc", "precision", "normalized_precision"), absent="missed", repeat=True)
+"""LaSOT's toolkit (``calc_seq_err_robust``, ``eval_tracker``), which TNL2K and VastTrack adopted: absent frames are
+removed from the hits, but not from the length by which these are divided."""
+
+TRACKINGNET = Rules(("auc", "precision", "normalized_precision"), integer_boxes=True, area=True)
+"""TrackingNet's development kit (``metrics.py``)."""
+
+PLAIN = Rules(("ao", "sr50", "sr75", "auc", "precision", "normalized_precision"), skip_first=True)
+"""For a folder of one's own, and for validation in training."""
+
+
+def curves(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rules: Rules) -> dict[str, FloatArray]:
     """Shares of one sequence's frames: ``success`` at :data:`OVERLAPS` (21), ``precision`` at :data:`PIXELS` (51) and
-    ``normalised`` precision at :data:`SHARES` (51)."""
-
-    success: FloatArray
-    precision: FloatArray
-    normalised: FloatArray
-
-
-def present(boxes: FloatArray) -> NDArray[np.bool_]:
-    """Which of the boxes ``(..., 4)`` hold something: all that are finite and have an area."""
-    return cast(NDArray[np.bool_], np.isfinite(boxes).all(-1) & (boxes[..., 2:] > 0).all(-1))
-
-
-def curves(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rules: Rules) -> Curves | None:
-    """The three curves of one sequence, or None as :func:`measure` has no measures; its arguments and errors too."""
+    ``normalized_precision`` at :data:`SHARES` (51). The arguments are those of :func:`measure`; empty where it is."""
     errors = _errors(boxes, truth, size, rules)
     if errors is None:
-        return None
+        return {}
     ious, pixels, shares = errors
-    return Curves(_share(ious > OVERLAPS), _share(pixels <= PIXELS), _share(shares <= SHARES))
+    hits = {"success": ious > OVERLAPS, "precision": pixels <= PIXELS, "normalized_precision": shares <= SHARES}
+    return {name: values.mean(0) for name, values in hits.items()}
 
 
 def measure(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rules: Rules) -> dict[str, float]:
@@ -89,41 +95,51 @@ def measure(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, ru
         rules: the benchmark's.
 
     Raises:
-        FartrackError: the two do not have one line a frame each.
+        FartrackError: the number of boxes is not that of the ground truth.
     """
     errors = _errors(boxes, truth, size, rules)
     if errors is None:
         return {}
     ious, pixels, shares = errors
     if rules.area:
-        steps = OVERLAPS
         found = {
-            "auc": _area(_share(ious > steps)),
-            "precision": _area(_share(pixels <= 50 * steps)),
-            "normalised_precision": _area(_share(shares <= steps / 2)),
+            "auc": _area(ious > OVERLAPS),
+            "precision": _area(pixels <= 50 * OVERLAPS),
+            "normalized_precision": _area(shares <= OVERLAPS / 2),
         }
     else:
         found = {
-            "auc": float(_share(ious > OVERLAPS).mean()),
+            "auc": float((ious > OVERLAPS).mean(0).mean()),
             "precision": float((pixels <= PIXELS[HEADLINE]).mean()),
-            "normalised_precision": float((shares <= SHARES[HEADLINE]).mean()),
+            "normalized_precision": float((shares <= SHARES[HEADLINE]).mean()),
         }
     found |= {"ao": float(ious.clip(0).mean()), "sr50": float((ious > 0.5).mean()), "sr75": float((ious > 0.75).mean())}
     return {name: found[name] for name in rules.measures}
 
 
+def overlaps(boxes: ArrayLike, truth: ArrayLike) -> FloatArray:
+    """IoU of every frame ``(frames,)``, NaN where the target is absent; the arguments are :func:`measure`'s."""
+    boxes, truth = np.asarray(boxes, np.float64), np.asarray(truth, np.float64)
+    _check_lengths(boxes, truth)
+    return np.where(present(truth), iou(boxes, np.nan_to_num(truth)), np.nan)
+
+
+def _check_lengths(boxes: FloatArray, truth: FloatArray) -> None:
+    if boxes.shape != truth.shape:
+        raise FartrackError(f"There are {len(boxes)} boxes for {len(truth)} frames of ground truth; give one a frame.")
+
+
 def _errors(
     boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rules: Rules
 ) -> tuple[FloatArray, FloatArray, FloatArray] | None:
-    """Of the counted frames, as columns: IoU, and the centre's distance in pixels and in target sizes.
+    """Of the counted frames, as columns: IoU, and the center error in pixels and in target sizes.
 
-    OTB's centres are at x + (w - 1) / 2 and its corners at x + w - 1; neither changes a distance or an IoU.
+    OTB's centers are at x + (w - 1) / 2 and its corners at x + w - 1; neither changes a distance or an IoU.
     """
     boxes, truth = np.array(boxes, np.float64), np.array(truth, np.float64)
     if len(truth) == 1:
         return None
-    if boxes.shape != truth.shape:
-        raise FartrackError(f"There are {len(boxes)} boxes for {len(truth)} frames of ground truth; give one a frame.")
+    _check_lengths(boxes, truth)
     if rules.integer_boxes:
         boxes, truth = boxes.round(), truth.round()
     boxes[0] = truth[0]
@@ -131,58 +147,36 @@ def _errors(
         for index in range(1, len(boxes)):
             if not present(boxes[index]):
                 boxes[index] = boxes[index - 1]
-    shown = present(truth)
-    counted = shown.copy() if rules.absent == "left out" else np.ones_like(shown)
+    visible = present(truth)
+    counted = visible.copy() if rules.absent == "left out" else np.ones_like(visible)
     counted[0] &= not rules.skip_first
     if not counted.any():
         return None
     ious = np.full(len(truth), -1.0)
     pixels = np.full(len(truth), -1.0 if rules.absent == "otb" else np.inf)
     shares = pixels.copy()
-    found, true = boxes[shown], truth[shown]
-    offset = (found[:, :2] + found[:, 2:] / 2) - (
-        true[:, :2] + true[:, 2:] / 2
-    )  # so that equal boxes are exactly 0 off
-    pixels[shown] = np.hypot(*offset.T)
-    shares[shown] = np.hypot(*(offset / true[:, 2:]).T)
+    found, true = boxes[visible], truth[visible]
+    # centers are subtracted as wholes, so that equal boxes are exactly 0 apart
+    offset = (found[:, :2] + found[:, 2:] / 2) - (true[:, :2] + true[:, 2:] / 2)
+    pixels[visible] = np.hypot(*offset.T)
+    shares[visible] = np.hypot(*(offset / true[:, 2:]).T)
     if rules.clip:
         if size is None:
             raise ValueError("these rules need the picture's size")
         found, true = _clip(found, size), _clip(true, size)
-    ious[shown] = iou(found, true)
+    ious[visible] = iou(found, true)
     return ious[counted, None], pixels[counted, None], shares[counted, None]
 
 
 def _clip(boxes: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """GOT-10k's toolkit's way (``rect_iou`` with ``bound``): a box that begins outside keeps its width and height."""
+    """Clipping as in GOT-10k's toolkit (``rect_iou`` with ``bound``): a box that begins outside keeps its size."""
     low = boxes[:, :2].clip(0, size)
     return np.concatenate([low, boxes[:, 2:].clip(0, np.asarray(size) - low)], axis=1)
 
 
-def _share(hits: NDArray[np.bool_]) -> FloatArray:
-    return cast(FloatArray, hits.mean(0))
-
-
-def _area(curve: FloatArray) -> float:
+def _area(hits: NDArray[np.bool_]) -> float:
+    curve = hits.mean(0)
     return float(curve.sum() - (curve[0] + curve[-1]) / 2) / (len(curve) - 1)
-
-
-def overlaps(boxes: ArrayLike, truth: ArrayLike) -> FloatArray:
-    """IoU of each frame of one sequence but the first, whose box is given, and those without a target.
-
-    Args:
-        boxes: ``(frames, 4)`` of the tracker, the first being the given box.
-        truth: ``(frames, 4)`` ground truth.
-
-    Raises:
-        FartrackError: the two do not have one line a frame each.
-    """
-    boxes, truth = np.asarray(boxes, np.float64), np.asarray(truth, np.float64)
-    if boxes.shape != truth.shape:
-        raise FartrackError(f"There are {len(boxes)} boxes for {len(truth)} frames of ground truth; give one a frame.")
-    scored = present(truth)
-    scored[0] = False
-    return iou(boxes[scored], truth[scored])
 
 
 @dataclass(frozen=True)
@@ -198,52 +192,33 @@ class Interval:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Accuracy over several sequences; GOT-10k's measures.
-
-    Attributes:
-        ao: average overlap: the mean over sequences of the mean IoU over a sequence's frames.
-        sr50: success rate: the mean over sequences of the share of frames with an IoU above 0.5.
-        sr75: the same with 0.75.
-        sequences: how many there were.
-    """
-
-    ao: Interval
-    sr50: Interval
-    sr75: Interval
-    sequences: int
-
-
-def score_sequences(ious: Sequence[FloatArray]) -> Scores:
-    """Scores of the per-frame IoUs of several sequences; those without a scored frame are left out.
-
-    Raises:
-        FartrackError: no sequence has a scored frame.
-    """
-    kept = [values for values in ious if len(values)]
-    if not kept:
-        raise FartrackError("No sequence has a frame to score; check the ground truth.")
-    return Scores(
-        ao=bootstrap([values.mean() for values in kept]),
-        sr50=bootstrap([(values > 0.5).mean() for values in kept]),
-        sr75=bootstrap([(values > 0.75).mean() for values in kept]),
-        sequences=len(kept),
-    )
-
-
 def bootstrap(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> Interval:
-    """The mean of per-sequence values and its 95 % interval, by drawing sequences with replacement."""
+    """The mean of per-sequence values and its 95 % interval, by resampling sequences with replacement."""
     values = np.asarray(values, np.float64)
-    rng = np.random.default_rng(seed)
-    picks: NDArray[np.int64] = rng.integers(len(values), size=(draws, len(values)))
+    picks: NDArray[np.int64] = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
     low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def paired(first: ArrayLike, second: ArrayLike, draws: int = 10_000, seed: int = 0) -> Interval:
-    """The mean of ``first - second`` over sequences and its 95 % interval; the two hold the same sequences in order."""
+def paired(first: ArrayLike, second: ArrayLike) -> Interval:
+    """The mean of ``first - second`` and its 95 % interval; both hold values of the same sequences in the same order.
+
+    Raises:
+        FartrackError: they are not of the same length.
+    """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape:
         raise FartrackError(f"There are values of {len(first)} and of {len(second)} sequences; pair the same ones.")
-    return bootstrap(first - second, draws, seed)
+    return bootstrap(first - second)
+
+
+def means(measured: Iterable[Mapping[str, float]]) -> dict[str, Interval]:
+    """The mean over sequences of each measure, given :func:`measure`'s results; empty ones are left out.
+
+    Raises:
+        FartrackError: no sequence has a frame to score.
+    """
+    kept = [values for values in measured if values]
+    if not kept:
+        raise FartrackError("No sequence has a frame to score; check the ground truth.")
+    return {name: bootstrap([values[name] for values in kept]) for name in kept[0]}

@@ -1,6 +1,6 @@
-"""Results packed as the servers that keep the ground truth to themselves take them.
+"""Archives of results for the servers of test sets whose ground truth is not public.
 
-Boxes are ``x, y, w, h`` in pixels as the benchmark's own files count them, one line a frame, the given first included.
+Boxes are ``x, y, w, h`` in pixels as the benchmark's own files count them, one line per frame, the first included.
 """
 
 from __future__ import annotations
@@ -20,11 +20,7 @@ from fartrack.geometry import FloatArray
 
 
 def packer_of(benchmark: str) -> Callable[[Evaluation, Path], Path]:
-    """What packs the archive for a benchmark's server, to be asked for before anything is tracked.
-
-    Raises:
-        FartrackError: there is no such server.
-    """
+    """The function that packs the archive for a benchmark's server; FartrackError if there is none."""
     if benchmark not in PACKERS:
         raise FartrackError(
             f"There is no server for {benchmark}, whose ground truth is public; "
@@ -34,19 +30,18 @@ def packer_of(benchmark: str) -> Callable[[Evaluation, Path], Path]:
 
 
 def pack_got10k(evaluation: Evaluation, path: Path) -> Path:
-    """GOT-10k's test set: ``NAME/NAME_001.txt`` with the boxes and ``NAME/NAME_time.txt`` with seconds, for each NAME.
+    """GOT-10k's test set: for each sequence ``NAME/NAME_001.txt`` with boxes and ``NAME/NAME_time.txt`` with seconds.
 
-    The toolkit asks for one run of a tracker that does the same every time, and for three of another; here all are
-    taken to be of the first kind.
+    One run is packed; the toolkit asks for three of a tracker that is not deterministic.
 
     Raises:
-        FartrackError: the results are not complete, or their times are not known.
+        FartrackError: the results are incomplete, or their times are unknown.
     """
     texts = {}
     for result in _complete(evaluation, "got10k-test"):
         if len(result.seconds) != len(result.boxes) or not np.isfinite(result.seconds).all():
             raise FartrackError(
-                f"GOT-10k asks for times, but those of {result.name} are not known; run the tracker here."
+                f"GOT-10k asks for times, but those of {result.name} are unknown; run the tracker here."
             )
         texts[f"{result.name}/{result.name}_001.txt"] = _boxes_text(result.boxes)
         texts[f"{result.name}/{result.name}_time.txt"] = "".join(f"{value:.8f}\n" for value in result.seconds.tolist())
@@ -54,11 +49,7 @@ def pack_got10k(evaluation: Evaluation, path: Path) -> Path:
 
 
 def pack_trackingnet(evaluation: Evaluation, path: Path) -> Path:
-    """TrackingNet's test set: ``VIDEO.txt`` with the boxes, for each VIDEO.
-
-    Raises:
-        FartrackError: the results are not complete.
-    """
+    """TrackingNet's test set: ``VIDEO.txt`` with boxes for each video; FartrackError if the results are incomplete."""
     results = _complete(evaluation, "trackingnet-test")
     return _write_zip(path, {f"{result.name}.txt": _boxes_text(result.boxes) for result in results})
 
@@ -70,7 +61,7 @@ PACKERS: dict[str, Callable[[Evaluation, Path], Path]] = {
 
 
 def _complete(evaluation: Evaluation, benchmark: str) -> list[Result]:
-    """The results, as the benchmark counts pixels, once it is sure that the server can use them all."""
+    """The results in the benchmark's own pixels, checked to be complete."""
     sequences, published = evaluation.benchmark.sequences, BENCHMARKS[benchmark]
     if evaluation.benchmark.name != benchmark:
         raise FartrackError(f"These are results on {evaluation.benchmark.name}; this submission needs {benchmark}.")
@@ -79,18 +70,18 @@ def _complete(evaluation: Evaluation, benchmark: str) -> list[Result]:
             f"{benchmark} has {published.count} sequences, but there are results of {len(sequences)}; run all of them."
         )
     results = {result.name: result for result in evaluation.results}
-    mend = f"run {evaluation.tracker} on it again"
+    fix = f"run {evaluation.tracker} on it again"
     complete = []
     for sequence in sequences:
         result = results.get(sequence.name)
         if result is None:
-            raise FartrackError(f"There is no result of {sequence.name}; {mend}.")
+            raise FartrackError(f"There is no result of {sequence.name}; {fix}.")
         if len(result.boxes) != sequence.length:
-            raise FartrackError(f"{sequence.name} has {len(result.boxes)} boxes for {sequence.length} frames; {mend}.")
+            raise FartrackError(f"{sequence.name} has {len(result.boxes)} boxes for {sequence.length} frames; {fix}.")
         finite = np.isfinite(result.boxes).all(-1)
         if not finite.all():
             line = int(finite.argmin()) + 1
-            raise FartrackError(f"Line {line} of the result of {sequence.name} is not four finite numbers; {mend}.")
+            raise FartrackError(f"Line {line} of the result of {sequence.name} is not four finite numbers; {fix}.")
         complete.append(replace(result, boxes=result.boxes + np.array([sequence.origin, sequence.origin, 0, 0])))
     return complete
 
@@ -100,7 +91,7 @@ def _boxes_text(boxes: FloatArray) -> str:
 
 
 def _write_zip(path: Path, texts: Mapping[str, str]) -> Path:
-    """A zip file of texts, written whole or not at all; the same texts give the same bytes."""
+    """Write texts to a zip file, completely or not at all; the same texts give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, zipfile.ZipFile(part, "w") as file:
         for name, text in texts.items():

@@ -1,13 +1,12 @@
-"""What an evaluation says, as tables that are Markdown and read well in a terminal.
+"""An evaluation as tables that are Markdown and read well in a terminal.
 
-One sequence counts once, from however many frames it was started: every mean is over sequences, with its 95 %
-interval.
+One sequence counts once, from however many frames it was started: every mean is over sequences, with its 95 % interval.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +27,8 @@ class Row:
     Attributes:
         tracker: its name.
         means: measure → its mean over sequences.
-        difference: of the first measure to that of the first tracker, sequence by sequence; None for that one.
-        fps: frames per second without decoding; NaN if that is not known.
+        difference: the first measure minus that of the first tracker, sequence by sequence; None for that tracker.
+        fps: frames per second without decoding; NaN if unknown.
     """
 
     tracker: str
@@ -38,91 +37,93 @@ class Row:
     fps: float
 
 
-def compare(evaluations: Sequence[Evaluation], only: frozenset[str] | None = None) -> list[Row]:
-    """Trackers on the same sequences, or on those of the names in ``only``; none if no frame of them can be scored."""
-    tables = [evaluation.table() for evaluation in evaluations]
-    grouped: dict[str, list[str]] = {}
-    for sequence in evaluations[0].benchmark.sequences:
-        if tables[0][sequence.name] and (only is None or sequence.name in only):
-            grouped.setdefault(sequence.video, []).append(sequence.name)
-    if not grouped:
-        return []
+def compare(evaluations: Sequence[Evaluation], only: Collection[str] | None = None) -> list[Row]:
+    """Trackers on the same sequences, or on those named in ``only``; no rows if no frame of them can be scored."""
+    first = evaluations[0]
+    runs: dict[str, list[str]] = {}
+    for sequence in first.benchmark.sequences:
+        if first.table[sequence.name] and (only is None or sequence.name in only):
+            runs.setdefault(sequence.video, []).append(sequence.name)
 
-    def column(table: dict[str, dict[str, float]], measure: str) -> list[float]:
-        return [float(np.mean([table[name][measure] for name in names])) for names in grouped.values()]
+    def values(evaluation: Evaluation, measure: str) -> list[float]:
+        return [float(np.mean([evaluation.table[name][measure] for name in names])) for names in runs.values()]
 
-    rows: list[Row] = []
-    for evaluation, table in zip(evaluations, tables, strict=True):
-        columns = {measure: column(table, measure) for measure in evaluation.benchmark.rules.measures}
-        first = evaluation.benchmark.rules.measures[0]
-        base = column(tables[0], first)
-        means = {measure: bootstrap(values) for measure, values in columns.items()}
-        difference = paired(columns[first], base) if rows else None
-        rows.append(Row(evaluation.tracker, means, difference, evaluation.fps))
-    return rows
+    measures = first.benchmark.rules.measures
+    return [
+        Row(
+            evaluation.tracker,
+            {measure: bootstrap(values(evaluation, measure)) for measure in measures},
+            paired(values(evaluation, measures[0]), values(first, measures[0])) if number else None,
+            evaluation.fps,
+        )
+        for number, evaluation in enumerate(evaluations if runs else ())
+    ]
 
 
 def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: int) -> None:
-    """Print the comparison, then the figures of each attribute and of each sequence.
-
-    Args:
-        evaluations: of the same sequences.
-        whole: the benchmark with all of its sequences.
-        threads: of each tracker.
-    """
-    rules, sequences = whole.rules, evaluations[0].benchmark.sequences
-    rows = compare(evaluations)
-    if not rows:
+    """Print the tables of evaluations of the same sequences, among those of the ``whole`` benchmark."""
+    sequences = evaluations[0].benchmark.sequences
+    scored = [sequence for sequence in sequences if evaluations[0].table[sequence.name]]
+    if not scored:
         print_paragraphs(f"{whole.name}: {len(sequences)} sequences are tracked; only their first boxes are published.")
         return
-    tables = [evaluation.table() for evaluation in evaluations]
-    scored = [sequence for sequence in sequences if tables[0][sequence.name]]
+    count = count_runs(scored)
     if len(sequences) < len(whole.sequences):
         videos = len({sequence.video for sequence in scored})
-        count = f"{videos} of {runs(whole.sequences)}, those of which all have results"
-    else:
-        count = runs(scored)
-    first = title(rules.measures[0])
-    others = (f"{first} less that of {rows[0].tracker}",) if len(rows) > 1 else ()
-    summary = new_table("tracker", *map(title, rules.measures), *others, "FPS")
-    for row in rows:
-        cells = [str(row.means[measure]) for measure in rules.measures]
-        cells += [describe(row.difference)] if others else []
-        summary.add_row(row.tracker, *cells, _figure(row.fps, 0))
+        count = f"{videos} of {count_runs(whole.sequences)}, those of which all have results"
+    attributes = attribute_table(evaluations)
     print_paragraphs(
         f"{whole.name}, {count}; means over sequences, each counting once, with 95 % intervals (differences: paired)",
-        summary,
+        tracker_table(evaluations),
         _speed(evaluations, threads),
+        *([attributes] if attributes.row_count else []),
+        sequence_table(evaluations),
     )
 
-    attributes = sorted({name for sequence in sequences for name in sequence.attributes})
-    if attributes:
-        by_attribute = new_table("attribute", "sequences", *(f"{first} of {row.tracker}" for row in rows))
-        for name in attributes:
-            chosen = frozenset(sequence.name for sequence in sequences if name in sequence.attributes)
-            if part := compare(evaluations, chosen):
-                means = (str(row.means[rules.measures[0]]) for row in part)
-                by_attribute.add_row(name, str(sum(1 for one in chosen if tables[0][one])), *means)
-        print_paragraphs(by_attribute)
 
-    if len(rows) == 1:
-        by_sequence = new_table("sequence", "frames", *map(title, rules.measures), "mean score", "ms a frame")
+def tracker_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Each tracker's means, difference to the first tracker, and speed."""
+    rows, measures = compare(evaluations), evaluations[0].benchmark.rules.measures
+    others = [f"{title(measures[0])} minus that of {rows[0].tracker}"] if len(rows) > 1 else []
+    table = new_table("tracker", *map(title, measures), *others, "FPS")
+    for row in rows:
+        cells = [str(row.means[measure]) for measure in measures]
+        table.add_row(row.tracker, *cells, *(describe(row.difference) for _ in others), _number(row.fps, 0))
+    return table
+
+
+def attribute_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Each tracker's headline measure over the sequences of each attribute."""
+    sequences, first = evaluations[0].benchmark.sequences, evaluations[0].benchmark.rules.measures[0]
+    table = new_table("attribute", "sequences", *(f"{title(first)} of {e.tracker}" for e in evaluations))
+    for name in sorted(set().union(*(sequence.attributes for sequence in sequences))):
+        chosen = {s.name for s in sequences if name in s.attributes and evaluations[0].table[s.name]}
+        if rows := compare(evaluations, chosen):
+            table.add_row(name, str(len(chosen)), *(str(row.means[first]) for row in rows))
+    return table
+
+
+def sequence_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Of each sequence, each tracker's headline measure; or of a single tracker all measures, mean score and time."""
+    benchmark, measures = evaluations[0].benchmark, evaluations[0].benchmark.rules.measures
+    if len(evaluations) > 1:
+        columns = [f"{title(measures[0])} of {e.tracker}" for e in evaluations]
+        measures = measures[:1]
     else:
-        by_sequence = new_table("sequence", "frames", *(f"{first} of {row.tracker}" for row in rows))
-    for place, sequence in enumerate(sequences):
-        if len(rows) == 1:
-            result, measures = evaluations[0].results[place], rules.measures
-            cells = [_figure(tables[0][sequence.name].get(measure, math.nan)) for measure in measures]
+        columns = [*map(title, measures), "mean score", "ms per frame"]
+    table = new_table("sequence", "frames", *columns)
+    for place, s in enumerate(benchmark.sequences):
+        cells = [_number(e.table[s.name].get(measure, math.nan)) for e in evaluations for measure in measures]
+        if len(evaluations) == 1:
+            result = evaluations[0].results[place]
             updates = slice(1, None) if len(result.boxes) > 1 else slice(None)
-            cells += [_figure(result.scores[updates].mean()), _figure(1000 * result.seconds[updates].mean(), 1)]
-        else:
-            cells = [_figure(table[sequence.name].get(rules.measures[0], math.nan)) for table in tables]
-        by_sequence.add_row(sequence.name, str(sequence.length), *cells)
-    print_paragraphs(by_sequence)
+            cells += [_number(result.scores[updates].mean()), _number(1000 * result.seconds[updates].mean(), 1)]
+        table.add_row(s.name, str(s.length), *cells)
+    return table
 
 
-def runs(sequences: Sequence[Clip]) -> str:
-    """How many sequences there are, and how often they were tracked if from several frames on."""
+def count_runs(sequences: Sequence[Clip]) -> str:
+    """How many sequences there are, and how many runs if they were started from several frames."""
     videos = len({sequence.video for sequence in sequences})
     started = any(sequence.skipped for sequence in sequences)
     return f"{videos} sequences" + (f", {len(sequences)} runs from several starts" if started else "")
@@ -134,7 +135,7 @@ def title(measure: str) -> str:
 
 
 def describe(difference: Interval | None) -> str:
-    """A paired difference, which is none if its interval holds 0."""
+    """A paired difference; where its interval holds 0 it is called no difference."""
     if difference is None:
         return ""
     verdict = ", no difference" if difference.low <= 0 <= difference.high else ""
@@ -145,18 +146,16 @@ def _speed(evaluations: Sequence[Evaluation], threads: int) -> str:
     if all(math.isnan(evaluation.fps) for evaluation in evaluations):
         return ""
     most = max(evaluation.jobs for evaluation in evaluations)
-    load = f"; under load, for up to {most} trackers ran at once" if most > 1 else ""
-    return (
-        f"FPS: frames by the time of the updates alone, without decoding, {threads} thread{'s' * (threads > 1)}{load}"
-    )
+    load = f"; under load, since up to {most} trackers ran at once" if most > 1 else ""
+    return f"FPS: frames per second of the updates alone, without decoding, {threads} thread{'s' * (threads > 1)}{load}"
 
 
-def _figure(value: float, digits: int = 3) -> str:
+def _number(value: float, digits: int = 3) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def new_table(name: str, *columns: str) -> Table:
-    """An empty table: names on the left, figures on the right."""
+    """An empty table: names on the left, numbers on the right."""
     table = Table(box=box.MARKDOWN, header_style="")
     table.add_column(name, no_wrap=True)
     for column in columns:
@@ -165,7 +164,7 @@ def new_table(name: str, *columns: str) -> Table:
 
 
 def print_paragraphs(*parts: str | Table) -> None:
-    """Print a paragraph each; the lines of a table are as long as they must be, so that it stays Markdown."""
+    """Print each part as a paragraph; the lines of tables are never wrapped, so that they stay Markdown."""
     console = Console(width=1000, color_system=None)
     for part in parts:
         with console.capture() as captured:

@@ -1,9 +1,9 @@
-"""A tracker as a process that the VOT toolkit talks to: ``python -m fartrack.evaluate.vot pico``.
+"""A tracker as a process for the VOT toolkit: ``python -m fartrack.evaluate.vot pico``.
 
 The TraX protocol is lines of text: a message is ``@@TRAX:`` and its name, then quoted arguments, the last of which are
-``key=value``. The tracker says ``hello``; then each ``initialize`` (image, region) and ``frame`` (image) is answered by
-a ``state`` (region), until either side says ``quit``. It is spoken here in its first version, of files and rectangles,
-so that nothing of the toolkit, whose licence is the GPL, is imported.
+``key=value``. The tracker says ``hello``; each ``initialize`` (image, region) and ``frame`` (image) is answered with a
+``state`` (region), until either side says ``quit``. This is version 1 of the protocol, with files and rectangles. It is
+implemented here so that nothing of the toolkit, which is under the GPL, is imported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 import sys
-from pathlib import Path
 from typing import Annotated, TextIO, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ import typer
 
 from fartrack.engines.base import EngineName
 from fartrack.errors import FartrackError
-from fartrack.evaluate.peers import AnyTracker, as_track, open_tracker
+from fartrack.evaluate.trackers import AnyTracker, TrackerSpec, as_track
 from fartrack.geometry import Image, check_box, parse_box
 from fartrack.tracking.tracker import Track
 from fartrack.video.sources import frames_from_source
@@ -29,15 +28,15 @@ HELLO = {"trax.version": "1", "trax.name": "fartrack", "trax.image": "path", "tr
 
 
 def serve(tracker: AnyTracker, requests: TextIO, replies: TextIO) -> None:
-    """Track what the other side of the two streams asks for, until it says ``quit`` or goes away.
+    """Answer the messages of ``requests`` until a ``quit`` or the end.
 
     Raises:
-        FartrackError: a request, image or region that cannot be used; the other side is told first.
+        FartrackError: a message, image or region that cannot be used; a ``quit`` with the reason is sent first.
     """
     _send(replies, "hello", **HELLO)
     try:
         for line in requests:
-            if line.startswith(PREFIX):  # whatever else is said is no message
+            if line.startswith(PREFIX):  # other lines are not messages
                 name, arguments = _parse(line)
                 if name == "quit":
                     return
@@ -66,7 +65,7 @@ def _image(address: str) -> Image:
 
 
 def _parse(line: str) -> tuple[str, list[str]]:
-    """A message's name and arguments; in these a backslash precedes a quote, a backslash and the n of a newline."""
+    """A message's name and arguments, in which quotes, backslashes and newlines are escaped."""
     name, _, rest = line.removeprefix(PREFIX).strip().partition(" ")
     words = re.findall(r'"((?:[^"\\]|\\.)*)"', rest)
     return name, [re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], word) for word in words]
@@ -85,12 +84,14 @@ def main(
     threads: Annotated[
         int | None, typer.Option(min=1, help="of one network call; the runtime's choice if left out")
     ] = None,
-    peers: Annotated[Path | None, typer.Option(help="folder of the ONNX files of NanoTrack and VitTrack")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="as for 'fartrack eval'")
+    ] = None,
 ) -> None:
     """Track for a client that speaks the TraX protocol on standard input and output."""
     try:
-        opened = open_tracker(tracker, engine=cast(EngineName, engine), threads=threads, peers=peers)
-        serve(opened, sys.stdin, sys.stdout)
+        spec = TrackerSpec(tracker, cast(EngineName, engine), threads=threads, settings=tuple(settings or ()))
+        serve(spec.open(), sys.stdin, sys.stdout)
     except FartrackError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from None

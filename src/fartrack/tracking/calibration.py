@@ -13,9 +13,6 @@ from fartrack.geometry import FloatArray
 EDGE = 1e-4
 """Raw scores nearer to 0 or 1 than this are taken as so near: they tell nothing more, and 0 and 1 have no logit."""
 
-ROUNDING = 1e-6
-"""The same for calibrated scores, which are kept with six decimals."""
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -34,10 +31,6 @@ class Calibration:
     def apply(self, raw: ArrayLike) -> FloatArray:
         """Raw scores, any shape, 0 to 1 → the chance that the box has an IoU of at least 0.5 with the truth."""
         return sigmoid(self.slope * logit(raw, EDGE) + self.bias)
-
-    def invert(self, score: ArrayLike) -> FloatArray:
-        """The raw scores behind calibrated ones, of the same shape."""
-        return sigmoid((logit(score, ROUNDING) - self.bias) / self.slope)
 
 
 def sigmoid(values: ArrayLike) -> FloatArray:

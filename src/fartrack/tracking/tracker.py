@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fartrack.config import check_numbers
+from fartrack.config import check_numbers, from_dict
 from fartrack.engines.base import Engine, Floats, Tokens
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
@@ -80,6 +81,30 @@ class TrackerSettings:
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
         check_numbers(self, agreement=(0, 1), min_window=(0.05, 1), confident_score=(0, 1))
+
+
+def parse_settings(model_settings: Mapping[str, Any], changes: Iterable[str] = ()) -> TrackerSettings:
+    """A model's own settings with changes on top, each written as ``key=value``, such as ``interval=40``.
+
+    Raises:
+        FartrackError: a change is not ``key=value``, its key is not a setting, or its value is not one for that key.
+    """
+    values = dict(model_settings)
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise FartrackError(f"The setting {change!r} is not KEY=VALUE; give one such as interval=40.")
+        values[name.strip()] = _parse_value(text.strip())
+    return from_dict(TrackerSettings, values)
+
+
+def _parse_value(text: str) -> bool | int | float | str:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fartrack.datasets.sequences import packed_sequences
 from fartrack.engines.torch import TorchEngine
-from fartrack.evaluate.metrics import score_sequences
+from fartrack.evaluate.metrics import PLAIN, means, measure
 from fartrack.evaluate.runner import run_sequence
 from fartrack.files import write_whole
 from fartrack.geometry import FloatArray, Image
@@ -86,7 +86,7 @@ class Monitor:
         network = FARTrack(self.recipe.model).to(state.network.bias.device)
         network.load_state_dict(state.average)
         tracker = Tracker(TorchEngine(network), TrackerSettings(**self.recipe.settings))
-        ao = score_sequences([run_sequence(tracker, s).ious(s) for s in self.sequences]).ao.mean
+        ao = means(measure(run_sequence(tracker, s).boxes, s.boxes, None, PLAIN) for s in self.sequences)["ao"].mean
         best = max((row["val_ao"] for row in read_log(self.run) if "val_ao" in row), default=-1.0)
         self.write({"step": state.step, "samples": state.samples, "val_ao": round(ao, 5)})
         if ao > best:

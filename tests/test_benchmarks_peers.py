@@ -1,147 +1,21 @@
-"""Each kind of tracker opens or says why not; the peers' arithmetic, on networks that say where the target is."""
+"""The other trackers' arithmetic, on networks that say where the target is."""
 
-import json
 import math
-from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from benchmarks.peers import nanotrack, vittrack
+from benchmarks.peers.common import cut
+from benchmarks.peers.opencv import KCF, MIL
 from fartrack.errors import FartrackError
-from fartrack.evaluate import peers
-from fartrack.evaluate.peers import (
-    NanoTrack,
-    OpenCVTracker,
-    TrackerSpec,
-    VitTrack,
-    as_track,
-    cut,
-    open_tracker,
-    parse_trackers,
-)
+from fartrack.evaluate.trackers import TrackerSpec, as_track
 from fartrack.geometry import iou
-from fartrack.packages import open_package, shipped
-from fartrack.tracking.tracker import Track
 
-FILES = Path(__file__).parents[3] / "shared" / "data" / "peers"
+FILES = Path(__file__).parents[2] / "shared" / "data" / "peers"
 FRAME = np.full((120, 160, 3), (10, 20, 30), np.uint8)
-
-
-# --- names ------------------------------------------------------------------------------------------------
-
-
-def test_trackers_are_named_by_their_specs():
-    found = parse_trackers("pico, old=raw:results/ATOM,raw:x/MDNet,my.module:Best,runs/export")
-    assert found == {
-        "pico": "pico",
-        "old": "raw:results/ATOM",
-        "MDNet": "raw:x/MDNet",
-        "Best": "my.module:Best",
-        "export": "runs/export",
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("", "is none"),
-        ("pico,", "is none"),
-        ("a=", "is none"),
-        ("a/b=pico", "is none"),
-        ("..", "is none"),
-        ("pico,a,pico", "Two trackers are called pico"),
-        ("x/run,y/run", "NAME=y/run"),
-    ],
-)
-def test_trackers_that_cannot_be_named(text, told):
-    with pytest.raises(FartrackError, match=told):
-        parse_trackers(text)
-
-
-@pytest.mark.parametrize(
-    ("spec", "told"),
-    [
-        (TrackerSpec("nothing"), f"no tracker 'nothing'; use {', '.join(shipped())}, nanotrack-v2"),
-        (TrackerSpec("vittrack"), "vittrack needs its ONNX files object_tracking_vittrack_2023sep.onnx; name"),
-        (TrackerSpec("nanotrack-v3", peers=Path("nowhere")), "needs nowhere/nanotrackv3_backbone.onnx"),
-        (TrackerSpec("no_such_module:Class"), "No module named 'no_such_module'"),
-        (TrackerSpec("math:Nothing"), "no attribute 'Nothing'"),
-        (TrackerSpec("decimal:Decimal"), "lacks init"),
-        (TrackerSpec("pico", settings={"interval": 0}), "interval"),
-        (TrackerSpec("pico", engine="abacus"), "abacus"),
-    ],
-)
-def test_what_cannot_be_opened_is_told(spec, told):
-    with pytest.raises(FartrackError, match=told):
-        spec.open()
-
-
-def test_an_unreadable_network_is_named(tmp_path):
-    path = tmp_path / "object_tracking_vittrack_2023sep.onnx"
-    path.write_bytes(b"no network")
-    with pytest.raises(FartrackError, match=f"{path} is no readable ONNX model"):
-        open_tracker("vittrack", peers=tmp_path)
-
-
-def test_an_opencv_without_the_tracker_names_the_package(monkeypatch):
-    for place in filter(None, (cv2, getattr(cv2, "legacy", None))):
-        monkeypatch.delattr(place, "TrackerCSRT_create", raising=False)
-    with pytest.raises(FartrackError, match="lacks the tracker csrt; install the package opencv-contrib"):
-        open_tracker("csrt")
-
-
-def test_identities_tell_models_and_settings_apart(tmp_path):
-    def identity(spec="tiny", **options):
-        return TrackerSpec(spec, **options).identity()
-
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in open_package("tiny").folder.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
-    assert identity() == identity()
-    assert identity(str(copy)) == identity()
-    assert identity(settings={"interval": 7}) != identity()
-    assert identity(engine="openvino") != identity()
-    with (copy / "weights.safetensors").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\x55")
-    assert identity(str(copy)) != identity()
-
-
-def test_identities_tell_variants_of_one_model_apart(tmp_path):
-    found = []
-    for number, own in enumerate([{}, {"depth": 5}, {"depth": 4}, {"score": {"slope": 0.5, "bias": 0.25}}]):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / "model.json").write_text(json.dumps({"format": 2, "of": "pico"} | own))
-        found.append(TrackerSpec(str(folder), engine="torch").identity())
-    assert found[0] == TrackerSpec("pico", engine="torch").identity()
-    assert all(one != other for one, other in combinations(found, 2))
-
-
-def test_settings_are_given_to_our_tracker_alone(monkeypatch):
-    monkeypatch.setattr(cv2, "TrackerCSRT_create", FakeOpenCV, raising=False)
-    assert open_tracker("pico", settings={"interval": 7, "retention": 0.5}).settings.interval == 7
-    assert isinstance(open_tracker("csrt", settings={"interval": 7}), OpenCVTracker)
-
-
-# --- boxes ------------------------------------------------------------------------------------------------
-
-
-def test_what_update_may_return():
-    box = (1.0, 2.0, 3.0, 4.0)
-    assert as_track(Track(box, 0.5)) == Track(box, 0.5)
-    assert as_track((np.array(box, np.float32), np.float32(0.5))) == Track(box, 0.5)
-    assert as_track(list(box)).box == box
-    assert math.isnan(as_track(list(box)).score)
-
-
-@pytest.mark.parametrize("found", [None, 3, (1, 2, 3), "abcd", (None, 2), (1, 2), ((1, 2, 3), 0.5), (1, 2, 3, np.inf)])
-def test_what_update_may_not_return(found):
-    with pytest.raises(FartrackError, match="update returned"):
-        as_track(found)
 
 
 def test_a_window_reaches_beyond_the_frame():
@@ -180,7 +54,7 @@ class FakeOpenCV:
 
 def test_where_opencv_fails_the_box_stays(monkeypatch):
     monkeypatch.setattr(cv2, "TrackerKCF_create", FakeOpenCV, raising=False)
-    tracker = open_tracker("kcf")
+    tracker = KCF()
     for _ in range(2):  # a second sequence starts anew
         tracker.init(FRAME, np.array([10.4, 20.6, 30.0, 0.3]))
         found = [tracker.update(FRAME) for _ in range(3)]
@@ -192,7 +66,7 @@ def test_opencvs_mil_follows():
         pytest.skip("the installed OpenCV lacks MIL")
     rng = np.random.default_rng(0)
     scene, target = (rng.integers(0, 255, size, np.uint8) for size in ((120, 160, 3), (30, 30, 3)))
-    tracker = open_tracker("mil")
+    tracker = MIL()
     for step in range(3):
         frame = scene.copy()
         frame[40:70, 50 + 2 * step : 80 + 2 * step] = target
@@ -218,6 +92,14 @@ class Session:
 CELLS = 15
 
 
+class FullRate(nanotrack.NanoTrack):
+    WINDOW, PENALTY, RATE = 0.1, 0.1, 1.0
+
+    @classmethod
+    def files(cls):
+        return ["backbone", "head"]
+
+
 @pytest.fixture
 def nano(monkeypatch):
     """A NanoTrack of full rate whose networks answer as its attributes say; ``seen`` holds the crops."""
@@ -235,8 +117,8 @@ def nano(monkeypatch):
         return [classes, sides]
 
     sessions = {"backbone": Session(backbone, 16), "head": Session(head, CELLS)}
-    monkeypatch.setattr(peers, "open_session", lambda path, threads, any_size=False: sessions[path.name])
-    tracker = NanoTrack([Path("backbone"), Path("head")], 1, window=0.1, penalty=0.1, rate=1.0)
+    monkeypatch.setattr(nanotrack, "open_session", lambda path, threads, any_size=False: sessions[path])
+    tracker = FullRate()
     tracker.maps = maps
     return tracker
 
@@ -271,7 +153,7 @@ def test_nanotrack_reads_the_sides_around_the_best_point(nano):
 def test_nanotrack_mixes_sizes_by_confidence(nano):
     scale = 127 / 40
     nano.maps["sides"] = tuple(np.array([12, 10, 12, 10]) * scale)
-    nano._rate = 0.5
+    nano.RATE = 0.5
     nano.init(FRAME, np.array([60.0, 40, 20, 20]))
     box, _ = nano.update(FRAME)
     size, shape = math.sqrt((24 + 22) * (20 + 22)) / 40, 24 / 20
@@ -306,8 +188,9 @@ def vit(monkeypatch):
         grids = [np.tile(np.reshape(maps[name], (1, 2, 1, 1)), (1, 1, 16, 16)) for name in ("size", "offset")]
         return [scores, *(grid.astype(np.float32) for grid in grids)]
 
-    monkeypatch.setattr(peers, "open_session", lambda path, threads: Session(network, 16))
-    tracker = VitTrack([Path("network")], 1)
+    monkeypatch.setattr(vittrack, "open_session", lambda path, threads: Session(network, 16))
+    monkeypatch.setattr(vittrack.VitTrack, "files", lambda self: ["network"])
+    tracker = vittrack.VitTrack()
     tracker.maps = maps
     return tracker
 
@@ -340,15 +223,40 @@ def test_vittrack_reads_centre_and_size_in_whole_pixels(vit):
 # --- the published networks -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["nanotrack-v2", "nanotrack-v3", "vittrack"])
-def test_the_published_networks_follow_the_demo(name, demo_clip):
+@pytest.mark.parametrize("tracker", [nanotrack.V2, nanotrack.V3, vittrack.VitTrack])
+def test_the_published_networks_follow_the_demo(tracker, demo_clip, monkeypatch):
     if not FILES.is_dir():
         pytest.skip("no networks of other trackers (shared/data/peers) beside the repository")
-    if name != "vittrack":
+    if tracker is not vittrack.VitTrack:
         pytest.importorskip("onnx")
+    monkeypatch.setenv("FARTRACK_PEERS", str(FILES))
     frames, boxes = demo_clip
-    tracker = open_tracker(name, peers=FILES)
-    tracker.init(frames[0], np.array(boxes[0]))
-    found = [as_track(tracker.update(frame)) for frame in frames[1:25]]
+    opened = tracker()
+    opened.init(frames[0], np.array(boxes[0]))
+    found = [as_track(opened.update(frame)) for frame in frames[1:25]]
     assert np.mean([iou(track.box, box) for track, box in zip(found, boxes[1:25], strict=True)]) > 0.6
     assert all(0 <= track.score <= 1 for track in found)
+
+
+# --- what is missing --------------------------------------------------------------------------------------
+
+
+def test_missing_files_are_named_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("FARTRACK_PEERS", str(tmp_path))
+    with pytest.raises(FartrackError, match=r"nanotrackv3_backbone\.onnx is missing; set FARTRACK_PEERS to the folder"):
+        TrackerSpec("benchmarks.peers.nanotrack:V3").identity()
+
+
+def test_an_unreadable_network_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "object_tracking_vittrack_2023sep.onnx"
+    path.write_bytes(b"no network")
+    monkeypatch.setenv("FARTRACK_PEERS", str(tmp_path))
+    with pytest.raises(FartrackError, match=f"{path} is not a readable ONNX model"):
+        TrackerSpec("benchmarks.peers.vittrack:VitTrack").open()
+
+
+def test_an_opencv_without_the_tracker_names_the_package(monkeypatch):
+    for place in filter(None, (cv2, getattr(cv2, "legacy", None))):
+        monkeypatch.delattr(place, "TrackerCSRT_create", raising=False)
+    with pytest.raises(FartrackError, match="lacks the tracker CSRT; install the package opencv-contrib"):
+        TrackerSpec("benchmarks.peers.opencv:CSRT").open()

@@ -1,31 +1,32 @@
-"""The fit finds what made the data, and the measures say what brute force says."""
+"""The fit finds what made the data, and the measures agree with brute force."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fartrack.datasets.sequences import Sequence
-from fartrack.errors import FartrackError
-from fartrack.evaluate import reliability as room
-from fartrack.evaluate.benchmarks import PLAIN, Benchmark
-from fartrack.evaluate.reliability import (
+from benchmarks import calibrate
+from benchmarks.calibrate import (
     Frames,
-    assess,
     bins,
     calibration_error,
     detect,
     fit,
     gather,
     hold_out,
+    invert,
     print_reliability,
     resample,
     write_calibration,
 )
+from fartrack.datasets.sequences import Sequence
+from fartrack.errors import FartrackError
+from fartrack.evaluate.benchmarks import Benchmark
+from fartrack.evaluate.metrics import PLAIN
 from fartrack.evaluate.runner import Evaluation, Result
 from fartrack.packages import SHIPPED, open_package
 from fartrack.tracking.calibration import Calibration
@@ -35,7 +36,7 @@ TRUE = Calibration(0.6, -0.5)
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr(room, "DRAWS", 50)
+    monkeypatch.setattr(calibrate, "DRAWS", 50)
 
 
 @pytest.fixture
@@ -121,11 +122,11 @@ def test_the_calibration_error_by_hand():
 
 def test_the_reliability_table_by_hand():
     frames = Frames(np.zeros(4), np.array([0.9, 0.1, 0.9, 0.9]), np.array([0, 0, 0, 1]))
-    table = bins(np.array([0.11, 0.12, 0.9, 0.19]), frames)
-    assert [part.frames for part in table] == [0, 3, 0, 0, 0, 0, 0, 0, 0, 1]
-    assert table[1].predicted == pytest.approx((0.11 / 3 + 0.12 / 3 + 0.19) / (5 / 3))  # a third each, and one
-    assert table[1].observed == pytest.approx((1 / 3 + 1) / (5 / 3))
-    assert np.isnan(table[0].observed)
+    count, _, predicted, good = bins(np.array([0.11, 0.12, 0.9, 0.19]), frames.good, frames.weight).T
+    assert count.tolist() == [0, 3, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert predicted[1] == pytest.approx((0.11 / 3 + 0.12 / 3 + 0.19) / (5 / 3))  # a third each, and one
+    assert good[1] == pytest.approx((1 / 3 + 1) / (5 / 3))
+    assert np.isnan(good[0])
 
 
 @pytest.mark.parametrize("decimals", [1, 6])  # with one, most scores are shared by many
@@ -153,34 +154,27 @@ def test_the_interval_is_over_sequences(frames):
     assert wide.low == 0 and wide.high > 0.1
 
 
-def test_the_calibration_mends_the_error(frames, capsys):
-    found = assess(frames, Calibration(1, 2))
-    assert list(found.errors) == ["raw", "the model's own", "fitted", "held out"]
-    assert found.errors["held out"].mean < 0.02 < 0.1 < found.errors["raw"].mean < found.errors["the model's own"].mean
-    assert (found.frames, found.sequences) == (20_000, 20)
-    assert all(low.predicted < high.predicted for low, high in pairwise(found.raw))
-    assert found.alarm.sequences == 20
-    assert found.alarm.failures == (frames.iou < 0.1).sum()
-    assert 0.5 < found.alarm.auc.low < found.alarm.auc.mean < 1
-    print_reliability(found, "mine")
+def test_the_calibration_reduces_the_error(frames, capsys):
+    fitted = print_reliability(frames, Calibration(1, 2))
     out = capsys.readouterr().out
-    assert f"sigmoid({found.calibration.slope:.4f} · logit(raw score) {found.calibration.bias:+.4f})" in out
-    assert f"{found.errors['held out']} |" in out
-    assert f"catches {found.alarm.caught} of them at 5% false alarms" in out
+    errors = {kind: float(value) for kind, value in re.findall(r"\| (\w[^|]*?) +\| +([\d.]+) \[", out)}
+    assert list(errors) == ["raw", "the model's own", "fitted", "held out"]
+    assert errors["held out"] < 0.02 < 0.1 < errors["raw"] < errors["the model's own"]
+    assert f"sigmoid({fitted.slope:.4f} · logit(raw score) {fitted.bias:+.4f})" in out
+    assert "20000 frames of 20 sequences" in out
+    failures = (frames.iou < 0.1).sum()
+    assert re.search(rf"Failures: {failures} frames of 20 sequences\. .* at 5% false alarms; AUC 0\.[5-9]", out)
 
 
 def test_without_failures_there_is_no_alarm(frames, capsys):
-    found = assess(replace(frames, iou=frames.iou.clip(0.2)))
-    assert found.alarm is None
-    print_reliability(found, "mine")
-    assert "there are no failures to catch" in capsys.readouterr().out
+    print_reliability(replace(frames, iou=frames.iou.clip(0.2)), None)
+    assert "Failures" not in capsys.readouterr().out
 
 
-def test_the_picture_is_one(frames):
+def test_the_picture_is_one(frames, tmp_path):
     pytest.importorskip("matplotlib")
-    from fartrack.evaluate.reliability_plot import plot_reliability
-
-    assert plot_reliability(assess(frames), "mine").startswith(b"\x89PNG")
+    calibrate.plot_reliability(frames, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 # --- from results to a model ------------------------------------------------------------------------------
@@ -231,3 +225,9 @@ def test_what_is_written_is_what_the_model_has_then(tmp_path):
     after = json.loads((folder / "model.json").read_text())
     assert {**before, "score": after["score"]} == after
     assert not list(folder.glob("*.part"))
+
+
+def test_the_raw_score_comes_back_from_six_decimals():
+    raw = np.linspace(0.02, 0.98, 97)
+    for calibration in (Calibration(0.7, -0.4), Calibration(1.4, 1)):
+        np.testing.assert_allclose(invert(calibration, calibration.apply(raw).round(6)), raw, atol=1e-4)

@@ -1,0 +1,163 @@
+"""The folder layouts in which sequences are published, and their text files: boxes, labels of absence."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fartrack.errors import FartrackError
+from fartrack.geometry import FloatArray
+from fartrack.video.sources import PICTURES
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a published layout keeps the parts of a sequence.
+
+    Paths start at the sequence's folder; NAME in a path stands for the name of that folder.
+
+    Attributes:
+        pictures: folder of the frames.
+        truth: ground-truth files with a line x, y, w, h per frame; the first that exists is read.
+        absent: files with a number per frame (separated by commas or lines), and what marks the target as absent:
+            True for any number but 0, False for 0.
+        first: number of the frame that the first ground-truth line belongs to.
+        origin: coordinate of the upper left pixel; 1 where files count from one.
+        marks: files of which one must exist; they tell this layout from others with the same folders.
+        vatic: ground-truth lines are in VATIC's format: id, x0, y0, x1, y1, frame, lost, occluded, generated, label.
+    """
+
+    pictures: str
+    truth: tuple[str, ...] = ("groundtruth.txt",)
+    absent: tuple[tuple[str, bool], ...] = ()
+    first: int = 1
+    origin: float = 0.0
+    marks: tuple[str, ...] = ()
+    vatic: bool = False
+
+    def pictures_of(self, folder: Path) -> Path:
+        """The folder with the frames of the sequence in ``folder``."""
+        return folder / self.pictures.replace("NAME", folder.name)
+
+    def truth_of(self, folder: Path) -> Path | None:
+        """The ground-truth file of the sequence in ``folder``; None if the folder does not have this layout."""
+        if not self.pictures_of(folder).is_dir():
+            return None
+        if self.marks and not any((folder / mark).is_file() for mark in self.marks):
+            return None
+        paths = (path_from(folder, name) for name in self.truth)
+        return next((path for path in paths if path.is_file()), None)
+
+
+def path_from(folder: Path, path: str) -> Path:
+    """A path of a :class:`Layout`, resolved from a sequence's folder."""
+    # normpath does not follow links: the folder of the frames may be a link to another place
+    return Path(os.path.normpath(folder.absolute() / path.replace("NAME", folder.name)))
+
+
+LAYOUTS = {
+    "LaSOT": Layout(
+        "img",
+        absent=(("full_occlusion.txt", True), ("out_of_view.txt", True)),
+        origin=1,
+        marks=("full_occlusion.txt", "out_of_view.txt", "nlp.txt"),
+    ),
+    "VastTrack": Layout("imgs", truth=("Groundtruth.txt", "groundtruth.txt"), absent=(("absence.txt", True),)),
+    "frames": Layout("frames"),
+    "img": Layout("img"),
+    # also a plain folder of pictures without labels of absence
+    "GOT-10k": Layout(".", absent=(("absence.label", True), ("cover.label", False))),
+    "TrackingNet": Layout(".", truth=("../../anno/NAME.txt",), first=0),
+}
+"""The layouts that are recognized by their files, in the order in which they are tried."""
+
+
+def layout_of(folder: Path) -> Layout | None:
+    """The first of :data:`LAYOUTS` that the folder of a sequence has, if any."""
+    return next((layout for layout in LAYOUTS.values() if layout.truth_of(folder)), None)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file name is that of a picture; names that start with a dot are leftovers of archives."""
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
+def numbered_pictures(folder: Path) -> list[tuple[int, Path]]:
+    """The pictures of a folder, sorted by the number at the end of their names; -1 for a name without one."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if is_picture(Path(entry.name)) and entry.is_file()]
+    digits = ((re.search(r"[0-9]+$", Path(name).stem), name) for name in names)
+    return sorted((int(match[0]) if match else -1, folder / name) for match, name in digits)
+
+
+def shown(path: Path) -> str:
+    """A path as text that can be printed, even if its bytes are not valid UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def present(boxes: FloatArray) -> NDArray[np.bool_]:
+    """Which of the boxes ``(..., 4)`` show a target: those that are finite and have an area."""
+    return np.asarray(np.isfinite(boxes).all(-1) & (boxes[..., 2:] > 0).all(-1))
+
+
+def read_text(path: Path) -> str:
+    """A small UTF-8 text file; FartrackError if it is missing, may not be read, or is not such a text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise FartrackError(f"{shown(path)} is not text in UTF-8; save or download it again.") from None
+    except FileNotFoundError:
+        raise FartrackError(f"There is no file {shown(path)}; download it, or check the path.") from None
+    except OSError as error:
+        raise FartrackError(f"{shown(path)} cannot be read: {error.strerror}; check its permissions.") from None
+
+
+def read_boxes(path: Path, *, vatic: bool = False) -> FloatArray:
+    """A file with a line ``x, y, w, h`` (commas, tabs or spaces) or, with ``vatic``, a VATIC line per frame →
+    ``(frames, 4)``.
+
+    Raises:
+        FartrackError: the file cannot be read, or a line (named) is not four finite numbers or NaNs.
+    """
+    boxes = []
+    for number, line in enumerate(read_text(path).strip().splitlines(), 1):
+        parts = line.replace(",", " ").split()
+        try:
+            box = [float(part) for part in (parts[1:5] if vatic else parts)]
+        except ValueError:
+            box = []
+        if len(box) != 4 or any(map(math.isinf, box)):
+            kind = "a line id,x0,y0,x1,y1,…" if vatic else "four numbers x,y,w,h"
+            raise FartrackError(f"{shown(path)}, line {number}: {line[:40]!r} is not {kind}; correct the line.")
+        boxes.append([box[0], box[1], box[2] - box[0], box[3] - box[1]] if vatic else box)
+    return np.array(boxes, np.float64).reshape(-1, 4)
+
+
+def absent_frames(folder: Path, layout: Layout, frames: int) -> NDArray[np.bool_]:
+    """``(frames,)`` on which frames the labels of a sequence say that the target is absent; missing files say nothing.
+
+    Raises:
+        FartrackError: a label is not a number, or there are fewer labels than frames (VastTrack sometimes has more).
+    """
+    absent = np.zeros(frames, bool)
+    for name, value in layout.absent:
+        path = folder / name
+        if not path.is_file():
+            continue
+        words = read_text(path).replace(",", " ").split()
+        try:
+            flags = np.array([float(word) for word in words]) != 0
+        except ValueError:
+            raise FartrackError(f"{shown(path)} holds more than numbers; download it again.") from None
+        if len(flags) < frames:
+            raise FartrackError(
+                f"{shown(path)} has {len(flags)} labels for {frames} frames of ground truth; download it again."
+            )
+        absent |= flags[:frames] == value
+    return absent

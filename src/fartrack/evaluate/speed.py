@@ -1,0 +1,390 @@
+"""Timing trackers side by side on the same frames.
+
+Each tracker, with each number of threads, has a process of its own that is pinned to as many cores as it has threads,
+and only one of them works at a time. In every round each has a short turn, in an order that is reversed from round to
+round, so that whatever else the machine does affects all of them alike. Ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import ArrayLike
+
+from fartrack.cpu import processor_name
+from fartrack.demo import render_clip
+from fartrack.errors import FartrackError
+from fartrack.evaluate.runner import end_with_parent
+from fartrack.evaluate.tables import new_table, print_paragraphs
+from fartrack.evaluate.trackers import TrackerSpec, as_track
+from fartrack.geometry import FloatArray, Image, check_box
+from fartrack.version import __version__
+from fartrack.video.sources import frames_from_source
+
+Size = tuple[int, int]
+
+MAX_FRAMES, MAX_BYTES = 150, 2**30
+"""Limits on the frames taken from a clip, and on their bytes in all sizes together."""
+
+UNCOUNTED = 3
+"""Frames at the start of a turn that are not counted: the caches hold the data of the tracker before."""
+
+PAUSE = 0.05
+"""Seconds after a turn, in which background threads come to rest."""
+
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Environment variables that limit the threads of numerical libraries when they are loaded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """A clip in one size: the file of its frames (uint8 BGR), width and height, the number of frames (at least 2), and
+    the target's box on the first, ``(4,)`` x, y, w, h in pixels."""
+
+    path: Path
+    size: Size
+    count: int
+    box: FloatArray
+
+    def frame(self, number: int) -> Image:
+        """A frame of the film played forward and backward without end, read anew so that no tracker has it cached."""
+        width, height = self.size
+        place = number % (2 * self.count - 2)
+        place, length = min(place, 2 * self.count - 2 - place), height * width * 3
+        return np.fromfile(self.path, np.uint8, length, offset=place * length).reshape(height, width, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One tracker with one number of threads on frames of one size.
+
+    Attributes:
+        tracker: its name.
+        threads: of the tracker, and cores that it is pinned to if ``pinned``.
+        size: width and height of the frames.
+        pinned: whether the system can pin a process to cores.
+        first_box: milliseconds to open the tracker, give it the target, and update once.
+        rounds: for each round, the milliseconds of every counted ``update``, without decoding.
+        busy: for each round, the number of cores that were busy, on average.
+    """
+
+    tracker: str
+    threads: int
+    size: Size
+    pinned: bool
+    first_box: float
+    rounds: list[list[float]] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+
+    def summary(self, first: Run) -> dict[str, float]:
+        """Statistics of all frames, and the median and quartiles of each round's ratio of medians to ``first``."""
+        frames = np.concatenate(self.rounds)
+        ratios = [np.median(own) / np.median(base) for own, base in zip(self.rounds, first.rounds, strict=True)]
+        values = [*np.percentile(frames, (25, 50, 75, 95, 99)), *np.percentile(ratios, (25, 50, 75))]
+        names = ("low", "median", "high", "p95", "p99", "ratio_low", "ratio", "ratio_high")
+        mean = float(frames.mean())
+        return {"mean": mean, "fps": 1000 / mean} | dict(zip(names, map(float, values), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Speed:
+    """What :func:`bench` found.
+
+    Attributes:
+        machine: processor, cores, load before the start, versions of the libraries.
+        clip: its name and number of frames.
+        trackers: name → :meth:`TrackerSpec.identity`. Ratios are to the first.
+        runs: size by size, in the order of the trackers, then of the threads.
+        turns: round (0 to warm up), tracker, threads and size of each turn, in the order in which they took place.
+    """
+
+    machine: Mapping[str, Any]
+    clip: Mapping[str, Any]
+    trackers: Mapping[str, Any]
+    runs: list[Run]
+    turns: list[tuple[int, str, int, Size]]
+
+    def summary(self, run: Run) -> dict[str, float]:
+        """A run's statistics; its ratio is to the first tracker with the same threads and size."""
+        return run.summary(next(r for r in self.runs if (r.threads, r.size) == (run.threads, run.size)))
+
+    def to_json(self) -> str:
+        """All times and their statistics."""
+        runs = [asdict(run) | {"summary": self.summary(run)} for run in self.runs]
+        return json.dumps({**vars(self), "runs": runs}, indent=1) + "\n"
+
+
+def bench(
+    trackers: Mapping[str, TrackerSpec],
+    clip: str | None = None,
+    box: ArrayLike | None = None,
+    *,
+    threads: Sequence[int] = (1,),
+    sizes: Sequence[Size] = (),
+    rounds: int = 5,
+    frames: int = 30,
+    warm_up: int = 100,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Speed:
+    """Time trackers on the same frames, in processes that need the caller's ``if __name__ == "__main__":``.
+
+    Args:
+        trackers: name → what it is, whatever its number of threads.
+        clip: a video file or a folder of pictures; None for the demo clip.
+        box: of the target on the clip's first frame, x, y, w, h in its pixels; the demo clip has its own.
+        threads: each tracker runs with each of these numbers.
+        sizes: width and height that frames are resized to; none for the clip's own.
+        rounds: in each of which every tracker has a turn; at least 1.
+        frames: counted in a turn; at least 1.
+        warm_up: frames of each tracker before the first round.
+        report: called before each turn with the turns done and to do.
+
+    Raises:
+        FartrackError: a tracker cannot be opened, fails, or is one of published results; the clip or the box cannot
+            be used; or there are more threads than cores.
+    """
+    cores = available_cores()
+    for count in threads:
+        if not 1 <= count <= len(cores):
+            raise FartrackError(f"threads is {count}; this machine has {len(cores)} cores, give 1 to {len(cores)}.")
+    for name, spec in trackers.items():
+        if spec.published:
+            raise FartrackError(f"{name} is published results, which have no speed here; name a tracker that runs.")
+    identities = {name: spec.identity() | {"threads": list(threads)} for name, spec in trackers.items()}
+    machine = {
+        "processor": processor_name(),
+        "cores": len(cores),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "versions": {"fartrack": __version__, "python": platform.python_version(), "numpy": np.__version__}
+        | {"onnxruntime": ort.__version__, "opencv": cv2.__version__},
+    }
+    runs: list[Run] = []
+    turns: list[tuple[int, str, int, Size]] = []
+    with tempfile.TemporaryDirectory(prefix="fartrack-bench-") as folder:
+        films = record(Path(folder), clip, box, sizes)
+        total = len(films) * len(trackers) * len(threads) * (1 + rounds)
+        for film in films:
+            with ExitStack() as stack:
+                workers = [
+                    stack.enter_context(Worker(name, replace(spec, threads=count), film))
+                    for name, spec in trackers.items()
+                    for count in threads
+                ]
+                for number in range(1 + rounds):
+                    for worker in workers if number == 0 or number % 2 else workers[::-1]:
+                        report(len(turns), total)
+                        turns.append((number, worker.run.tracker, worker.run.threads, film.size))
+                        times, busy = worker.ask(_track, frames if number else warm_up)
+                        if number:
+                            worker.run.rounds.append(times)
+                            worker.run.busy.append(busy)
+                runs += [worker.run for worker in workers]
+    report(total, total)
+    return Speed(machine, {"name": clip or "demo", "frames": films[0].count}, identities, runs, turns)
+
+
+def record(folder: Path, clip: str | None, box: ArrayLike | None, sizes: Sequence[Size]) -> list[Film]:
+    """Decode a clip once into files of its frames in each size, which need not keep the aspect ratio; the arguments and
+    errors are :func:`bench`'s."""
+    with ExitStack() as stack:
+        images: Iterator[Image]
+        if clip is None:
+            pairs = render_clip()
+            first, box = next(pairs)
+            images = (image for image, _ in pairs)
+        else:
+            source = stack.enter_context(frames_from_source(clip))
+            if source.live:
+                raise FartrackError(f"{source.name} is live; give a video file or a folder of pictures.")
+            images = (frame.image for frame in source)
+            first = next(images)
+        height, width = first.shape[:2]
+        given = np.array(check_box(box, width, height))
+        sizes = sizes or [(width, height)]
+        paths = [folder / f"{w}x{h}.raw" for w, h in sizes]
+        files = [stack.enter_context(path.open("wb")) for path in paths]
+        most = max(min(MAX_FRAMES, MAX_BYTES // sum(3 * w * h for w, h in sizes)), 2)
+        image: Image | None = first
+        count = 0
+        while image is not None and count < most:
+            for size, file in zip(sizes, files, strict=True):
+                interpolation = cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
+                resized = image if size == (width, height) else cv2.resize(image, size, interpolation=interpolation)
+                file.write(resized.tobytes())
+            count, image = count + 1, next(images, None)
+    if count < 2:
+        raise FartrackError(f"{clip} has one frame; give a clip of two or more.")
+    scales = [np.tile(np.array(size) / (width, height), 2) for size in sizes]
+    return [Film(path, size, count, given * scale) for path, size, scale in zip(paths, sizes, scales, strict=True)]
+
+
+# --- processes --------------------------------------------------------------------------------------------
+
+
+def available_cores() -> list[int]:
+    """The logical processors that this process may use; the first of every physical core come first."""
+    if not hasattr(os, "sched_getaffinity"):
+        return list(range(os.cpu_count() or 1))
+    used: Counter[str] = Counter()
+    ranks = {}
+    for number in sorted(os.sched_getaffinity(0)):
+        core = str(number)
+        with suppress(OSError):
+            core = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list").read_text()
+        ranks[number] = used[core]
+        used[core] += 1
+    return sorted(ranks, key=lambda number: (ranks[number], number))
+
+
+@contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """Processes started in here have ``threads`` threads per library, and are pinned to as many cores."""
+    before, cores = os.environ.copy(), available_cores()
+    os.environ.update(dict.fromkeys(THREAD_LIMITS, str(threads)))
+    try:
+        _pin(cores[:threads])
+        yield
+    finally:
+        _pin(cores)
+        for name in THREAD_LIMITS:
+            os.environ.pop(name)
+        os.environ.update(before)
+
+
+def _pin(cores: Sequence[int]) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):  # `Run.pinned` tells whether it worked
+            os.sched_setaffinity(0, cores)
+
+
+class Worker:
+    """A tracker in a process of its own, which works only while :meth:`ask` waits for it; and its times, ``run``."""
+
+    def __init__(self, name: str, spec: TrackerSpec, film: Film) -> None:
+        """Start the process, open the tracker and give it the target; the errors are those of :meth:`ask`."""
+        self._name, threads = name, spec.threads or 1
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent)
+        try:
+            with limited(threads):
+                pinned, first_box = self.ask(_open, spec, film)
+        except BaseException:
+            self._pool.shutdown()
+            raise
+        self.run = Run(name, threads, film.size, pinned, first_box)
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns in the process; FartrackError, which begins with the name, if it fails there."""
+        try:
+            return self._pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise FartrackError(
+                f"{self._name}: the process ended by itself; if memory is short compare fewer trackers at once."
+            ) from None
+        except Exception as error:
+            kind = "" if isinstance(error, FartrackError) else f"{type(error).__name__}: "
+            raise FartrackError(f"{self._name}: {kind}{error}") from None
+
+    def __enter__(self) -> Worker:
+        """Return the worker itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self._pool.shutdown()
+
+
+_process: dict[str, Any] = {}
+"""In a worker's process: the tracker, the film, and the number of the last frame."""
+
+
+def _open(spec: TrackerSpec, film: Film) -> tuple[bool, float]:
+    """Open the tracker; whether the process is pinned, and the milliseconds up to the first box."""
+    cv2.setNumThreads(spec.threads or 1)
+    spec.identity()  # loads the module of a class before the clock starts
+    first, second, start = film.frame(0), film.frame(1), time.perf_counter()
+    tracker = spec.open()
+    tracker.init(first, film.box.copy())
+    found = tracker.update(second)
+    first_box = 1000 * (time.perf_counter() - start)
+    as_track(found)
+    _process.update(tracker=tracker, film=film, number=1)
+    return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == spec.threads, first_box
+
+
+def _track(frames: int) -> tuple[list[float], float]:
+    """Milliseconds of each of the next frames, and how many cores were busy."""
+    times, work = [], 0.0
+    for index in range(UNCOUNTED + frames):
+        _process["number"] += 1
+        frame, used, start = _process["film"].frame(_process["number"]), time.process_time(), time.perf_counter()
+        _process["tracker"].update(frame)
+        if index >= UNCOUNTED:
+            times.append(1000 * (time.perf_counter() - start))
+            work += time.process_time() - used
+    time.sleep(PAUSE)
+    return times, 1000 * work / sum(times) if times else 0.0
+
+
+# --- output -----------------------------------------------------------------------------------------------
+
+
+def print_speed(speed: Speed) -> None:
+    """Print the machine, and a table for each size."""
+    machine, runs = speed.machine, speed.runs
+    load = "" if machine["load"] is None else f"; load before the start {machine['load']:.1f}"
+    doubts = [] if all(run.pinned for run in runs) else ["Processes were not pinned; the system cannot do that."]
+    # the tracker's first thread always works, unless something is in its way
+    if slowed := dict.fromkeys(run.tracker for run in runs if np.median(run.busy) < 0.95):
+        doubts.append(f"Less than one core was busy with {', '.join(slowed)}: other work was in the way, or they wait.")
+    print_paragraphs(
+        f"{machine['processor']}, {machine['cores']} logical processors{load}\n"
+        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
+        f"{speed.clip['name']}, {speed.clip['frames']} frames forward and backward; {len(runs[0].rounds)} rounds of "
+        f"{len(runs[0].rounds[0])} frames in turn; milliseconds per frame without decoding",
+        *doubts,
+    )
+    ratio = [f"times {next(iter(speed.trackers))}"] if len(speed.trackers) > 1 else []
+    for size in dict.fromkeys(run.size for run in runs):
+        table = new_table(
+            "tracker", "threads", "median [quartiles]", "mean", "95 %", "99 %", "FPS", *ratio, "first box"
+        )
+        for run in (run for run in runs if run.size == size):
+            text = "{median:.2f} [{low:.2f}, {high:.2f}];{mean:.2f};{p95:.2f};{p99:.2f};{fps:.1f}"
+            text += ";{ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}]" if ratio else ""
+            cells = text.format(**speed.summary(run)).split(";")
+            table.add_row(run.tracker, str(run.threads), *cells, f"{run.first_box:.0f}")
+        print_paragraphs("{}×{}".format(*size), table)
+
+
+def plot_speed(speed: Speed) -> bytes:
+    """A PNG of the median time of every run with its quartiles (extra ``eval``)."""
+    from matplotlib.figure import Figure
+
+    names = [f"{r.tracker}, {r.size[0]}×{r.size[1]}, {r.threads} threads" for r in speed.runs]
+    found = [speed.summary(run) for run in speed.runs]
+    errors = [[s["median"] - s["low"] for s in found], [s["high"] - s["median"] for s in found]]
+    figure = Figure(figsize=(9, 1.5 + 0.3 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.bar_label(axes.barh(names, [s["median"] for s in found], xerr=errors), fmt=" %.1f", padding=4)
+    axes.invert_yaxis()
+    axes.set(title=speed.machine["processor"], xlabel="milliseconds per frame without decoding: median, quartiles")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,166 @@
+"""The trackers that are compared: ours, published results, and any Python class, each behind one interface."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fartrack.api import load
+from fartrack.engines.base import EngineName, Precision, resolve
+from fartrack.errors import FartrackError
+from fartrack.geometry import FloatArray, Image
+from fartrack.packages import Package, open_package, shipped
+from fartrack.tracking.tracker import Track, parse_settings
+from fartrack.version import __version__
+
+RAW = "raw:"
+"""Starts the spec of a folder of published results."""
+
+
+class AnyTracker(Protocol):
+    """What the evaluation needs of a tracker. One object tracks many sequences, each started with ``init``."""
+
+    def init(self, frame: Image, box: FloatArray) -> Any:
+        """Take the object in ``box`` (x, y, w, h in pixels) of ``frame`` (uint8 BGR) as the target."""
+        ...
+
+    def update(self, frame: Image) -> Any:
+        """The target in the next frame: four numbers x, y, w, h; such a box and a score; or a ``Track``."""
+        ...
+
+
+def as_track(found: Any) -> Track:
+    """What a tracker's ``update`` returned, as a track; without a score, the score is NaN.
+
+    Raises:
+        FartrackError: it is not a box of four finite numbers.
+    """
+    try:
+        if hasattr(found, "box"):
+            box, score = found.box, found.score
+        else:
+            box, score = found if len(found) == 2 else (found, math.nan)
+        x, y, w, h = (float(value) for value in box)
+        track = Track((x, y, w, h), float(score))
+    except (TypeError, ValueError):
+        shown = " ".join(repr(found).split())[:60]
+        raise FartrackError(f"update returned {shown}; it must be x, y, w, h, or such a box and a score.") from None
+    if not np.isfinite(track.box).all():
+        raise FartrackError(f"update returned the box {track.box}; it must be four finite numbers x, y, w, h.")
+    return track
+
+
+@dataclass(frozen=True)
+class TrackerSpec:
+    """Everything needed to open a tracker, in another process too.
+
+    Attributes:
+        spec: one of
+
+            * a shipped model's name, or the folder of an exported model;
+            * ``module:Class``, a Python class with ``init`` and ``update``. It is constructed without arguments, or
+              with ``threads=`` if it has such a parameter. If its results depend on other files, its static method
+              ``files()`` returns their paths;
+            * ``raw:DIR``, a folder of published results, which are read.
+
+        engine, precision: of our models.
+        threads: of one network call; None leaves it to the runtime.
+        settings: of our models, on top of their own, such as ``interval=40``; see
+            :func:`fartrack.tracking.tracker.parse_settings`.
+    """
+
+    spec: str
+    engine: EngineName = "auto"
+    precision: Precision | None = None
+    threads: int | None = 1
+    settings: tuple[str, ...] = ()
+
+    @property
+    def published(self) -> Path | None:
+        """The folder of published results, if that is what this is."""
+        return Path(self.spec.removeprefix(RAW)) if self.spec.startswith(RAW) else None
+
+    def open(self) -> AnyTracker:
+        """The tracker; FartrackError if it does not exist or what it needs is missing."""
+        return self._find()[1]()
+
+    def identity(self) -> dict[str, Any]:
+        """What the results depend on, as JSON values; FartrackError as for :meth:`open`."""
+        return {"fartrack": __version__, "threads": self.threads, **self._find()[0]}
+
+    def _find(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
+        """The tracker's part of the identity, and the function that opens it."""
+        if self.spec in shipped() or Path(self.spec).is_dir():
+            return self._find_model(open_package(self.spec))
+        if ":" in self.spec:
+            return self._find_class()
+        raise FartrackError(
+            f"There is no tracker {self.spec!r}; use {', '.join(shipped())}, the folder of an exported model, raw:DIR "
+            "for published results, or module:Class for a Python class."
+        )
+
+    def _find_model(self, package: Package) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
+        settings = parse_settings(package.settings, self.settings)
+        files = sorted(path for path in package.network.iterdir() if path.suffix in (".json", ".onnx", ".safetensors"))
+        engine, precision = resolve(package, self.engine, self.precision)
+        identity: dict[str, Any] = {"model": digest(files), "engine": engine, "precision": precision}
+        identity |= {"depth": package.config.depth, "settings": asdict(settings)}
+        if package.calibration:
+            identity["score"] = asdict(package.calibration)
+        options: dict[str, Any] = {"engine": engine, "precision": precision, "threads": self.threads}
+        return identity, lambda: load(self.spec, settings=settings, **options)
+
+    def _find_class(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
+        module, _, name = self.spec.partition(":")
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except Exception as error:  # whatever importing a user's module may raise
+            raise FartrackError(f"The tracker {self.spec} cannot be loaded ({error}); give module:Class.") from error
+        if not (callable(getattr(found, "init", None)) and callable(getattr(found, "update", None))):
+            raise FartrackError(f"The tracker {self.spec} lacks init(frame, box) or update(frame); add it.")
+        source = getattr(sys.modules[module], "__file__", None)
+        files = [Path(path) for path in (source, *getattr(found, "files", list)()) if path]
+        options = {"threads": self.threads} if "threads" in inspect.signature(found).parameters else {}
+        return {"class": self.spec, "source": digest(files)}, lambda: found(**options)
+
+
+def parse_trackers(text: str, **options: Any) -> dict[str, TrackerSpec]:
+    """Trackers separated by commas, each ``NAME=SPEC`` or ``SPEC`` → specs by name, in order.
+
+    Without a name, a folder gives its own and a class its own. ``options`` are those of :class:`TrackerSpec`.
+
+    Raises:
+        FartrackError: there is none, a name cannot be that of a folder, or two have the same.
+    """
+    trackers: dict[str, TrackerSpec] = {}
+    for part in text.split(","):
+        name, _, spec = part.strip().rpartition("=")
+        name = name or Path(spec).name.rpartition(":")[2]
+        if not spec or not name or name.startswith(".") or set(name) & set("/\\"):
+            raise FartrackError(
+                f"{part!r} does not name a tracker; give SPEC or NAME=SPEC, with commas between several."
+            )
+        if name in trackers:
+            raise FartrackError(f"Two trackers are called {name}; give one another name, as NAME={spec}.")
+        trackers[name] = TrackerSpec(spec, **options)
+    return trackers
+
+
+def digest(files: Iterable[Path]) -> str:
+    """SHA-256 of the contents of files, in this order."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

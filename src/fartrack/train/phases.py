@@ -20,7 +20,7 @@ PHASES = ("pretrain", "distill", "sparsify")
 def rehearsal(recipe: Recipe) -> Recipe:
     """The same recipe with four steps of two sets, or of two short clips."""
     rollout = replace(recipe.rollout, frames=min(recipe.rollout.frames, 8), clips=2)
-    return replace(recipe, steps=4, sets=2, warmup=0, decay=2, patch_dropout_steps=0, rollout=rollout)
+    return replace(recipe, steps=4, sets=2, warmup=0, decay=2, rollout=rollout)
 
 
 def train_phases(

@@ -59,7 +59,7 @@ distractor = 0.0
 augment = false
 """
 RECIPES = {
-    "pretrain": COMMON.format(steps=300, rate=5e-3, warmup=20, decay=200),
+    "pretrain": COMMON.format(steps=450, rate=5e-3, warmup=20, decay=300),
     "distill": "first_exit = 2\n" + COMMON.format(steps=20, rate=5e-4, warmup=2, decay=15),
     "sparsify": COMMON.format(steps=10, rate=1e-4, warmup=2, decay=6)
     + "[rollout]\nshare = 0.5\nframes = 8\nclips = 4\nsynthetic = 0.0\n"

@@ -59,7 +59,7 @@ distractor = 0.0
 augment = false
 """
 RECIPES = {
-    "pretrain": COMMON.format(steps=450, rate=5e-3, warmup=20, decay=300),
+    "pretrain": COMMON.format(steps=350, rate=5e-3, warmup=20, decay=230),
     "distill": "first_exit = 2\n" + COMMON.format(steps=20, rate=5e-4, warmup=2, decay=15),
     "sparsify": COMMON.format(steps=10, rate=1e-4, warmup=2, decay=6)
     + "[rollout]\nshare = 0.5\nframes = 8\nclips = 4\nsynthetic = 0.0\n"
@@ -145,7 +145,7 @@ def trained(tmp_path_factory, prepared, unseen):
     options = ("all", *options, "--val", unseen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fartrack.export, "graphs", lambda network: {})  # PyTorch needs none
-        for name, value in {"NEAR": 0.4, "FAR_SHARE": 0.1, "PAPER_SHARE": 0, "OCCLUDER": 0}.items():
+        for name, value in {"NEAR": 0.3, "FAR_SHARE": 0.1, "PAPER_SHARE": 0, "OCCLUDER": 0}.items():
             patch.setattr(sampling, name, value)
         for name in ("WRONG_TRAJECTORY", "DOUBTFUL_TEMPLATE"):
             patch.setattr(sampling, name, 0)

@@ -171,9 +171,7 @@ def test_templates_show_the_target_in_their_middle(sampler, plain_background, co
 
 def test_where_a_still_ends_another_picture_goes_on(tmp_path, model, monkeypatch, share):
     """A small red picture, all of it the target: in its windows there is padding, or the other, green picture."""
-    red, green = (
-        np.full((side, side, 3), color, np.uint8) for side, color in ((40, (0, 0, 250)), (300, (0, 250, 0)))
-    )
+    red, green = (np.full((side, side, 3), color, np.uint8) for side, color in ((40, (0, 0, 250)), (300, (0, 250, 0))))
     write_store(tmp_path, [Picture(red, (Target((4, 4, 30, 30)),)), Picture(green, ())])
     monkeypatch.setattr(sampling.Tone, "draw", lambda *_, **__: Tone.of())
     monkeypatch.setattr(Sampler, "_background", lambda self, rng, size: cv2.resize(green, (size, size)))

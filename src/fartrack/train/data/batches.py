@@ -79,11 +79,11 @@ class Batch:
 
 
 class Batches(IterableDataset[Batch | list[Clip]]):
-    """What the steps from ``first`` on learn from: a batch or, for a rollout, its clips."""
+    """What each of the steps learns from: a batch or, for a rollout, its clips."""
 
-    def __init__(self, store: Path, recipe: Recipe, first: int, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, store: Path, recipe: Recipe, steps: range, rank: int = 0, size: int = 1) -> None:
         """Out of the prepared data in ``store``, the share of the sets (or clips) of process ``rank`` of ``size``."""
-        self.store, self.recipe, self.first, self.rank, self.size = store, recipe, first, rank, size
+        self.store, self.recipe, self.steps, self.rank, self.size = store, recipe, steps, rank, size
 
     def __iter__(self) -> Iterator[Batch | list[Clip]]:
         """The steps in order; with several workers, each makes its share of them, in turn."""
@@ -92,7 +92,7 @@ class Batches(IterableDataset[Batch | list[Clip]]):
         store, recipe, rollout = Store.open(self.store), self.recipe, self.recipe.rollout
         sampler: Sampler | None = None
         clips: ClipSampler | None = None
-        for step in range(self.first + index, recipe.steps, count):
+        for step in self.steps[index::count]:
             if recipe.rolls(step):
                 clips = clips or ClipSampler(store, rollout.frames, rollout.synthetic)
                 numbers = range(self.rank, rollout.clips, self.size)

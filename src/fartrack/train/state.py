@@ -25,8 +25,8 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass
 class Checkpoint:
-    """A run after ``step`` optimizer steps on ``samples`` search crops. The tensors are ``model.*`` (raw weights), ``ema.*``
-    (their moving average), ``exp_avg.*`` and ``exp_avg_sq.*`` (AdamW's moments); all else follows from recipe and step."""
+    """A run after ``step`` optimizer steps on ``samples`` search crops. Its tensors are ``model.*`` (raw weights),
+    ``ema.*`` (their moving average), ``exp_avg.*`` and ``exp_avg_sq.*`` (AdamW's moments); all else follows."""
 
     step: int
     samples: int

@@ -122,8 +122,8 @@ def draw_batch(sampler: Sampler, recipe: Recipe, step: int, rank: int = 0, size:
 
 
 def drop_patches(chances: FloatArray, model: ModelConfig, share: float) -> Tensor:
-    """Patch dropout: the search tokens ``(B, n)`` that are kept, given random numbers ``(B, tokens)``; those far from the
-    center are dropped more often."""
+    """Patch dropout: the search tokens ``(B, n)`` that are kept, given random numbers ``(B, tokens)``; those far from
+    the center are dropped more often."""
     distance = (token_centers(model.search_size // model.patch) - 0.5).abs().amax(-1).numpy()
     order = np.argsort(distance * chances, axis=1)
     return torch.from_numpy(np.sort(order[:, : round((1 - share) * model.search_tokens)], axis=1))

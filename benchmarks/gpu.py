@@ -1,17 +1,17 @@
-"""How fast tracking is on a CUDA GPU, and how far from what the card can do.
+"""How fast tracking is on a CUDA GPU, and how far from its limits.
 
 python benchmarks/gpu.py [--model pico] [--batches 1,2,4] [--compile] [--json FILE]
 python benchmarks/gpu.py --rehearse       # the same on a CPU, a few small runs, only to see that nothing is missing
 
 Four tables, of the network with five cached templates, in single precision (fp32), in half (bf16), and in half as a
-CUDA graph, which the driver starts as one:
+CUDA graph, which is launched as one:
 
 * agreement: how far the boxes on frames of the demo clip, in units of the search window's side, are from those of fp32
   with crops cut on the CPU as the tracker cuts them;
 * latency: one target, the network alone and a whole step, from a Full HD frame in the host's memory to the box there:
-  upload, crop, past boxes to tokens, network, logits to box; between frames, boxes stay on the card;
-* limits: the rate of a large product of bf16 matrices, and of a large copy;
-* throughput: many targets at once, in bf16 as a CUDA graph, and which share of these limits that is. The arithmetic is
+  upload, crop, past boxes to tokens, network, logits to box; between frames, boxes stay on the GPU;
+* limits: the rate of a large bf16 matmul, and of a large copy;
+* throughput: many targets at once, in bf16 as a CUDA graph, and the share of these limits. The arithmetic is
   what ``fartrack.model.cost`` counts; the bytes are the least that must be moved, every weight, memory and crop once.
 
 With ``--compile``, the same once more with a compiled network. All figures are medians. Let nothing else run meanwhile.
@@ -90,7 +90,7 @@ class Effort:
 REHEARSAL = Effort(frames=3, zoom=1, warmup=1, repeats=1, rows=1, seconds=0, product=64, copied=2**20)
 
 
-# --- a step on the card -----------------------------------------------------------------------------------
+# --- a step on the GPU -----------------------------------------------------------------------------------
 
 
 class Step:
@@ -119,7 +119,7 @@ class Step:
         self._found = torch.zeros(B, 5, device=device)
         self._padding = torch.tensor(PADDING_BGR[::-1], dtype=torch.float32, device=device)[:, None, None]
         self._bins = torch.arange(BINS, device=device)
-        self._centres = torch.tensor(BIN_CENTERS, dtype=torch.float32, device=device)
+        self._centers = torch.tensor(BIN_CENTERS, dtype=torch.float32, device=device)
         self._limits = torch.tensor([size[1], size[0]], dtype=torch.float32, device=device)
         self._way = way
 
@@ -189,8 +189,8 @@ class Step:
         score = self._decode(self._network())
         first, second = self.corners[:, :2], self.corners[:, 2:]
         size = ((first - second).abs() * side[:, None]).clamp(min=1).minimum(self._limits)
-        centre = ((first + second) / 2 * side[:, None] + origin).clamp(min=0).minimum(self._limits)
-        box = (torch.cat([centre - size / 2, size], -1) / GRID).round() * GRID
+        center = ((first + second) / 2 * side[:, None] + origin).clamp(min=0).minimum(self._limits)
+        box = (torch.cat([center - size / 2, size], -1) / GRID).round() * GRID
         self.past.copy_(torch.cat([self.past[:, 1:], box[:, None]], 1))
         self._found.copy_(torch.cat([box, score[:, None]], -1))
 
@@ -205,7 +205,7 @@ class Step:
         )
         B, S = len(side), self.config.search_size
         grid = F.affine_grid(torch.stack(rows, 1), [B, 3, SAMPLES * S, SAMPLES * S], align_corners=False)
-        # beyond the frame grid_sample gives 0, which is the colour of the padding once that is added again
+        # beyond the frame grid_sample gives 0, which is the color of the padding once that is added again
         image = self.frame.flip(-1).permute(2, 0, 1).float() - self._padding
         samples = F.grid_sample(image.expand(B, -1, -1, -1), grid, align_corners=False)
         crops = F.avg_pool2d(samples, SAMPLES) + self._padding
@@ -217,7 +217,7 @@ class Step:
         distance = (self._bins - weights.argmax(-1, keepdim=True)).abs()
         window = torch.where(distance <= DECODING_RADIUS, weights, 0.0)
         mass = window.sum(-1)
-        self.corners.copy_(window @ self._centres / mass)
+        self.corners.copy_(window @ self._centers / mass)
         return mass.amin(-1)
 
 
@@ -271,18 +271,18 @@ def enlarged(image: Image, zoom: int) -> Image:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of the network and of a whole step: on the card, and until the program knows that it is done."""
+    """Milliseconds of the network and of a whole step: on the GPU, and until the program has synchronized with it."""
 
     way: str
     network: float
-    network_known: float
+    network_synchronized: float
     whole: float
-    whole_known: float
+    whole_synchronized: float
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the card does at best: TFLOP/s of a product of bf16 matrices, GB/s read and written by a copy."""
+    """Measured limits of the GPU: TFLOP/s of a bf16 matmul, GB/s read and written by a copy."""
 
     product: float
     copy: float
@@ -302,10 +302,10 @@ class Throughput:
 
 
 def latency(call: Call, effort: Effort, cuda: bool) -> tuple[float, float]:
-    """Milliseconds of a call on the card, from its start to its end, and until that is known; each the median."""
+    """Median milliseconds of a call on the GPU, and until the program has synchronized with it."""
     for _ in range(effort.warmup):
         call()
-    on_card, known = [], []
+    on_gpu, synchronized = [], []
     for _ in range(effort.repeats):
         if cuda:
             torch.cuda.synchronize()
@@ -318,9 +318,9 @@ def latency(call: Call, effort: Effort, cuda: bool) -> tuple[float, float]:
             end.synchronize()
         else:
             call()
-        known.append(1e3 * (time.perf_counter() - clock))
-        on_card.append(start.elapsed_time(end) if start and end else known[-1])
-    return statistics.median(on_card), statistics.median(known)
+        synchronized.append(1e3 * (time.perf_counter() - clock))
+        on_gpu.append(start.elapsed_time(end) if start and end else synchronized[-1])
+    return statistics.median(on_gpu), statistics.median(synchronized)
 
 
 def rate(call: Call, effort: Effort, cuda: bool) -> float:
@@ -346,7 +346,7 @@ def rate(call: Call, effort: Effort, cuda: bool) -> float:
 
 
 def limits(device: torch.device, effort: Effort) -> Limits:
-    """Measure the card."""
+    """Measure the GPU."""
     cuda, n = device.type == "cuda", effort.product
     left, right = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
     source = torch.zeros(effort.copied, dtype=torch.uint8, device=device)
@@ -406,7 +406,7 @@ def measure(
     card = torch.cuda.get_device_name() if cuda else "CPU (a rehearsal, its figures mean nothing)"
     limit = limits(device, effort)
     console.print(f"{card}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}")
-    console.print(f"limits: {limit.product:.3g} TFLOP/s (bf16 product), {limit.copy:.3g} GB/s (copy)")
+    console.print(f"limits: {limit.product:.3g} TFLOP/s (bf16 matmul), {limit.copy:.3g} GB/s (copy)")
     record: dict[str, Any] = {"device": card, "torch": torch.__version__, "cuda": torch.version.cuda}
     record |= {"limits": asdict(limit), "agreement": {}, "latency": [], "throughput": {}}
     for ways in (WAYS, COMPILED) if compile else (WAYS,):
@@ -419,7 +419,7 @@ def measure(
             table.add_row(name, *(f"{v:.1e}" for v in values))
         console.print(table)
 
-        table = Table("", "network", "until known", "whole step", "until known", title="one target, milliseconds")
+        table = Table("", "network", "synchronized", "whole step", "synchronized", title="one target, milliseconds")
         for way, step in steps.items():
             scene.show(step, 1)
             times = Latency(way.name, *latency(step.network, effort, cuda), *latency(step.whole, effort, cuda))
@@ -429,7 +429,7 @@ def measure(
         console.print(table)
 
         steps.clear()
-        columns = "targets", "ms", "searches/s", "TFLOP/s", "of the product", "GB/s", "of the copy"
+        columns = "targets", "ms", "searches/s", "TFLOP/s", "of the matmul", "GB/s", "of the copy"
         table = Table(*columns, title=f"throughput, {ways[-1].name}")
         for batch in batches:
             if ways[-1].compiled:

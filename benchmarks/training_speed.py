@@ -46,10 +46,13 @@ def main(
         one = replace(plan, patch_dropout=dropout, patch_dropout_steps=many, steps=many, warmup=0, decay=0)
         T, shared = sum(one.templates) / len(one.templates), one.sampling.searches
         bound = matmul_rate(dtype, seconds / 4) / work(one.model, T / shared, shared, 1 - dropout)
-        batches = [Batches(data, replace(one, templates=(count,)), 0) for count in one.templates]
+        batches = [Batches(data, replace(one, templates=(count,)), range(many)) for count in one.templates]
         fixed = [next(iter(batch)) for batch in batches]
         loader = DataLoader(
-            Batches(data, one, 0), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+            Batches(data, one, range(many)),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
         )
         drawn, rates = iter(loader), []
         for _ in range(rounds):  # in turn, for a machine is not as fast in one minute as in the next

@@ -3,7 +3,7 @@
 import functools
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +15,17 @@ pytest.importorskip("onnxscript")
 import onnx
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 import fartrack
 import fartrack.export as module
 from fartrack.engines.base import open_engine
-from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
-from fartrack.export import WEIGHTS, WEIGHTS_INT8, export, export_checkpoint
+from fartrack.export import WEIGHTS, WEIGHTS_INT8, export
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import load_weights
 from fartrack.model.vocabulary import BINS, NO_TRAJECTORY
 from fartrack.packages import open_package
-from fartrack.tracking.tracker import Tracker, TrackerSettings
-from fartrack.train.recipe import DistillConfig, Recipe, RolloutConfig
-from fartrack.train.state import Checkpoint, save_checkpoint
 
 GRAPHS = ("template", "search", "search_scored")
 
@@ -373,142 +368,3 @@ def test_an_export_that_fails_leaves_the_old_model(exports, tmp_path, random_net
     for path in package.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_a_checkpoint_gives_its_average_and_what_is_known_of_the_run(tmp_path, tiny, random_network, monkeypatch):
-    recipe = Recipe(sets=4, templates=(1, 2), model=tiny())
-    raw, average = random_network(recipe.model, 0), random_network(recipe.model, 1)
-    tensors = {f"model.{k}": v for k, v in raw.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in average.state_dict().items()}
-    save_checkpoint(tmp_path / "run.safetensors", Checkpoint(50, asdict(recipe), tensors))
-    monkeypatch.setattr(module, "graphs", lambda network: {})
-    export_checkpoint(tmp_path / "run.safetensors", tmp_path / "model")
-    assert torch.equal(load_weights(tmp_path / "model" / WEIGHTS)["vocab"], average.vocab.half().float())
-    record = json.loads((tmp_path / "model" / "model.json").read_text())
-    assert (record["steps"], record["samples"]) == (50, 50 * 4 * recipe.sampling.searches)
-    assert record["training"]["loss"] == asdict(recipe.loss)
-    assert open_package(tmp_path / "model").config == recipe.model
-    with pytest.raises(FartrackError, match="no checkpoint"):
-        export_checkpoint(tmp_path / "absent.safetensors", tmp_path / "other")
-
-
-def test_a_checkpoint_without_averaged_weights_is_refused(tmp_path, tiny):
-    path = tmp_path / "failed-batch.safetensors"
-    recipe = asdict(Recipe(model=tiny(), templates=(1, 2)))
-    save_checkpoint(path, Checkpoint(3, recipe, {"search": torch.zeros(2)}))
-    with pytest.raises(FartrackError, match="no averaged weights"):
-        export_checkpoint(path, tmp_path / "model")
-    assert not (tmp_path / "model").exists()
-
-
-def test_an_exit_of_a_network_is_exported_as_a_shallower_model(tmp_path, tiny):
-    network = FARTrack(tiny(depth=3))
-    tensors = {f"ema.{name}": tensor for name, tensor in network.state_dict().items()}
-    path = tmp_path / "run.safetensors"
-    save_checkpoint(path, Checkpoint(3, asdict(Recipe(model=tiny(depth=3), templates=(1, 2))), tensors))
-    with pytest.raises(FartrackError, match="no exit after layer 4; give 1 to 3"):
-        export_checkpoint(path, tmp_path / "model", depth=4)
-    export_checkpoint(path, tmp_path / "model", depth=2)
-    package = open_package(tmp_path / "model")
-    assert package.config.depth == 2
-    weights = load_weights(tmp_path / "model" / WEIGHTS)
-    assert {name.split(".")[1] for name in weights if name.startswith("blocks.")} == {"0", "1"}
-    torch.testing.assert_close(weights["blocks.1.qkv.weight"], network.blocks[1].qkv.weight.detach().half().float())
-
-
-def test_the_mean_of_several_runs_is_exported(tmp_path, tiny, random_network, monkeypatch):
-    monkeypatch.setattr(module, "graphs", lambda network: {})  # tracing takes seconds and is tested above
-    networks, recipe = [random_network(tiny()) for _ in range(3)], Recipe(model=tiny(), templates=(1, 2))
-    for seed, network in enumerate(networks):
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.copy_(torch.randn_like(parameter))
-    *paths, plain = (tmp_path / f"{name}.safetensors" for name in "abc")
-    for path, network in zip(paths, networks, strict=False):
-        tensors = {f"ema.{name}": tensor for name, tensor in network.state_dict().items()}
-        save_checkpoint(path, Checkpoint(3, asdict(recipe), tensors))
-    save_file(networks[2].state_dict(), plain)
-    export_checkpoint(paths[0], tmp_path / "model", mean=[paths[1], plain])
-    weights = load_weights(tmp_path / "model" / WEIGHTS)
-    for name in ("vocab", "blocks.1.fc1.weight", "norm.bias"):
-        expected = sum(network.state_dict()[name] for network in networks) / 3
-        torch.testing.assert_close(weights[name], expected, rtol=1e-3, atol=1e-3)
-    assert json.loads((tmp_path / "model" / "model.json").read_text())["mean_of"] == 3
-
-    save_file(random_network(tiny(depth=1)).state_dict(), plain)
-    with pytest.raises(FartrackError, match=r"c.safetensors has no averaged weights of its model"):
-        export_checkpoint(paths[0], tmp_path / "model", mean=[plain])
-    assert load_weights(tmp_path / "model" / WEIGHTS).keys() == weights.keys()  # what was there stays
-
-
-@pytest.fixture
-def finished_run(tmp_path, monkeypatch):
-    """A function that saves the checkpoint of a recipe's finished run with this network, and exports it."""
-    monkeypatch.setattr(module, "graphs", lambda network: {})  # tracing takes seconds and is tested above
-
-    def make(recipe, network):
-        tensors = {f"ema.{name}": tensor for name, tensor in network.state_dict().items()}
-        save_checkpoint(tmp_path / "run.safetensors", Checkpoint(recipe.steps, asdict(recipe), tensors))
-        export_checkpoint(tmp_path / "run.safetensors", tmp_path / "model")
-        return tmp_path / "model"
-
-    return make
-
-
-def test_a_tracker_is_set_as_its_model_was_trained(finished_run, tiny, random_network):
-    trained = TrackerSettings(interval=2, retention=0.5, adaptive=True, sparsification="runtime")
-    recipe = Recipe(model=tiny(), templates=(1,), rollout=RolloutConfig(share=0.5, tracker=trained))
-    folder = finished_run(recipe, random_network(recipe.model))
-    record = json.loads((folder / "model.json").read_text())["settings"]
-    assert record == {"retention": 0.5, "adaptive": True, "sparsification": "runtime"}  # the interval is the user's
-    tracker = fartrack.load(folder, engine="torch")
-    assert tracker.settings == TrackerSettings(templates=3, **record)
-    own = TrackerSettings(templates=2, retention=0.9)
-    assert fartrack.load(folder, engine="torch", settings=own).settings == own
-
-
-def test_a_model_that_was_never_rolled_out_keeps_the_default_settings(finished_run, tiny, random_network):
-    folder = finished_run(Recipe(model=tiny(), templates=(1,)), random_network(tiny()))
-    assert json.loads((folder / "model.json").read_text())["settings"] == {}
-    assert fartrack.load(folder, engine="torch").settings == TrackerSettings(templates=3)
-
-
-@pytest.mark.parametrize("attention", ["cached", "joint"])
-@pytest.mark.parametrize("delete", [(1,), (0, 2)])
-def test_deleted_layers_are_not_exported(finished_run, tiny, random_network, attention, delete):
-    config = tiny(depth=4, attention=attention)
-    distill = DistillConfig(scheme="deep-to-shallow", delete=delete)
-    recipe = Recipe(model=config, templates=(1,), distill=distill)
-    faded = random_network(config)
-    with torch.no_grad():
-        for parameter in faded.parameters():
-            parameter.copy_(parameter.half())
-    faded.fades = recipe.fades(recipe.steps - 1)
-    folder = finished_run(recipe, faded)
-    assert open_package(folder).config == tiny(depth=4 - len(delete), attention=attention)
-    exported, whole = fartrack.load(folder, engine="torch"), Tracker(TorchEngine(faded))
-    templates, identities, search, trajectory = inputs(config, 2, 2)
-    logits = []
-    for engine in (exported.engine, whole.engine):
-        memory = memory_of(engine.memorise(templates, identities), 2)
-        logits.append(engine.search(search, trajectory, memory))
-    np.testing.assert_allclose(*logits, **TOLERANCE)
-    frames = np.random.default_rng(0).integers(0, 256, (6, 90, 120, 3), np.uint8)
-    tracks = [[tracker.init(frames[0], (40, 30, 20, 25))] for tracker in (exported, whole)]
-    for frame in frames[1:]:
-        for tracker, found in zip((exported, whole), tracks, strict=True):
-            found.append(tracker.update(frame))
-    assert [track.box for track in tracks[0]] == [track.box for track in tracks[1]]
-    faded.fades = [1.0] * 4
-    before = faded(*map(torch.from_numpy, (search, trajectory)), torch.from_numpy(memory)).logits_B4V
-    assert np.abs(before.detach().numpy() - logits[0]).max() > 0.01  # the deleted layers did something
-
-
-def test_an_exit_behind_the_deleted_layers_is_refused(finished_run, tmp_path, tiny, random_network):
-    distill = DistillConfig(scheme="deep-to-shallow", delete=(1,))
-    finished_run(Recipe(model=tiny(depth=3), templates=(1,), distill=distill), random_network(tiny(depth=3)))
-    with pytest.raises(FartrackError, match="no exit after layer 3; give 1 to 2"):
-        export_checkpoint(tmp_path / "run.safetensors", tmp_path / "other", depth=3)
-    export_checkpoint(tmp_path / "run.safetensors", tmp_path / "other", depth=1)
-    assert open_package(tmp_path / "other").config.depth == 1

@@ -120,7 +120,7 @@ ROWS = [
     Row("minutes", "one search crop a set", {"sets": 12, "sampling": {"searches": 1}}),
     Row("minutes", "half of the search tokens", {"patch_dropout": 0.5, "patch_dropout_steps": 10**6}),
     Row("minutes", "without copy-paste, but for occluders", {"sampling": {"paste": 0, "distractor": 0}}),
-    Row("minutes", "without unlabelled regions", {"sampling": {"regions": 0}}),
+    Row("minutes", "without unlabeled regions", {"sampling": {"regions": 0}}),
     Row("minutes", "without clips", {"sampling": {"clips": 0}}),
     Row("minutes", "without stills", {"sampling": {"stills": 0, "regions": 0}}),
 ]

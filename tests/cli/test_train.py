@@ -1,10 +1,10 @@
 """The whole way on the command line: prepare, train, resume, export, track."""
 
+import json
 import resource
 import sys
 
 import av
-import cv2
 import numpy as np
 import pytest
 
@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="the extra 'train' is not installed")
 
 import torch
 
+import fartrack.export
 from fartrack.cli import main
 from fartrack.train.data.store import Store
 from fartrack.train.state import load_checkpoint
@@ -34,10 +35,6 @@ templates = 2
 
 [sampling]
 stills = 0.0
-"""
-DISTILL = """
-[distill]
-first = 1
 """
 
 
@@ -82,32 +79,29 @@ def test_from_videos_to_a_tracker(tmp_path, videos, run):
 
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(steps=2))
-    pretrain = ("train", "pretrain", "--recipe", recipe, "--data", store, "--run", training, "--workers", 0)
+    pretrain = ("train", "run", "--recipe", recipe, "--data", store, "--run", training, "--workers", 0)
     assert run(*pretrain)[0] == 0
     code, _, err = run(*pretrain)
     assert code == 2 and "holds a run already" in err
     recipe.write_text(RECIPE.format(steps=4))
     assert run(*pretrain, "--resume")[0] == 0
 
-    code, out, _ = run(
-        "export",
-        training / "checkpoint.safetensors",
-        tmp_path / "model",
-        "--exits",
-        "shallow=1",
-        "--int8",
-        "none",
-        "--mean",
-        training / "checkpoint.safetensors",
-    )
-    assert code == 0 and out.splitlines() == [f"saved {tmp_path / name}" for name in ("model", "shallow")]
-    assert (tmp_path / "model" / "search-1.onnx").exists() and not [*(tmp_path / "model").glob("*int8*")]
-    csv = tmp_path / "out.csv"
-    code, _, err = run(
-        "track", videos / "square.mp4", "--box", "20,30,24,24", "--model", tmp_path / "shallow", "--csv", csv
-    )
+    checkpoint, csv = training / "checkpoint.safetensors", tmp_path / "out.csv"
+    assert run("export", checkpoint, tmp_path / "shallow", "--depth", 1, "--int8", "none")[0] == 0
+    assert (tmp_path / "shallow" / "search.onnx").exists() and not [*(tmp_path / "shallow").glob("*int8*")]
+    options = ("--box", "20,30,24,24", "--model", tmp_path / "shallow", "--csv", csv)
+    code, _, err = run("track", videos / "square.mp4", *options)
     assert code == 0, err
     assert len(csv.read_text().splitlines()) == 1 + 12
+
+
+def test_exits_and_means_are_exported(tmp_path, trained, run, monkeypatch):
+    monkeypatch.setattr(fartrack.export, "graphs", lambda network: {})  # tracing takes seconds
+    checkpoint = tmp_path / "first" / "checkpoint.safetensors"
+    code, out, _ = run("export", checkpoint, tmp_path / "model", "--exits", "shallow=1", "--mean", checkpoint)
+    assert code == 0 and out.splitlines() == [f"saved {tmp_path / name}" for name in ("model", "shallow")]
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["mean_of"] == 2
+    assert json.loads((tmp_path / "shallow" / "model.json").read_text())["depth"] == 1
 
 
 @pytest.mark.parametrize(
@@ -136,7 +130,7 @@ def test_exits_that_cannot_be_read_are_one_sentence(tmp_path, run, options, word
 def test_a_bad_recipe_is_one_sentence(tmp_path, run, change, words):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(steps=2).replace(*change))
-    code, _, err = run("train", "pretrain", "--recipe", recipe, "--data", tmp_path, "--run", tmp_path / "run")
+    code, _, err = run("train", "run", "--recipe", recipe, "--data", tmp_path, "--run", tmp_path / "run")
     assert code == 2 and words in err and err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
@@ -148,49 +142,39 @@ def trained(tmp_path, videos, run):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(steps=2))
     options = ("--recipe", recipe, "--data", tmp_path / "store", "--workers", 0)
-    assert run("train", "pretrain", *options, "--run", tmp_path / "first")[0] == 0
+    assert run("train", "run", *options, "--run", tmp_path / "first")[0] == 0
     return options
 
 
 def test_a_phase_starts_from_the_weights_of_another(tmp_path, trained, run):
     recipe = trained[1]
-    recipe.write_text("learning_rate = 0.0\nnew_learning_rate = 0.0\n" + RECIPE.format(steps=1) + DISTILL)
+    recipe.write_text("learning_rate = 0.0\nhead_learning_rate = 0.0\nfirst_exit = 1\n" + RECIPE.format(steps=1))
     start = tmp_path / "first" / "checkpoint.safetensors"
-    code, out, err = run("train", "distill", *trained, "--run", tmp_path / "second", "--start", start)
+    code, out, err = run("train", "run", *trained, "--run", tmp_path / "second", "--start", start)
     assert code == 0, err
     assert "saved" in out
     one, two = load_checkpoint(start), load_checkpoint(tmp_path / "second" / "checkpoint.safetensors")
     for name, tensor in one.part("ema").items():
         torch.testing.assert_close(two.part("model")[name], tensor)
-    code, _, err = run("train", "distill", *trained, "--run", tmp_path / "third", "--start", tmp_path / "absent")
+    code, _, err = run("train", "run", *trained, "--run", tmp_path / "third", "--start", tmp_path / "absent")
     assert code == 2 and "absent" in err and err.count("\n") == 1
 
 
 def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path, trained, run):
-    options = ("train", "pretrain", *trained, "--run", tmp_path / "second")
+    options = ("train", "run", *trained, "--run", tmp_path / "second")
     code, out, _ = run(*options, "--minutes", 0)
     assert code == 0 and "stopped before the end" in out and "add --resume to go on" in out
     assert load_checkpoint(tmp_path / "second" / "checkpoint.safetensors").step == 1
-    code, out, _ = run(*options, "--resume")
+    code, out, _ = run(*options, "--resume", "--until", 2)
     assert code == 0 and "stopped before" not in out and "saved" in out
     assert load_checkpoint(tmp_path / "second" / "checkpoint.safetensors").step == 2
-
-
-@pytest.mark.parametrize(
-    ("phase", "words"),
-    [("distill", "distils nothing; set first or delete"), ("sparsify", "rolls over no clips; set share")],
-)
-def test_a_recipe_of_another_phase_is_refused(tmp_path, trained, run, phase, words):
-    code, _, err = run("train", phase, *trained, "--run", tmp_path / "second")
-    assert code == 2 and words in err and err.count("\n") == 1
-    assert not (tmp_path / "second").exists()
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, trained, run):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
     try:
-        code, _, err = run("train", "pretrain", *trained, "--run", tmp_path / "second")
+        code, _, err = run("train", "run", *trained, "--run", tmp_path / "second")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert code == 2 and "checkpoint.safetensors cannot be written" in err and err.count("\n") == 1
@@ -202,28 +186,11 @@ def test_fewer_and_smaller_frames(tmp_path, videos, run):
     assert code == 0
     assert "3 pictures" in out and "skipped 1: frame whose target is absent or too small" in out
     store = Store.open(tmp_path)
-    assert store.size.tolist() == [[48, 64]] * 3
+    assert store.sizes.tolist() == [[64, 48]] * 3
     assert store.boxes.tolist() == [[10, 15, 12, 12], [25, 15, 12, 12]]
     store_options = ("train", "prepare", videos, "--data", tmp_path)
     assert run(*store_options, "--every", 0)[0] == 2
     assert run(*store_options, "--longest", 0)[0] == 2
-
-
-def test_masks_are_estimated_where_asked(tmp_path, run):
-    sequence = tmp_path / "disc"
-    sequence.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        image = rng.integers(60, 120, (96, 128, 3), np.uint8)
-        cv2.circle(image, (40 + 5 * i, 50), 15, (30, 30, 220), -1)
-        cv2.imwrite(str(sequence / f"{i:04}.png"), image)
-    (sequence / "groundtruth.txt").write_text("".join(f"{25 + 5 * i},35,31,31\n" for i in range(3)))
-    for options, known in (((), False), (("--masks",), True)):
-        assert run("train", "prepare", tmp_path / "disc", "--data", tmp_path / "store", *options)[0] == 0
-        store = Store.open(tmp_path / "store")
-        assert [store.cutout(target) is not None for target in range(3)] == [known] * 3
-    x, y, mask = store.cutout(2)
-    assert (x, y) == (35, 35) and mask.shape == (31, 31) and 0.7 < mask.mean() < 0.85  # π/4
 
 
 def test_a_wrong_source_leaves_the_prepared_data_alone(tmp_path, videos, run):
@@ -238,5 +205,29 @@ def test_a_wrong_source_leaves_the_prepared_data_alone(tmp_path, videos, run):
 
 
 def test_data_that_do_not_exist_are_one_sentence(tmp_path, run):
-    code, _, err = run("train", "pretrain", "--recipe", "pico-pretrain", "--data", tmp_path, "--run", tmp_path / "run")
+    code, _, err = run("train", "run", "--recipe", "shipped/3-light", "--data", tmp_path, "--run", tmp_path / "run")
     assert code == 2 and "holds no prepared data" in err and err.count("\n") == 1
+
+
+def test_the_recipes_that_ship_are_listed_and_shown(run):
+    code, out, _ = run("train", "recipes")
+    assert code == 0
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert {"gpu/pretrain", "paper/sparsify", "shipped/9-tiny"} <= lines.keys()
+    assert lines["paper/pretrain"].startswith("Phase 1 as published")
+    code, out, _ = run("train", "recipes", "paper/sparsify")
+    assert code == 0 and "head_learning_rate = 4e-6" in out
+    code, _, err = run("train", "recipes", "pico")
+    assert code == 2 and "No recipe 'pico' ships" in err and err.count("\n") == 1
+
+
+def test_the_commands_that_train_share_their_options(run):
+    options = {}
+    for name in ("run", "all"):
+        code, out, _ = run("train", name, "--help")
+        assert code == 0
+        options[name] = {word for word in out.split() if word.startswith("--") and word[2:].replace("-", "").isalpha()}
+    shared = {"--data", "--run", "--start", "--workers", "--device", "--compile", "--minutes", "--val", "--val-every"}
+    assert shared <= options["run"] & options["all"]
+    assert options["run"] - options["all"] == {"--recipe", "--resume", "--until"}
+    assert options["all"] - options["run"] == {"--recipes", "--rehearse"}

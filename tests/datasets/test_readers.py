@@ -19,7 +19,7 @@ UNMATCHED = "sequence whose ground truth does not match its frames"
 
 
 def write_pictures(folder, names):
-    """JPEGs of 64 × 48, each of one grey that tells its place in the sequence."""
+    """JPEGs of 64 × 48, each of one gray that tells its place in the sequence."""
     folder.mkdir(parents=True)
     for index, name in enumerate(names):
         assert cv2.imwrite(str(folder / name), np.full((48, 64, 3), 10 * index, np.uint8))

@@ -340,7 +340,7 @@ def test_a_folder_of_shards_and_videos(tmp_path):
     for name in ("a.mp4", "a.webm", "sub/a.avi", "C.MOV"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_video(tmp_path / "a.mp4", frames=1, lines=LINES[:1])
-        (tmp_path / "a.mp4").rename(tmp_path / name)  # containers are recognised by what they hold
+        (tmp_path / "a.mp4").rename(tmp_path / name)  # containers are recognized by what they hold
         if name != "a.mp4":
             (tmp_path / "a.txt").rename((tmp_path / name).with_suffix(".txt"))
             write_video(tmp_path / "a.mp4", frames=1, lines=LINES[:1])

@@ -24,6 +24,7 @@ from fartrack.evaluate.metrics import overlaps
 from fartrack.evaluate.runner import run_sequence
 from fartrack.export import export
 from fartrack.model.encoder import FARTrack
+from fartrack.train.data import sampling
 from fartrack.train.monitor import read_log
 from fartrack.train.phases import PHASES, train_phases
 from fartrack.train.recipe import Recipe
@@ -34,7 +35,7 @@ steps = {steps}
 sets = 3
 templates = [1, 2]
 learning_rate = {rate}
-new_learning_rate = {rate}
+head_learning_rate = {rate}
 warmup = {warmup}
 decay = {decay}
 ema = 0.9
@@ -53,21 +54,14 @@ clips = 1.0
 stills = 0.0
 regions = 0.0
 searches = 4
-near = 0.4
-far_share = 0.1
-paper_share = 0.0
 drop_trajectory = 0.6
-wrong_trajectory = 0.0
-doubtful_template = 0.0
-degrade = 0.0
-grey = 0.0
 light = 0.0
 distractor = 0.0
-occluder = 0.0
+augment = false
 """
 RECIPES = {
-    "pretrain": COMMON.format(steps=900, rate=2e-3, warmup=20, decay=600),
-    "distill": COMMON.format(steps=40, rate=5e-4, warmup=2, decay=30) + "[distill]\nfirst = 2\n",
+    "pretrain": COMMON.format(steps=350, rate=5e-3, warmup=20, decay=230),
+    "distill": "first_exit = 2\n" + COMMON.format(steps=20, rate=5e-4, warmup=2, decay=15),
     "sparsify": COMMON.format(steps=10, rate=1e-4, warmup=2, decay=6)
     + "[rollout]\nshare = 0.5\nframes = 8\nclips = 4\nsynthetic = 0.0\n"
     + "[rollout.tracker]\ntemplates = 2\ninterval = 3\nretention = 0.75\n",
@@ -150,7 +144,13 @@ def trained(tmp_path_factory, prepared, unseen):
     folder = tmp_path_factory.mktemp("trained")
     options = ("--recipes", write_recipes(folder / "recipes"), "--data", prepared, "--run", folder / "run")
     options = ("all", *options, "--val", unseen)
-    code, out, err = command(*options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fartrack.export, "graphs", lambda network: {})  # PyTorch needs none
+        for name, value in {"NEAR": 0.3, "FAR_SHARE": 0.1, "PAPER_SHARE": 0, "OCCLUDER": 0}.items():
+            patch.setattr(sampling, name, value)
+        for name in ("WRONG_TRAJECTORY", "DOUBTFUL_TEMPLATE"):
+            patch.setattr(sampling, name, 0)
+        code, out, err = command(*options)
     assert code == 0, err
     assert f"saved {folder / 'run' / 'model'}" in out
     return options, folder / "run"
@@ -173,17 +173,17 @@ def test_the_tracker_follows_what_it_never_saw(trained, unseen, tmp_path, monkey
     _, run = trained
     torch.manual_seed(0)
     untrained = FARTrack(Recipe.read(run.parent / "recipes" / "pretrain.toml").model)
-    monkeypatch.setattr(fartrack.export, "graphs", lambda network: {})  # which PyTorch does without
+    monkeypatch.setattr(fartrack.export, "graphs", lambda network: {})
     export(untrained, tmp_path / "untrained")
     before = mean_iou(load(tmp_path / "untrained", engine="torch", threads=1), unseen)
-    after = mean_iou(load(run / "model", threads=1), unseen)
+    after = mean_iou(load(run / "model", engine="torch", threads=1), unseen)
     assert after > before + 0.25, (before, after)
 
 
 def test_each_phase_leaves_its_run(trained):
     _, run = trained
     for phase in PHASES:
-        recipe = Recipe.from_dict(load_checkpoint(run / phase / "checkpoint.safetensors").recipe)
+        recipe = load_checkpoint(run / phase / "checkpoint.safetensors").recipe
         assert recipe == Recipe.read(run.parent / "recipes" / f"{phase}.toml")
         *_, last = read_log(run / phase)
         assert last["step"] == recipe.steps and 0 <= last["val_ao"] <= 1
@@ -191,7 +191,7 @@ def test_each_phase_leaves_its_run(trained):
     assert "divergence" in read_log(run / "distill")[0] and "lost" in read_log(run / "sparsify")[0]
     about = json.loads((run / "model" / "model.json").read_text())
     assert about["config"]["depth"] == 3 and about["steps"] == 10
-    assert load(run / "model").settings.retention == 0.75  # as it was trained
+    assert load(run / "model", engine="torch").settings.retention == 0.75  # as it was trained
 
 
 def test_called_again_it_only_exports(trained, exported):
@@ -204,7 +204,7 @@ def test_called_again_it_only_exports(trained, exported):
 
 
 def test_stopped_it_says_so_and_goes_on(prepared, tmp_path, exported):
-    recipes = write_recipes(tmp_path / "recipes", steps=2, warmup=0, decay=0, learning_rate=0, new_learning_rate=0)
+    recipes = write_recipes(tmp_path / "recipes", steps=2, warmup=0, decay=0, learning_rate=0, head_learning_rate=0)
     run = tmp_path / "run"
     options = ("all", "--recipes", recipes, "--data", prepared, "--run", run, "--workers", 0)
 
@@ -232,25 +232,6 @@ def test_a_rehearsal_is_a_few_steps_of_each_phase(prepared, tmp_path, exported):
     assert code == 0 and "saved" in out, err
     runs = [load_checkpoint(tmp_path / "run" / "rehearsal" / phase / "checkpoint.safetensors") for phase in PHASES]
     assert [run.step for run in runs] == [4, 4, 4] and len(exported) == 1
-
-
-@pytest.mark.parametrize(
-    ("phase", "line", "sentence"),
-    [
-        ("distill", "first = 2", "distils nothing; set first or delete in its table distill."),
-        ("sparsify", "share = 0.5", "rolls over no clips; set share in its table rollout."),
-    ],
-)
-def test_a_recipe_without_its_phase_is_refused(prepared, tmp_path, phase, line, sentence):
-    recipes, run = write_recipes(tmp_path / "recipes"), tmp_path / "run"
-    path = recipes / f"{phase}.toml"
-    path.write_text(path.read_text().replace(line, ""))
-    code, _, err = command("all", "--recipes", recipes, "--data", prepared, "--run", run)
-    assert code == 2 and err == f"fartrack: The recipe {path} {sentence}\n"
-    path.unlink()
-    code, _, err = command("all", "--recipes", recipes, "--data", prepared, "--run", run)
-    assert code == 2 and f"no readable recipe {path}" in err and err.count("\n") == 1
-    assert not run.exists()
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ BAD = [
     ("first_exit", 7),
     ("first_exit", 1.5),
     ("patch_dropout", 1),
-    ("patch_dropout_steps", 3001),
+    ("patch_dropout_steps", -1),
     ("rollout", True),
     ("model", 6),
     ("sampling", ["clips"]),

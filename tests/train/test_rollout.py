@@ -149,7 +149,7 @@ def moving(places):
 
 
 def test_a_target_that_leaves_the_window_is_found_again(network):
-    """The window reaches 40 pixels to each side of its centre, and the tracker does not follow."""
+    """The window reaches 40 pixels to each side of its center, and the tracker does not follow."""
     clip = moving([20.0, 35, 50, 65, 80, 95, 110])
     batch, lost = roll(Tracker(TorchEngine(network), STILL), [clip])
     assert lost == 2  # on the third frame and the fifth

@@ -11,8 +11,8 @@ from fartrack.model.vocabulary import BIN_CENTERS, BINS, HIGH, LOW
 
 def expected_coordinates(logits: Tensor) -> Tensor:
     """Logits ``(..., V)`` → the expectation ``(...)`` of the coordinate over all bins; differentiable."""
-    centres = torch.as_tensor(BIN_CENTERS, dtype=torch.float32, device=logits.device)
-    return torch.softmax(logits.float(), dim=-1) @ centres
+    centers = torch.as_tensor(BIN_CENTERS, dtype=torch.float32, device=logits.device)
+    return torch.softmax(logits.float(), dim=-1) @ centers
 
 
 def coordinate_loss(logits: Tensor, coordinates: Tensor, smoothing: float) -> Tensor:
@@ -30,8 +30,8 @@ def coordinate_loss(logits: Tensor, coordinates: Tensor, smoothing: float) -> Te
     if smoothing == 0:
         each = -logs.gather(-1, position.long().clamp(max=BINS - 1)[..., None])[..., 0]
     else:
-        centre = torch.arange(BINS, device=logits.device) + 0.5
-        target = torch.softmax(-0.5 * ((centre - position[..., None]) / smoothing) ** 2, dim=-1)
+        center = torch.arange(BINS, device=logits.device) + 0.5
+        target = torch.softmax(-0.5 * ((center - position[..., None]) / smoothing) ** 2, dim=-1)
         each = -(target * logs).sum(-1)
     return torch.where(seen, each, -logs.mean(-1)).mean()
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,15 @@ class Group:
         return value
 
     def sum_gradients(self, network: nn.Module) -> None:
-        """Every gradient summed over the processes, in one message."""
+        """Every gradient summed over the processes, in one message; a parameter without one counts as zero."""
         if self.size == 1:
             return
         gradients = []
         for parameter in network.parameters():
-            if not parameter.requires_grad:
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-        flat = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                gradients.append(parameter.grad)
+        vector_to_parameters(self.sum(parameters_to_vector(gradients)), gradients)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any of the processes."""

@@ -27,12 +27,10 @@ def export_checkpoint(
 
     Args:
         checkpoint: of the run.
-        folder: see :func:`fartrack.export.export`.
-        depth: an exit of the network, the number of its first layers that are exported; None for all.
-        exits: see :func:`fartrack.export.export`.
-        int8: see :func:`fartrack.export.export`.
-        mean: further checkpoints, or weights, of the same model; the mean of them all is exported. Runs that began with
-            the same weights often make a better model together than each alone (Wortsman et al., "Model soups", 2022).
+        folder, exits, int8: see :func:`fartrack.export.export`.
+        depth: export the first layers only, as an exit of the network.
+        mean: further checkpoints, or weights, of the same model; the mean of all is exported (Wortsman et al., "Model
+            soups", 2022).
 
     Raises:
         FartrackError: no readable checkpoint or weights, or of another model; no such exit; or see

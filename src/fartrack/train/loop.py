@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -33,11 +34,7 @@ from fartrack.train.state import CHECKPOINT, Checkpoint, TrainState, load_checkp
 
 
 def train(recipe: Recipe, store: Path, run: Path, **options: Any) -> FARTrack | None:
-    """Run a recipe to its end; see :class:`Trainer` for the options and the errors.
-
-    Returns:
-        The network with the averaged weights; None if the run was stopped before its end.
-    """
+    """Run a recipe (see :class:`Trainer`) → the network with the averaged weights; None if it was stopped early."""
     return Trainer(recipe, store, run, **options).train()
 
 
@@ -91,9 +88,7 @@ class Trainer:
             if shared % self.group.size:
                 raise FartrackError(f"{name} is {shared}; it must be a multiple of the {self.group.size} processes.")
         if recipe.freeze_layers and self.start is None and not resume:
-            raise FartrackError(
-                f"freeze_layers is {recipe.freeze_layers}; such layers need start weights: give --start."
-            )
+            raise FartrackError(f"freeze_layers is {recipe.freeze_layers}; frozen layers need weights: give --start.")
         if path.exists() and not resume:
             raise FartrackError(f"{self.run} holds a run already; add --resume, or name another folder.")
         Store.open(self.store)
@@ -101,7 +96,7 @@ class Trainer:
         if resume:
             checkpoint = load_checkpoint(path)
             if checkpoint.recipe.model != recipe.model:
-                raise FartrackError(f"The checkpoint in {self.run} is of another model than the recipe's; start anew.")
+                raise FartrackError(f"The run in {self.run} is of another model than the recipe's; start a new one.")
             self.state.restore(checkpoint)
         self.run.mkdir(parents=True, exist_ok=True)
 
@@ -145,9 +140,7 @@ class Trainer:
         if not math.isfinite(values["loss"]):
             failed = Checkpoint(state.step, state.samples, recipe, batch.tensors())
             save_checkpoint(self.run / f"failed-batch-{group.rank}.safetensors", failed)
-            raise FartrackError(
-                f"The loss of step {state.step} is not finite; its batch is in {self.run}/failed-batch-*."
-            )
+            raise FartrackError(f"The loss of step {state.step} is not finite; see {self.run}/failed-batch-*.")
         group.sum_gradients(network)
         nn.utils.clip_grad_norm_(network.parameters(), recipe.max_grad_norm)
         for entry in state.optimizer.param_groups:
@@ -159,16 +152,15 @@ class Trainer:
         return batch, values
 
     def train(self) -> FARTrack | None:
-        """Step to the end, or to where the run is stopped; see :func:`train`."""
+        """Step to the end of the recipe, or until stopped; see :func:`train`."""
         recipe, group, state = self.recipe, self.group, self.state
         if self.compile:
             state.network.compile()
         state.network.train()
-        cv2.setNumThreads(
-            1
-        )  # before workers are forked: each has a core, and OpenCV's own threads do not survive a fork
+        cv2.setNumThreads(1)  # before workers are forked, which OpenCV's own threads do not survive
+        end = min(recipe.steps, self.until or recipe.steps)
         loader = DataLoader(
-            Batches(self.store, recipe, state.step, group.rank, group.size),
+            Batches(self.store, recipe, range(state.step, end), group.rank, group.size),
             batch_size=None,
             num_workers=self.workers,
             prefetch_factor=4 if self.workers else None,
@@ -180,16 +172,16 @@ class Trainer:
             task = progress.add_task("training", total=recipe.steps, completed=state.step)
             for work in loader:
                 batch, values = self.train_step(work)
-                last = state.step == recipe.steps
+                last = state.step == end
                 progress.update(task, completed=state.step, description=f"loss {values['loss']:.3f}")
                 if self.monitor is not None:
                     self.monitor.count(state, rate(state.step - 1, recipe), values, last)
                     self.monitor.picture(state.step, batch, state.network)
                     self.monitor.validate(state, last)
-                stopped = group.any(self.stop.asked or state.step == self.until)
+                stopped = group.any(self.stop.asked)
                 if self.monitor is not None and (state.step % self.save_every == 0 or last or stopped):
                     save_checkpoint(self.run / CHECKPOINT, state.checkpoint(recipe))
-                if stopped and not last:
+                if stopped:
                     break
         if self.monitor is not None:
             self.monitor.close()
@@ -228,12 +220,9 @@ class Stop:
         self.signaled = True
 
     def __enter__(self) -> Stop:
-        """Handle SIGINT and SIGTERM, in the main thread."""
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.handlers[number] = signal.signal(number, self._signal)
-        except ValueError:  # another thread of a program that embeds us
-            pass
+        """Handle SIGINT and SIGTERM."""
+        if threading.current_thread() is threading.main_thread():  # others may not
+            self.handlers = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:

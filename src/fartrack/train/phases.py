@@ -20,7 +20,7 @@ PHASES = ("pretrain", "distill", "sparsify")
 def rehearsal(recipe: Recipe) -> Recipe:
     """The same recipe with four steps of two sets, or of two short clips."""
     rollout = replace(recipe.rollout, frames=min(recipe.rollout.frames, 8), clips=2)
-    return replace(recipe, steps=4, sets=2, warmup=0, decay=2, patch_dropout_steps=0, rollout=rollout)
+    return replace(recipe, steps=4, sets=2, warmup=0, decay=2, rollout=rollout)
 
 
 def train_phases(
@@ -38,11 +38,10 @@ def train_phases(
     Args:
         recipes: a folder of ``pretrain.toml``, ``distill.toml`` and ``sparsify.toml``, or the name of one that ships.
         store: folder of prepared data.
-        run: each phase has its folder in here, and so has each exported variant; the deepest has the weights of all.
-        start: start weights of the first phase; each later one starts from the averaged weights of the one before.
+        run: holds a folder for each phase and each exported variant.
+        start: start weights of the first phase; each later one starts from the one before.
         minutes: stop after this long.
-        rehearse: only a few small batches of each phase, in the folder ``rehearsal`` of ``run``, to see that the
-            command works on this machine.
+        rehearse: a few small batches of each phase only, in ``run/rehearsal``.
         options: of :class:`fartrack.train.loop.Trainer`.
 
     Returns:

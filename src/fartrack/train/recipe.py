@@ -138,7 +138,7 @@ class Recipe:
         check_numbers(self, steps=(1, 10**9), sets=(1, 65_536), warmup=(0, self.steps), decay=(0, self.steps))
         check_numbers(self, learning_rate=(0, 1), head_learning_rate=(0, 1), weight_decay=(0, 1))
         check_numbers(self, max_grad_norm=(1e-6, 1e6), ema=(0, 0.999999), seed=(0, 2**63), micro_batch=(1, 65_536))
-        check_numbers(self, patch_dropout=(0, 0.95), patch_dropout_steps=(0, self.steps))
+        check_numbers(self, patch_dropout=(0, 0.95), patch_dropout_steps=(0, 10**9))
         check_numbers(self, first_exit=(0, self.model.depth), freeze_layers=(0, self.model.depth - 1))
         check_choice(self, "precision", get_args(Precision))
         check_choice(self, "decay_shape", get_args(Decay))

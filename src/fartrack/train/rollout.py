@@ -19,9 +19,9 @@ from fartrack.train.data.clips import Clip
 def roll(tracker: Tracker, clips: Sequence[Clip]) -> tuple[Batch, int]:
     """Run a tracker, which looks at whole search windows, over clips of one length, all at once.
 
-    Each search crop comes with the templates and the masks of their tokens that the tracker used for it: a mask is
-    decided on the frame after its template was taken and stays. A target whose center has left the search window is
-    lost: the tracker is set back to the truth. A frame on which even that window does not hold it is left out.
+    Each search crop comes with the templates and the token masks that the tracker used for it. When the center of a
+    target has left the search window, it is lost, and the tracker is set back to the truth; a frame on which even that
+    window does not hold it is left out.
 
     Returns:
         The batch (one template set a search crop), and how often a target was lost.

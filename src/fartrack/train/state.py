@@ -25,14 +25,8 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass
 class Checkpoint:
-    """A run after ``step`` optimizer steps.
-
-    Attributes:
-        step, samples: finished steps, and the search crops of these.
-        recipe: the run's.
-        tensors: ``model.*`` (raw weights), ``ema.*`` (their moving average), ``exp_avg.*`` and ``exp_avg_sq.*``
-            (AdamW's moments). The schedule, the samples and the random numbers follow from recipe and step.
-    """
+    """A run after ``step`` optimizer steps on ``samples`` search crops. Its tensors are ``model.*`` (raw weights),
+    ``ema.*`` (their moving average), ``exp_avg.*`` and ``exp_avg_sq.*`` (AdamW's moments); all else follows."""
 
     step: int
     samples: int
@@ -87,8 +81,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 class TrainState:
-    """What training changes: the network, its optimizer, the moving average of its weights, and the steps and samples
-    (search crops) done."""
+    """What training changes: the network, its optimizer, the average of its weights, and the steps and samples done."""
 
     def __init__(self, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:
         """Step 0, with start weights, or random ones."""

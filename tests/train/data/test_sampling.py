@@ -163,17 +163,15 @@ def test_warped_targets_have_the_box_of_what_is_seen(sampler, plain_background):
 @pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])
 def test_templates_show_the_target_in_their_middle(sampler, plain_background, config):
     extents = np.array([red_extent(crop) for s in draws(sampler(config), 40) for crop in s.templates]) / 64
-    centre, size = (extents[:, :2] + extents[:, 2:]) / 2, np.sqrt((extents[:, 2:] - extents[:, :2]).prod(1))
-    assert np.abs(centre - 0.5).max() < 0.3
-    np.testing.assert_allclose(np.median(centre, 0), 0.5, atol=0.03)
+    center, size = (extents[:, :2] + extents[:, 2:]) / 2, np.sqrt((extents[:, 2:] - extents[:, :2]).prod(1))
+    assert np.abs(center - 0.5).max() < 0.3
+    np.testing.assert_allclose(np.median(center, 0), 0.5, atol=0.03)
     assert np.median(size) == pytest.approx(0.5, abs=0.05)
 
 
 def test_where_a_still_ends_another_picture_goes_on(tmp_path, model, monkeypatch, share):
     """A small red picture, all of it the target: in its windows there is padding, or the other, green picture."""
-    red, green = (
-        np.full((side, side, 3), colour, np.uint8) for side, colour in ((40, (0, 0, 250)), (300, (0, 250, 0)))
-    )
+    red, green = (np.full((side, side, 3), color, np.uint8) for side, color in ((40, (0, 0, 250)), (300, (0, 250, 0))))
     write_store(tmp_path, [Picture(red, (Target((4, 4, 30, 30)),)), Picture(green, ())])
     monkeypatch.setattr(sampling.Tone, "draw", lambda *_, **__: Tone.of())
     monkeypatch.setattr(Sampler, "_background", lambda self, rng, size: cv2.resize(green, (size, size)))

@@ -79,11 +79,11 @@ class Batch:
 
 
 class Batches(IterableDataset[Batch | list[Clip]]):
-    """What the steps from ``first`` on learn from: a batch or, for a rollout, its clips."""
+    """What each of the steps learns from: a batch or, for a rollout, its clips."""
 
-    def __init__(self, store: Path, recipe: Recipe, first: int, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, store: Path, recipe: Recipe, steps: range, rank: int = 0, size: int = 1) -> None:
         """Out of the prepared data in ``store``, the share of the sets (or clips) of process ``rank`` of ``size``."""
-        self.store, self.recipe, self.first, self.rank, self.size = store, recipe, first, rank, size
+        self.store, self.recipe, self.steps, self.rank, self.size = store, recipe, steps, rank, size
 
     def __iter__(self) -> Iterator[Batch | list[Clip]]:
         """The steps in order; with several workers, each makes its share of them, in turn."""
@@ -92,7 +92,7 @@ class Batches(IterableDataset[Batch | list[Clip]]):
         store, recipe, rollout = Store.open(self.store), self.recipe, self.recipe.rollout
         sampler: Sampler | None = None
         clips: ClipSampler | None = None
-        for step in range(self.first + index, recipe.steps, count):
+        for step in self.steps[index::count]:
             if recipe.rolls(step):
                 clips = clips or ClipSampler(store, rollout.frames, rollout.synthetic)
                 numbers = range(self.rank, rollout.clips, self.size)
@@ -122,10 +122,8 @@ def draw_batch(sampler: Sampler, recipe: Recipe, step: int, rank: int = 0, size:
 
 
 def drop_patches(chances: FloatArray, model: ModelConfig, share: float) -> Tensor:
-    """Patch dropout: the search tokens ``(B, n)`` that are kept, given random numbers ``(B, tokens)``.
-
-    Tokens far from the center are dropped more often.
-    """
+    """Patch dropout: the search tokens ``(B, n)`` that are kept, given random numbers ``(B, tokens)``; those far from
+    the center are dropped more often."""
     distance = (token_centers(model.search_size // model.patch) - 0.5).abs().amax(-1).numpy()
     order = np.argsort(distance * chances, axis=1)
     return torch.from_numpy(np.sort(order[:, : round((1 - share) * model.search_tokens)], axis=1))

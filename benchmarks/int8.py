@@ -3,7 +3,7 @@
 python benchmarks/int8.py VAL --calibration CLIPS [--model pico] [--threads 1] [--frames 100] [--rounds 60]
 
 VAL and CLIPS are folders of sequences (NAME.mp4 beside NAME.txt): those that are tracked, and others that the static
-variants are calibrated on. Templates are memorised in fp32 by all. Everything is interleaved, one variant after the
+variants are calibrated on. Templates are encoded in fp32 by all. Everything is interleaved, one variant after the
 other, so that other work on the machine meets them all alike; with one thread, time is that of the processor. Without
 VNNI instructions the sum of two products of 8 bits can overflow 16; weights of 7 bits cannot. The tables are Markdown.
 """
@@ -19,16 +19,14 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import typer
 from numpy.typing import NDArray
-from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 from rich.progress import track as progress
 
 from fartrack.config import from_dict
 from fartrack.datasets.sequences import packed_sequences
 from fartrack.engines.base import Floats
-from fartrack.engines.onnxruntime import OnnxRuntimeEngine
+from fartrack.engines.onnxruntime import OnnxRuntimeEngine, ort
 from fartrack.evaluate.metrics import overlaps, paired, score_sequences
 from fartrack.evaluate.speed import Spread
 from fartrack.evaluate.tables import describe, new_table, print_paragraphs
@@ -38,7 +36,7 @@ from fartrack.packages import Package, open_package
 from fartrack.tracking.tracker import Tracker, TrackerSettings
 
 SIDES = (224, 160, 128)
-"""Of the timed search crops, in pixels: the whole window of pico, and what it looks at with ``least_window``."""
+"""Of the timed search crops, in pixels: the whole window of pico, and what it looks at with ``min_window``."""
 
 CLIPS, LENGTH, EVERY = 12, 81, 16
 """Calibration: on so many clips, of the first so many frames, every so many."""
@@ -47,20 +45,18 @@ Feed = dict[str, NDArray[Any]]
 
 
 class Variant:
-    """An engine that searches with a graph of its own and memorises with another engine."""
-
-    background = True
+    """An engine that searches with a graph of its own and encodes templates with another engine."""
 
     def __init__(self, base: OnnxRuntimeEngine, graph: Path, threads: int) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         self.session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        self.config, self.memorise, self.search_scored = base.config, base.memorise, base.search_scored
+        self.config, self.encode_templates, self.search_scored = base.config, base.encode_templates, base.search_scored
         self.feeds: list[Feed] | None = None  # where what it is shown is kept, if it is a list
 
-    def search(self, crops: Image, trajectory: NDArray[np.int64], memory: Floats) -> Floats:
+    def search(self, crops: Image, trajectory: NDArray[np.int64], kv_cache: Floats) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
-        feed: Feed = {"search": crops, "trajectory": trajectory, "memory": memory}
+        feed: Feed = {"search": crops, "trajectory": trajectory, "kv_cache": kv_cache}
         if self.feeds is not None:
             self.feeds.append(feed)
         return cast(Floats, self.session.run(None, feed)[0])
@@ -81,6 +77,8 @@ def calibration(clips: Path, engine: Variant, settings: TrackerSettings) -> list
 
 def quantised(package: Package, feeds: list[Feed], folder: Path) -> dict[str, Path]:
     """Write the variants of the search graph into a folder; by name, fp32 as it is in the package first."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+
     fp32, folded = package.graph("search"), folder / "folded.onnx"
     fold(fp32, folded)
     graph = onnx.load(folded).graph
@@ -177,11 +175,11 @@ def main(
         engines = {name: Variant(base, path, threads) for name, path in paths.items()}
 
     rows, (*_, one), rng = settings.templates * package.config.template_tokens, feeds, np.random.default_rng(0)
-    memory = np.take(one["memory"], np.arange(rows) % one["memory"].shape[-2], axis=-2)
+    kv_cache = np.take(one["kv_cache"], np.arange(rows) % one["kv_cache"].shape[-2], axis=-2)
     times: dict[str, dict[str, FloatArray]] = {}
     for side in SIDES:  # what is in the pixels does not matter
         crops = rng.integers(0, 256, (1, side, side, 3), np.uint8)
-        feed = {"crops": crops, "trajectory": one["trajectory"], "memory": memory}
+        feed = {"crops": crops, "trajectory": one["trajectory"], "kv_cache": kv_cache}
         times[f"{side} px"] = time_calls(engines, feed, rounds, threads)
     ious, times["whole frame"] = track_all(val, engines, settings, frames, threads)
 

@@ -93,12 +93,10 @@ def test_a_bad_box_is_told_short_and_in_one_line(box):
 class Oracle:
     """An engine that answers with given tokens x0, y0, x1, y1, however absurd, for ever or at random."""
 
-    background = False
-
     def __init__(self, tokens=None, seed=0):
         self.config, self.tokens, self.rng = ModelConfig(), tokens, np.random.default_rng(seed)
 
-    def memorise(self, crops, identities):
+    def encode_templates(self, crops, identities):
         return np.zeros((len(crops), 1, 49, 2), np.float32)
 
     def search(self, crops, trajectory, memory):

@@ -97,8 +97,8 @@ def memory_of(rows, B, kept=None):
 def test_engines_agree(engines, B, T, kept):
     reference, engine = engines
     templates, identities, search, trajectory = inputs(reference.config, B, T)
-    rows = reference.memorise(templates, identities)
-    np.testing.assert_allclose(engine.memorise(templates, identities), rows, **TOLERANCE)
+    rows = reference.encode_templates(templates, identities)
+    np.testing.assert_allclose(engine.encode_templates(templates, identities), rows, **TOLERANCE)
     memory = memory_of(rows, B, kept)
     logits, attention = reference.search_scored(search, trajectory, memory)
     assert logits.shape == (B, 4, BINS)
@@ -113,9 +113,9 @@ def test_engines_agree(engines, B, T, kept):
 def test_every_input_reaches_the_graphs(engines):
     _, engine = engines
     templates, identities, search, trajectory = inputs(engine.config, 2, 2)
-    rows = engine.memorise(templates, identities)
-    assert np.abs(engine.memorise(templates, 1 - identities) - rows).max() > 0.01
-    assert np.abs(engine.memorise(255 - templates, identities) - rows).max() > 0.01
+    rows = engine.encode_templates(templates, identities)
+    assert np.abs(engine.encode_templates(templates, 1 - identities) - rows).max() > 0.01
+    assert np.abs(engine.encode_templates(255 - templates, identities) - rows).max() > 0.01
     memory = memory_of(rows, 2)
     logits = engine.search(search, trajectory, memory)
     for changed in (
@@ -135,11 +135,11 @@ def test_the_torch_engine_computes_what_was_exported(exported):
     engine = open_engine(open_package(folder), "torch")
     templates, identities, search, trajectory = inputs(network.config, 2, 2)
     with torch.no_grad():
-        memory = network.memorise(
+        memory = network.encode_templates(
             torch.from_numpy(templates)[None].expand(2, -1, -1, -1, -1), torch.tensor([[0, 1]] * 2)
         )
         expected = network(torch.from_numpy(search), torch.from_numpy(trajectory), memory).logits_B4V
-    rows = engine.memorise(templates, identities)
+    rows = engine.encode_templates(templates, identities)
     np.testing.assert_allclose(engine.search(search, trajectory, memory_of(rows, 2)), expected, **TOLERANCE)
 
 
@@ -225,7 +225,7 @@ def outputs(package, engine):
     """Rows, logits, and logits with attention, that a model finds for inputs at random."""
     opened = open_engine(package, engine, threads=1)
     templates, identities, search, trajectory = inputs(package.config, 2, 3)
-    rows = opened.memorise(templates, identities)
+    rows = opened.encode_templates(templates, identities)
     shown = (search, trajectory, memory_of(rows, 2))
     return rows, opened.search(*shown), *opened.search_scored(*shown)
 
@@ -294,14 +294,14 @@ def test_a_setting_of_an_exit_finds_its_graphs(exits, tmp_path, monkeypatch):
     for folder in exits[:2]:
         shutil.copytree(folder, tmp_path / folder.name)
     (tmp_path / "fast").mkdir()
-    record = {"format": 1, "of": "shallow", "engine": "onnxruntime-int8", "settings": {"least_window": 0.5}}
+    record = {"format": 1, "of": "shallow", "engine": "onnxruntime-int8", "settings": {"min_window": 0.5}}
     (tmp_path / "fast" / "model.json").write_text(json.dumps(record))
     monkeypatch.setattr(fartrack.packages, "SHIPPED", tmp_path)
     fast, shallow = open_package("fast"), open_package("shallow")
-    assert fast.settings == {"retention": 0.5, "least_window": 0.5}
+    assert fast.settings == {"retention": 0.5, "min_window": 0.5}
     assert (fast.config, fast.graph("search_int8").name) == (shallow.config, "search_int8-2.onnx")
     tracker = fartrack.load("fast", threads=1)
-    assert tracker.engine.config.depth == 2 and tracker.settings.least_window == 0.5
+    assert tracker.engine.config.depth == 2 and tracker.settings.min_window == 0.5
     searched = outputs(fast, "auto")[1]
     np.testing.assert_array_equal(searched, outputs(shallow, "onnxruntime-int8")[1])
     assert np.abs(searched - outputs(shallow, "onnxruntime")[1]).max() > 1e-4
@@ -491,7 +491,7 @@ def test_deleted_layers_are_not_exported(finished_run, tiny, random_network, att
     templates, identities, search, trajectory = inputs(config, 2, 2)
     logits = []
     for engine in (exported.engine, whole.engine):
-        memory = memory_of(engine.memorise(templates, identities), 2)
+        memory = memory_of(engine.encode_templates(templates, identities), 2)
         logits.append(engine.search(search, trajectory, memory))
     np.testing.assert_allclose(*logits, **TOLERANCE)
     frames = np.random.default_rng(0).integers(0, 256, (6, 90, 120, 3), np.uint8)

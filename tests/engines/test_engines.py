@@ -120,7 +120,7 @@ def test_the_rows_of_pruned_tokens_are_removed(loop, demo_clip, name):
         for template in after.memory.history:
             fresh = template is newest and template.frame == after.frame
             kept = 49 if fresh else round(RETENTION * 49)
-            assert template.rows.shape[-2] == kept
+            assert template.kv_cache.shape[-2] == kept
             assert template.keep is None if fresh else template.keep.shape == (kept,)
         assert before.memory.history[0].crop is after.memory.history[0].crop
     assert len(states[-1].memory.history) > 3
@@ -142,9 +142,9 @@ def test_engines_agree_on_the_centre_of_a_window(engine, loop, demo_clip, name, 
     frames, truth = demo_clip
     tracker = Tracker(engine(REFERENCE))
     state = tracker.start(frames[0], truth[0])
-    look, edge = tracker.look(state, frames[1]), (224 - side) // 2
+    look, edge = tracker.search_region(state, frames[1]), (224 - side) // 2
     crop = np.ascontiguousarray(look.crop[edge : edge + side, edge : edge + side])[None]
-    shown = (crop, look.tokens[None], state.memory.rows[None])
+    shown = (crop, look.tokens[None], state.memory.kv_cache[None])
     for call in ("search", "search_scored"):
         expected, found = (getattr(engine(one), call)(*shown) for one in (REFERENCE, name))
         np.testing.assert_allclose(found[0], expected[0], atol=1e-3)
@@ -152,11 +152,11 @@ def test_engines_agree_on_the_centre_of_a_window(engine, loop, demo_clip, name, 
 
 def test_looking_closely_finds_what_looking_at_all_does(engine, demo_clip):
     frames, truth = demo_clip
-    tracker = Tracker(engine(REFERENCE), TrackerSettings(least_window=0.42, sure_score=0.4))
+    tracker = Tracker(engine(REFERENCE), TrackerSettings(min_window=0.42, confident_score=0.4))
     tracker.init(frames[0], truth[0])
     ious, sides = [], []
     for frame, box in zip(frames[1:], truth[1:], strict=True):
-        sides.append(len(tracker.look(tracker.state, frame).crop))
+        sides.append(len(tracker.search_region(tracker.state, frame).crop))
         ious.append(iou(tracker.update(frame).box, box))
     assert np.mean(ious) > 0.7 and np.mean(sides) < 170
 
@@ -168,8 +168,8 @@ def test_int8_finds_nearly_the_same(engine, loop, demo_clip):
     int8 = Tracker(fartrack.load(engine="onnxruntime-int8", threads=1).engine)
     differences = []
     for state, frame in zip(states[:-1], frames[1:], strict=True):
-        look = int8.look(state, frame)
-        shown = (look.crop[None], look.tokens[None], state.memory.rows[None])
+        look = int8.search_region(state, frame)
+        shown = (look.crop[None], look.tokens[None], state.memory.kv_cache[None])
         corners = [decode(one.search(*shown)[0])[0] for one in (engine(REFERENCE), int8.engine)]
         differences.append(np.abs(corners[0] - corners[1]).max())
     assert 0 < np.median(differences) < 0.005 and max(differences) < 0.03
@@ -180,7 +180,7 @@ def test_a_graph_serves_any_number_of_templates_and_crops(engine, demo_clip):
     reference, (frames, truth) = engine(REFERENCE), demo_clip
     tracker = Tracker(reference)
     state = tracker.start(frames[0], truth[0])
-    rows = state.memory.history[0].rows[None]
+    rows = state.memory.history[0].kv_cache[None]
     crops = np.stack([frame[:224, :224] for frame in frames[:2]])
     tokens = np.tile(np.arange(12, dtype=np.int64) * 40, (2, 1))
     memory = np.concatenate([rows, rows], axis=0)

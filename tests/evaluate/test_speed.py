@@ -196,7 +196,7 @@ def test_a_timed_engine_is_the_engine(tiny):
     class Fake:
         config, background, other = tiny(), False, 7
 
-        def memorise(self, crops, identities):
+        def encode_templates(self, crops, identities):
             return ("rows", crops, identities)
 
         def search(self, crops, trajectory, memory):
@@ -208,7 +208,7 @@ def test_a_timed_engine_is_the_engine(tiny):
     engine = TimedEngine(Fake(), watch := Stopwatch())
     assert engine.config is Fake.config
     assert engine.other == 7
-    assert engine.memorise(1, 2) == ("rows", 1, 2)
+    assert engine.encode_templates(1, 2) == ("rows", 1, 2)
     assert watch.ms("network") == 0 < watch.ms("templates")
     assert engine.search(1, 2, 3) == ("logits", 1, 2, 3)
     before = watch.ms("network")

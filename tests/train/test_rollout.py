@@ -41,7 +41,7 @@ def follow(network, settings, seed):
     boxes, looks = [(40.0, 30.0, 24.0, 30.0)], []
     state = tracker.start(frames[0], boxes[0])
     for frame in frames[1:]:
-        looks.append(tracker.look(state, frame))
+        looks.append(tracker.search_region(state, frame))
         state, track = tracker.step(state, frame)
         boxes.append(track.box)
     return Clip(frames, np.array(boxes)), looks
@@ -212,7 +212,7 @@ def test_pruning_keeps_what_a_tracker_would(tiny, random_network, attention):
             batch["templates"][2 * i : 2 * i + 2].numpy(),
             batch["identities"][2 * i : 2 * i + 2].numpy(),
         )
-        rows = engine.memorise(crops, identities)
+        rows = engine.encode_templates(crops, identities)
         memory = np.concatenate(rows, axis=-2)[None]
         first = slice(3 * i, 3 * i + 1)
         _, scores = engine.search_scored(batch["search"][first].numpy(), batch["trajectory"][first].numpy(), memory)

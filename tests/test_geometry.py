@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import PADDING_BGR, MIN_WINDOW, Crop, check_box, clip_box, iou, parse_box
+from fartrack.geometry import MIN_WINDOW, PADDING_BGR, Crop, check_box, clip_box, iou, parse_box
 
 positions = st.floats(-500, 2500)
 sides = st.floats(0.5, 2000)

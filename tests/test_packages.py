@@ -117,11 +117,9 @@ def test_what_is_no_model_of_this_format_is_refused(model, record, words):
         open_package(model(**record))
 
 
-@pytest.mark.parametrize("name", ["giant", "pico-slow", "pico-", "-fast", "", "-", "x" * 300, "\0", "absent/model"])
+@pytest.mark.parametrize("name", ["giant", "pico-slow", "pico-", "-fast", "-", "x" * 300, "\0", "absent/model"])
 def test_an_unknown_name_is_told_with_those_that_exist(name):
-    with pytest.raises(
-        FartrackError, match=r"no model .*nano or pico or pico-fast|'pico' has no preset|pico has no preset"
-    ):
+    with pytest.raises(FartrackError, match=r"no model .*nano or pico or pico-fast|pico has no preset"):
         open_package(name)
 
 

@@ -97,7 +97,8 @@ def export(
         _write_record(part, network.config, about)
     for name, depth in exits.items():
         with _replacing(folder.parent / name) as part:
-            _write_record(part, replace(network.config, depth=depth), {"network": f"../{folder.name}", **(about or {})})
+            lies = {"network": f"../{folder.name}", "layers": whole}
+            _write_record(part, replace(network.config, depth=depth), {**lies, **(about or {})})
 
 
 def _check_depth(depth: int, whole: int) -> None:

@@ -11,9 +11,9 @@ from functools import partial
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 
 from fartrack.cpu import processor_name
+from fartrack.engines.onnxruntime import ort
 from fartrack.evaluate.speed.workers import Worker, processors
 from fartrack.version import __version__
 

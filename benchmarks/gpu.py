@@ -124,7 +124,7 @@ class Step:
         self._way = way
 
         def logits(crops: Tensor, trajectory: Tensor, memory: Tensor) -> Tensor:
-            return cast(Tensor, network(crops, trajectory, memory, tracking=True).logits_B4V)
+            return cast(Tensor, network.track(crops, trajectory, memory))
 
         mode = "max-autotune-no-cudagraphs"
         self._logits = torch.compile(logits, mode=mode, dynamic=False) if way.compiled else logits
@@ -248,7 +248,7 @@ class Scene:
         numbers = np.linspace(0, len(self.frames) - 1, config.templates).astype(int)
         crops = [self.crop(i, self.boxes[i], config.template_factor, config.template_size) for i in numbers]
         identities = torch.arange(config.templates).clamp(max=config.identities - 1)
-        rows = network.memorise(torch.from_numpy(np.stack(crops))[None].to(device), identities[None].to(device))
+        rows = network.encode_templates(torch.from_numpy(np.stack(crops))[None].to(device), identities[None].to(device))
         return rows.repeat(batch, *[1] * (rows.ndim - 1))
 
     def show(self, step: Step, number: int) -> None:

@@ -28,7 +28,7 @@ from fartrack.evaluate.runner import run_sequence
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.model.config import ModelConfig
 from fartrack.model.cost import search_macs, template_macs
-from fartrack.model.encoder import center_grid
+from fartrack.model.encoder import FARTrack, center_grid
 from fartrack.model.vocabulary import COMMANDS, decode
 from fartrack.packages import open_package
 from fartrack.tracking.tracker import Tracker, TrackerSettings
@@ -38,23 +38,23 @@ class Counted:
     """An engine that counts multiply-adds."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.config, self.background, self.macs = engine, engine.config, False, 0.0
+        self.engine, self.config, self.macs = engine, engine.config, 0.0
 
-    def memorise(self, crops: Any, identities: Any) -> Any:
+    def encode_templates(self, crops: Any, identities: Any) -> Any:
         self.macs += len(crops) * template_macs(self.config)
-        return self.engine.memorise(crops, identities)
+        return self.engine.encode_templates(crops, identities)
 
-    def search(self, crops: Any, trajectory: Any, memory: Any) -> Any:
-        self.count(self.config, crops, memory)
-        return self.engine.search(crops, trajectory, memory)
+    def search(self, crops: Any, trajectory: Any, kv_cache: Any) -> Any:
+        self.count(self.config, crops, kv_cache)
+        return self.engine.search(crops, trajectory, kv_cache)
 
-    def search_scored(self, crops: Any, trajectory: Any, memory: Any) -> Any:
-        self.count(self.config, crops, memory)
-        return self.engine.search_scored(crops, trajectory, memory)
+    def search_scored(self, crops: Any, trajectory: Any, kv_cache: Any) -> Any:
+        self.count(self.config, crops, kv_cache)
+        return self.engine.search_scored(crops, trajectory, kv_cache)
 
-    def count(self, config: ModelConfig, crops: Any, memory: Any) -> None:
+    def count(self, config: ModelConfig, crops: Any, kv_cache: Any) -> None:
         """Add a search pass of a network of this shape."""
-        self.macs += len(crops) * search_macs(config, memory.shape[-2], crops.shape[1] // config.patch)
+        self.macs += len(crops) * search_macs(config, kv_cache.shape[-2], crops.shape[1] // config.patch)
 
 
 class EarlyExit(Counted):
@@ -62,15 +62,17 @@ class EarlyExit(Counted):
 
     def __init__(self, engine: TorchEngine, exit: int, score: float) -> None:
         super().__init__(engine)
-        self.network, self.exit, self.score = engine.network, exit, score
+        self.exit, self.score = FARTrack(replace(engine.config, depth=exit)).eval(), score
+        state = engine.network.state_dict()
+        self.exit.load_state_dict({name: state[name] for name in self.exit.state_dict()})
 
     @torch.inference_mode()
-    def search(self, crops: Any, trajectory: Any, memory: Any) -> Any:
-        inputs = [torch.from_numpy(array) for array in (crops, trajectory, memory)]
-        early = self.network(*inputs, depth=self.exit, tracking=True).logits_B4V.numpy()
+    def search(self, crops: Any, trajectory: Any, kv_cache: Any) -> Any:
+        inputs = [torch.from_numpy(array) for array in (crops, trajectory, kv_cache)]
+        early = self.exit.track(inputs[0], inputs[1], inputs[2][:, : 2 * self.exit.config.depth]).numpy()
         if decode(early)[1].min() < self.score:
-            return super().search(crops, trajectory, memory)
-        self.count(replace(self.config, depth=self.exit), crops, memory)
+            return super().search(crops, trajectory, kv_cache)
+        self.count(self.exit.config, crops, kv_cache)
         return early
 
 
@@ -82,9 +84,9 @@ class Dropping(Counted):
         self.network, self.layers, self.keep = engine.network, layers, keep
 
     @torch.inference_mode()
-    def search(self, crops: Any, trajectory: Any, memory: Any) -> Any:
+    def search(self, crops: Any, trajectory: Any, kv_cache: Any) -> Any:
         network, config, D = self.network, self.config, self.config.width
-        search, tokens, rows = (torch.from_numpy(array) for array in (crops, trajectory, memory))
+        search, tokens, rows = (torch.from_numpy(array) for array in (crops, trajectory, kv_cache))
         commands = torch.arange(COMMANDS.start, COMMANDS.stop).expand(len(search), 4)
         others = network.vocab[torch.cat([tokens, commands], dim=1)] + network.pos_t
         x = torch.cat(
@@ -120,14 +122,14 @@ class Row:
 
 def close(least: float, **settings: Any) -> dict[str, Any]:
     """Settings that crop less than the whole search window."""
-    return {"least_window": least, "sure_score": 0.4, **settings}
+    return {"min_window": least, "confident_score": 0.4, **settings}
 
 
 ROWS = [
     Row("everything"),
     *(Row(f"at least {least:.0%} of the window's side", close(least)) for least in (0.85, 0.7, 0.55, 0.42)),
-    Row("at least 42 %, sure from 0.6", close(0.42, sure_score=0.6)),
-    Row("at least 42 %, sure from 0.2", close(0.42, sure_score=0.2)),
+    Row("at least 42 %, sure from 0.6", close(0.42, confident_score=0.6)),
+    Row("at least 42 %, sure from 0.2", close(0.42, confident_score=0.2)),
     *(Row(f"{n} template{'s' * (n > 1)}", {"templates": n}) for n in (1, 2, 3)),
     Row("templates only from a score of 0.7", {"template_score": 0.7}),
     Row("a template every 40 frames", {"interval": 40}),
@@ -158,7 +160,7 @@ def main(
     """Track with every row's saving and print the table."""
     torch.set_num_threads(1)
     package = open_package(model)
-    fast, slow = open_engine(package, "onnxruntime", 1), TorchEngine.load(package, 1)
+    fast, slow = open_engine(package, "onnxruntime", 1, "fp32"), TorchEngine.load(package, 1)
     sequences = [replace(sequence, boxes=sequence.boxes[:frames]) for sequence in packed_sequences(val)]
     rows = [row for row in ROWS if row is ROWS[0] or re.search(only, row.name)]
     tracked = sum(sequence.length for sequence in sequences)
@@ -167,7 +169,7 @@ def main(
         task = progress.add_task("tracking", total=len(rows) * tracked)
         for row in rows:
             engine = row.engine(slow) if row.engine else Counted(fast)
-            tracker = Tracker(engine, TrackerSettings(**{**package.settings, "least_window": 1.0, **row.settings}))
+            tracker = Tracker(engine, TrackerSettings(**{**package.settings, "min_window": 1.0, **row.settings}))
             measured, seconds = [], 0.0
             for sequence in sequences:
                 result = run_sequence(tracker, sequence, partial(progress.advance, task))

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.peers.common import cut
-from fartrack.geometry import FloatArray, Image
+from fartrack.geometry import Crop, FloatArray, Image
 from fartrack.model.config import DEPTHS, IMAGENET_MEAN, IMAGENET_STD
 from fartrack.model.vocabulary import BINS
 
@@ -63,23 +62,22 @@ class PaperJoint(nn.Module):
     def tokens(self) -> int:
         return TEMPLATES * (TEMPLATE // PATCH) ** 2 + (SEARCH // PATCH) ** 2 + TRAJECTORY + COMMANDS
 
-    def look(self, frame: Image, factor: float, size: int) -> torch.Tensor:
-        """A window around the box as a normalised ``(1, 3, size, size)``."""
-        side = max(int(np.ceil(factor * np.sqrt(self.box[2] * self.box[3]))), 16)
-        crop, _ = cut(frame, self.box[:2] + self.box[2:] / 2, side, size)
+    def crop(self, frame: Image, factor: float, size: int) -> torch.Tensor:
+        """A window around the box as a normalized ``(1, 3, size, size)``."""
+        crop = Crop.around(self.box, factor).extract(frame, size)
         pixels = torch.from_numpy(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)).permute(2, 0, 1).float()
         return ((pixels / 255 - self.mean) / self.std)[None]
 
     @torch.inference_mode()
     def init(self, frame: Image, box: FloatArray) -> None:
         self.box = np.asarray(box, np.float64)
-        self.templates = [self.look(frame, 2, TEMPLATE)] * TEMPLATES
+        self.templates = [self.crop(frame, 2, TEMPLATE)] * TEMPLATES
         self.trajectory = torch.full((1, TRAJECTORY), BINS // 2)
         self.commands = torch.arange(BINS, BINS + COMMANDS)[None]
 
     @torch.inference_mode()
     def update(self, frame: Image) -> tuple[FloatArray, float]:
-        crops = [*self.templates, self.look(frame, 4, SEARCH)]
+        crops = [*self.templates, self.crop(frame, 4, SEARCH)]
         patches = [self.patch(crop).flatten(2).transpose(1, 2) for crop in crops]
         words = self.vocab(torch.cat([self.trajectory, self.commands], dim=1))
         x, attention = torch.cat([*patches, words], dim=1) + self.positions, []

@@ -65,17 +65,17 @@ class OtherTrajectory:
     """An engine that sees another trajectory than the tracker's."""
 
     def __init__(self, engine: Engine, change: Change, rng: np.random.Generator) -> None:
-        self.engine, self.config, self.background = engine, engine.config, engine.background
+        self.engine, self.config = engine, engine.config
         self.change, self.rng = change, rng
 
-    def memorise(self, crops: Any, identities: Any) -> Any:
-        return self.engine.memorise(crops, identities)
+    def encode_templates(self, crops: Any, identities: Any) -> Any:
+        return self.engine.encode_templates(crops, identities)
 
-    def search(self, crops: Any, trajectory: Tokens, memory: Any) -> Any:
-        return self.engine.search(crops, self.change(trajectory, self.rng), memory)
+    def search(self, crops: Any, trajectory: Tokens, kv_cache: Any) -> Any:
+        return self.engine.search(crops, self.change(trajectory, self.rng), kv_cache)
 
-    def search_scored(self, crops: Any, trajectory: Tokens, memory: Any) -> Any:
-        return self.engine.search_scored(crops, self.change(trajectory, self.rng), memory)
+    def search_scored(self, crops: Any, trajectory: Tokens, kv_cache: Any) -> Any:
+        return self.engine.search_scored(crops, self.change(trajectory, self.rng), kv_cache)
 
 
 def removed(tokens: Tokens, rng: np.random.Generator) -> Tokens:
@@ -221,7 +221,7 @@ def main(
 ) -> None:
     """Track with every change and print the tables."""
     package = open_package(model)
-    engine, settings = open_engine(package, "onnxruntime", 1), from_dict(TrackerSettings, package.settings)
+    engine, settings = open_engine(package, "onnxruntime", 1, "fp32"), from_dict(TrackerSettings, package.settings)
     clips = packed_sequences(val)[:sequences]
     if not engine.config.trajectory:
         raise FartrackError(f"{model} has no trajectory tokens to change.")

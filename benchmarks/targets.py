@@ -50,7 +50,7 @@ def main(
         for image in clip[1:12]:  # every second frame gives a template, until there are five
             many[count].update(image)
     tracker.settings = replace(tracker.settings, interval=10**9)  # none is taken during the timing
-    rows = {count: [state.memory.rows.shape[-2] for state in many[count].states.values()] for count in numbers}
+    rows = {count: [state.memory.kv_cache.shape[-2] for state in many[count].states.values()] for count in numbers}
     times: dict[int, list[float]] = {count: [] for count in numbers}
     for turn in progress(range(rounds), "tracking", transient=True):
         for count in numbers if turn % 2 == 0 else numbers[::-1]:

@@ -10,15 +10,6 @@ from fartrack.model.config import ModelConfig
 TINY = {"depth": 2, "width": 24, "heads": 3, "template_size": 32, "search_size": 64, "templates": 3}
 
 
-@pytest.fixture(autouse=True, scope="session")
-def cache_folder(tmp_path_factory):
-    """What is remembered between runs is the tests' own."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        yield folder
-
-
 @pytest.fixture
 def command_in(monkeypatch, capfd):
     """A function that makes another: in a folder it runs ``fartrack COMMAND`` with the arguments it is called with, and

@@ -93,15 +93,13 @@ def test_a_bad_box_is_told_short_and_in_one_line(box):
 class Oracle:
     """An engine that answers with given tokens x0, y0, x1, y1, however absurd, for ever or at random."""
 
-    background = False
-
     def __init__(self, tokens=None, seed=0):
         self.config, self.tokens, self.rng = ModelConfig(), tokens, np.random.default_rng(seed)
 
-    def memorise(self, crops, identities):
+    def encode_templates(self, crops, identities):
         return np.zeros((len(crops), 1, 49, 2), np.float32)
 
-    def search(self, crops, trajectory, memory):
+    def search(self, crops, trajectory, kv_cache):
         assert crops.shape == (1, 224, 224, 3) and crops.dtype == np.uint8
         assert trajectory.shape == (1, 12) and trajectory.min() >= 0 and trajectory.max() < BINS
         logits = np.zeros((1, 4, BINS), np.float32)
@@ -263,7 +261,9 @@ def test_update_before_init(tracker, demo_clip):
     [
         ({"model": "huge"}, " or ".join(fartrack.shipped())),
         ({"model": None}, "'None'"),
-        ({"engine": "tensorrt"}, "'tensorrt'; those are auto, onnxruntime, onnxruntime-int8, openvino, torch"),
+        ({"engine": "tensorrt"}, "'tensorrt'; those are auto, onnxruntime, openvino, torch"),
+        ({"precision": "int4"}, "'int4'; those are fp32, int8"),
+        ({"engine": "openvino", "precision": "int8"}, "openvino has no precision int8"),
         ({"engine": None}, "None"),
         ({"color": "hsv"}, "'hsv'"),
         ({"threads": 0}, "threads is 0"),
@@ -281,17 +281,19 @@ def own_model(tmp_path):
     """A function that makes a model package which says these settings."""
 
     def make(settings):
-        folder = shutil.copytree(open_package(DEFAULT_MODEL).folder, tmp_path / "own")
+        package = open_package(DEFAULT_MODEL)
+        folder = shutil.copytree(package.folder, tmp_path / "own")
         record = json.loads((folder / "model.json").read_text())
-        (folder / "model.json").write_text(json.dumps(record | {"settings": settings}))
+        record |= {"settings": settings, "network": str(package.network)}
+        (folder / "model.json").write_text(json.dumps(record))
         return folder
 
     return make
 
 
 def test_the_settings_of_a_model_are_used_unless_others_are_given(own_model):
-    folder = own_model({"retention": 0.75, "adaptive": True})
-    assert fartrack.load(folder, threads=1).settings == TrackerSettings(retention=0.75, adaptive=True)
+    folder = own_model({"retention": 0.75, "interval": 5})
+    assert fartrack.load(folder, threads=1).settings == TrackerSettings(retention=0.75, interval=5)
     given = TrackerSettings(interval=7)
     assert fartrack.load(folder, threads=1, settings=given).settings == given
 
@@ -302,7 +304,7 @@ def test_the_settings_of_a_model_are_used_unless_others_are_given(own_model):
         ({"retain": 0.5}, r"own/model\.json: 'retain' is no field of TrackerSettings"),
         ({"retention": 2}, r"own/model\.json: retention is 2"),
         ({"retention": "half"}, r"own/model\.json: retention is 'half'"),
-        ({"sparsification": None}, r"own/model\.json: sparsification is None"),
+        ({"interval": None}, r"own/model\.json: interval is None"),
         ([0.5], "own is no FARTrack model"),
         ("runtime", "own is no FARTrack model"),
     ],
@@ -319,12 +321,12 @@ def test_every_model_that_ships_tracks(name, demo_clip):
     assert iou(tracker.update(demo_clip[0][1]).box, demo_clip[1][1]) > 0.6
 
 
-def test_settings_of_a_variant_that_do_not_fit_are_named_where_they_stand(own_model):
-    variant = own_model({}).parent / "variant"
-    variant.mkdir()
-    (variant / "model.json").write_text('{"format": 2, "of": "../own", "settings": {"retain": 0.5}}')
-    with pytest.raises(FartrackError, match=r"variant/model\.json: 'retain' is no field of TrackerSettings"):
-        fartrack.load(variant, threads=1)
+def test_settings_of_a_preset_that_do_not_fit_are_named_where_they_stand(own_model):
+    folder = own_model({})
+    record = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(record | {"presets": {"slow": {"retain": 0.5}}}))
+    with pytest.raises(FartrackError, match=r"own/model\.json: 'retain' is no field of TrackerSettings"):
+        fartrack.load(f"{folder}-slow", threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def engines(request, exported):
     """The reference in PyTorch, out of the same package, and another engine."""
     pytest.importorskip(request.param)
     package = open_package(exported[1])
-    return open_engine(package, "torch"), open_engine(package, request.param, threads=1)
+    return open_engine(package, "torch"), open_engine(package, request.param, 1, "fp32")
 
 
 def inputs(config, B, T, seed=0):
@@ -80,9 +80,9 @@ def inputs(config, B, T, seed=0):
     return templates, identities, search, trajectory
 
 
-def memory_of(rows, B, kept=None):
-    """The rows of all templates joined, the same for each of B targets."""
-    joined = np.concatenate(list(rows), axis=-2)[None]
+def cache_of(singles, B, kept=None):
+    """The kv_cache of all templates joined, the same for each of B targets."""
+    joined = np.concatenate(list(singles), axis=-2)[None]
     if kept is not None:
         joined = joined[..., kept, :]
     return np.ascontiguousarray(np.repeat(joined, B, axis=0))
@@ -92,15 +92,15 @@ def memory_of(rows, B, kept=None):
 def test_engines_agree(engines, B, T, kept):
     reference, engine = engines
     templates, identities, search, trajectory = inputs(reference.config, B, T)
-    rows = reference.memorise(templates, identities)
-    np.testing.assert_allclose(engine.memorise(templates, identities), rows, **TOLERANCE)
-    memory = memory_of(rows, B, kept)
-    logits, attention = reference.search_scored(search, trajectory, memory)
+    singles = reference.encode_templates(templates, identities)
+    np.testing.assert_allclose(engine.encode_templates(templates, identities), singles, **TOLERANCE)
+    kv_cache = cache_of(singles, B, kept)
+    logits, attention = reference.search_scored(search, trajectory, kv_cache)
     assert logits.shape == (B, 4, BINS)
-    assert attention.shape == (B, memory.shape[-2])
+    assert attention.shape == (B, kv_cache.shape[-2])
     assert logits.std() > 0.3  # otherwise the tolerance would prove nothing
-    np.testing.assert_allclose(engine.search(search, trajectory, memory), logits, **TOLERANCE)
-    own_logits, own_attention = engine.search_scored(search, trajectory, memory)
+    np.testing.assert_allclose(engine.search(search, trajectory, kv_cache), logits, **TOLERANCE)
+    own_logits, own_attention = engine.search_scored(search, trajectory, kv_cache)
     np.testing.assert_allclose(own_logits, logits, **TOLERANCE)
     np.testing.assert_allclose(own_attention, attention, **TOLERANCE)
 
@@ -108,18 +108,18 @@ def test_engines_agree(engines, B, T, kept):
 def test_every_input_reaches_the_graphs(engines):
     _, engine = engines
     templates, identities, search, trajectory = inputs(engine.config, 2, 2)
-    rows = engine.memorise(templates, identities)
-    assert np.abs(engine.memorise(templates, 1 - identities) - rows).max() > 0.01
-    assert np.abs(engine.memorise(255 - templates, identities) - rows).max() > 0.01
-    memory = memory_of(rows, 2)
-    logits = engine.search(search, trajectory, memory)
+    singles = engine.encode_templates(templates, identities)
+    assert np.abs(engine.encode_templates(templates, 1 - identities) - singles).max() > 0.01
+    assert np.abs(engine.encode_templates(255 - templates, identities) - singles).max() > 0.01
+    kv_cache = cache_of(singles, 2)
+    logits = engine.search(search, trajectory, kv_cache)
     for changed in (
-        (255 - search, trajectory, memory),
-        (search, (trajectory + 50) % BINS, memory),
+        (255 - search, trajectory, kv_cache),
+        (search, (trajectory + 50) % BINS, kv_cache),
         (
             search,
             trajectory,
-            memory + np.float32(0.5) * np.random.default_rng(0).standard_normal(memory.shape, np.float32),
+            kv_cache + np.float32(0.5) * np.random.default_rng(0).standard_normal(kv_cache.shape, np.float32),
         ),
     ):
         assert np.abs(engine.search(*changed) - logits).max() > 0.01
@@ -130,12 +130,12 @@ def test_the_torch_engine_computes_what_was_exported(exported):
     engine = open_engine(open_package(folder), "torch")
     templates, identities, search, trajectory = inputs(network.config, 2, 2)
     with torch.no_grad():
-        memory = network.memorise(
+        kv_cache = network.encode_templates(
             torch.from_numpy(templates)[None].expand(2, -1, -1, -1, -1), torch.tensor([[0, 1]] * 2)
         )
-        expected = network(torch.from_numpy(search), torch.from_numpy(trajectory), memory).logits_B4V
-    rows = engine.memorise(templates, identities)
-    np.testing.assert_allclose(engine.search(search, trajectory, memory_of(rows, 2)), expected, **TOLERANCE)
+        expected = network(torch.from_numpy(search), torch.from_numpy(trajectory), kv_cache).logits_B4V
+    singles = engine.encode_templates(templates, identities)
+    np.testing.assert_allclose(engine.search(search, trajectory, cache_of(singles, 2)), expected, **TOLERANCE)
 
 
 def test_the_weights_are_half_precision_and_complete(exported):
@@ -151,7 +151,7 @@ def test_the_weights_are_half_precision_and_complete(exported):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_graphs_share_one_copy_of_the_weights(exported, graph):
-    assert_weights_are_shared(exported[1], graph)
+    assert_weights_are_shared(exported[1], f"{graph}-2")
 
 
 def assert_weights_are_shared(folder, graph):
@@ -174,7 +174,7 @@ def assert_weights_are_shared(folder, graph):
 
 def test_the_package_is_these_files(exported):
     _, folder, _ = exported
-    graphs = {f"{graph}.onnx" for graph in (*GRAPHS, "search_int8")}
+    graphs = {f"{graph}-2.onnx" for graph in (*GRAPHS, "search_int8")}
     assert {path.name for path in folder.iterdir()} == {"model.json", WEIGHTS, WEIGHTS_INT8, *graphs}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing is left beside it
     record = json.loads((folder / "model.json").read_text())
@@ -183,7 +183,7 @@ def test_the_package_is_these_files(exported):
 
 @pytest.mark.parametrize("graph", [*GRAPHS, "search_int8"])
 def test_nothing_tells_of_the_exporting_machine(exported, graph):
-    content = (exported[1] / f"{graph}.onnx").read_bytes()
+    content = (exported[1] / f"{graph}-2.onnx").read_bytes()
     content = content.replace(b"org.pytorch", b"")  # the domain of an operator set
     for trace in (b"site-packages", str(Path.home()).encode(), b"/usr/", b".py", str(exported[1]).encode()):
         assert trace not in content
@@ -191,15 +191,15 @@ def test_nothing_tells_of_the_exporting_machine(exported, graph):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_graphs_are_valid_and_dynamic(exported, graph):
-    model = onnx.load(exported[1] / f"{graph}.onnx", load_external_data=False)
-    onnx.checker.check_model(str(exported[1] / f"{graph}.onnx"))
+    model = onnx.load(exported[1] / f"{graph}-2.onnx", load_external_data=False)
+    onnx.checker.check_model(str(exported[1] / f"{graph}-2.onnx"))
     assert {entry.domain for entry in model.opset_import} <= {"", "pkg.onnxscript.torch_lib.common"}
     axes = {i.name: [d.dim_param for d in i.type.tensor_type.shape.dim if d.dim_param] for i in model.graph.input}
     if graph == "template":
         assert axes == {"templates": ["T"], "identities": ["T"]}
     else:
         side = axes["search"][1]
-        assert axes == {"search": ["B", side, side], "trajectory": ["B"], "memory": ["B", "M"]}
+        assert axes == {"search": ["B", side, side], "trajectory": ["B"], "kv_cache": ["B", "M"]}
 
 
 @pytest.fixture(scope="module")
@@ -216,37 +216,43 @@ def exits(exports, tmp_path_factory):
     return folder, folder.parent / "shallow", alone
 
 
-def outputs(package, engine):
-    """Rows, logits, and logits with attention, that a model finds for inputs at random."""
-    opened = open_engine(package, engine, threads=1)
+def outputs(package, engine="onnxruntime", precision="fp32"):
+    """Caches, logits, and logits with attention, that a model finds for inputs at random."""
+    opened = open_engine(package, engine, 1, precision)
     templates, identities, search, trajectory = inputs(package.config, 2, 3)
-    rows = opened.memorise(templates, identities)
-    shown = (search, trajectory, memory_of(rows, 2))
-    return rows, opened.search(*shown), *opened.search_scored(*shown)
+    singles = opened.encode_templates(templates, identities)
+    shown = (search, trajectory, cache_of(singles, 2))
+    return singles, opened.search(*shown), *opened.search_scored(*shown)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-int8", "openvino", "torch"])
-def test_an_exit_is_what_its_layers_are_alone(exits, engine):
-    pytest.importorskip(engine.removesuffix("-int8"))
+@pytest.mark.parametrize("kind", ["onnxruntime", "onnxruntime int8", "openvino", "torch"])
+def test_an_exit_is_what_its_layers_are_alone(exits, kind):
+    pytest.importorskip(kind.split()[0])
+    kind = kind.split() if " " in kind else [kind, "fp32"]
     deep, shallow, alone = map(open_package, exits)
-    assert (shallow.config, shallow.layers, shallow.folder) == (alone.config, 3, deep.folder.resolve())
-    assert shallow.settings == {"retention": 0.5}
-    found, expected = outputs(shallow, engine), outputs(alone, engine)
+    assert (shallow.config, shallow.layers, shallow.network) == (alone.config, 3, deep.folder.resolve())
+    assert shallow.settings == deep.settings == {"retention": 0.5}
+    found, expected = outputs(shallow, *kind), outputs(alone, *kind)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, **TOLERANCE)
-    if not engine.endswith("int8"):
-        assert np.abs(outputs(deep, engine)[1] - found[1]).max() > 0.1  # the third layer did something
+    if "int8" not in kind:
+        assert np.abs(outputs(deep, *kind)[1] - found[1]).max() > 0.1  # the third layer did something
 
 
 def test_an_exit_has_no_weights_of_its_own(exits):
     deep, shallow, _ = exits
-    names = {f"{graph}{exit}.onnx" for graph in GRAPHS for exit in ("", "-2")} | {"search_int8-2.onnx"}
+    names = {f"{graph}{exit}.onnx" for graph in GRAPHS for exit in ("-3", "-2")} | {"search_int8-2.onnx"}
     assert {path.name for path in deep.iterdir()} == {"model.json", WEIGHTS, WEIGHTS_INT8, *names}
     assert {path.name for path in deep.parent.iterdir()} == {"deep", "shallow"}
     assert [path.name for path in shallow.iterdir()] == ["model.json"]
     record = json.loads((shallow / "model.json").read_text())
-    assert record == {"format": 2, "of": "../deep", "depth": 2}
-    assert json.loads((deep / "model.json").read_text())["format"] == 1  # so that older versions read it
+    assert record | {"config": record["config"]["depth"]} == {
+        "format": 3,
+        "network": "../deep",
+        "layers": 3,
+        "config": 2,
+        "settings": {"retention": 0.5},
+    }
     for graph in GRAPHS:
         assert_weights_are_shared(deep, f"{graph}-2")
 
@@ -259,19 +265,19 @@ def test_exits_share_their_int8_weights(exits, tmp_path):
     export(network, tmp_path / "deep", int8=[3])
     sizes = [(folder / WEIGHTS_INT8).stat().st_size for folder in (exits[0], tmp_path / "deep", tmp_path / "both")]
     assert max(sizes) == sizes[2] < 0.75 * (sizes[0] + sizes[1])
-    for depth, name in ((2, "search_int8-2.onnx"), (3, "search_int8.onnx")):
+    for depth, name in ((2, "search_int8-2.onnx"), (3, "search_int8-3.onnx")):
         model = onnx.load(tmp_path / "both" / name, load_external_data=False)
         assert max(len(tensor.raw_data) for tensor in model.graph.initializer) <= 255
         assert sum("quantized" in tensor.name for tensor in model.graph.initializer) > 4 * depth
-    found, expected = (outputs(open_package(folder), "onnxruntime-int8") for folder in (tmp_path / "shallow", exits[1]))
+    found, expected = (outputs(open_package(folder), precision="int8") for folder in (tmp_path / "shallow", exits[1]))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_a_graph_that_was_not_exported_is_named(exits):
     deep, _, _ = exits
-    with pytest.raises(FartrackError, match=r"deep lacks search_int8.onnx; use another engine, or export it anew"):
-        open_engine(open_package(deep), "onnxruntime-int8")
+    with pytest.raises(FartrackError, match=r"deep lacks search_int8-3.onnx; use precision fp32, or export it anew"):
+        open_engine(open_package(deep), precision="int8")
 
 
 def test_exits_that_do_not_fit_the_weights_are_refused(exits, tmp_path):
@@ -285,21 +291,19 @@ def test_exits_that_do_not_fit_the_weights_are_refused(exits, tmp_path):
         open_engine(open_package(alone), "torch")
 
 
-def test_a_setting_of_an_exit_finds_its_graphs(exits, tmp_path, monkeypatch):
+def test_a_preset_of_an_exit_in_int8(exits, tmp_path):
     for folder in exits[:2]:
         shutil.copytree(folder, tmp_path / folder.name)
-    (tmp_path / "fast").mkdir()
-    record = {"format": 1, "of": "shallow", "engine": "onnxruntime-int8", "settings": {"least_window": 0.5}}
-    (tmp_path / "fast" / "model.json").write_text(json.dumps(record))
-    monkeypatch.setattr(fartrack.packages, "SHIPPED", tmp_path)
-    fast, shallow = open_package("fast"), open_package("shallow")
-    assert fast.settings == {"retention": 0.5, "least_window": 0.5}
-    assert (fast.config, fast.graph("search_int8").name) == (shallow.config, "search_int8-2.onnx")
-    tracker = fartrack.load("fast", threads=1)
-    assert tracker.engine.config.depth == 2 and tracker.settings.least_window == 0.5
-    searched = outputs(fast, "auto")[1]
-    np.testing.assert_array_equal(searched, outputs(shallow, "onnxruntime-int8")[1])
-    assert np.abs(searched - outputs(shallow, "onnxruntime")[1]).max() > 1e-4
+    record = json.loads((tmp_path / "shallow" / "model.json").read_text())
+    record |= {"precision": "int8", "presets": {"fast": {"min_window": 0.5}}}
+    (tmp_path / "shallow" / "model.json").write_text(json.dumps(record))
+    tracker = fartrack.load(tmp_path / "shallow-fast", threads=1)
+    assert tracker.engine.config.depth == 2
+    assert (tracker.settings.retention, tracker.settings.min_window) == (0.5, 0.5)
+    shallow = open_package(tmp_path / "shallow")
+    searched = outputs(shallow, precision=None)[1]
+    np.testing.assert_array_equal(searched, outputs(shallow, precision="int8")[1])
+    assert np.abs(searched - outputs(shallow)[1]).max() > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -360,10 +364,10 @@ def test_an_export_that_fails_leaves_the_old_model(exports, tmp_path, random_net
     folder = shutil.copytree(package, tmp_path / "model")
 
     def fail(graph):
-        raise RuntimeError("out of memory")
+        raise RuntimeError("out of kv_cache")
 
     monkeypatch.setattr(module, "_to_onnx", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(RuntimeError, match="out of kv_cache"):
         export(random_network(network.config, seed=1), folder)
     for path in package.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import PADDING_BGR, SMALLEST_WINDOW, Crop, check_box, clip_box, iou, parse_box
+from fartrack.geometry import MIN_WINDOW, PADDING_BGR, Crop, check_box, clip_box, iou, parse_box
 
 positions = st.floats(-500, 2500)
 sides = st.floats(0.5, 2000)
@@ -22,16 +22,16 @@ def test_image_crop_image_is_exact(around, box, factor):
 def test_window_is_centred_and_has_the_area_factor(box, factor):
     crop = Crop.around(box, factor)
     _, _, w, h = box
-    assert crop.side == pytest.approx(max(factor * np.sqrt(w * h), SMALLEST_WINDOW))
+    assert crop.side == pytest.approx(max(factor * np.sqrt(w * h), MIN_WINDOW))
     corners = crop.to_crop(box)
     np.testing.assert_allclose(corners[:2] + corners[2:], [1, 1], atol=1e-6)
-    assert crop.side >= SMALLEST_WINDOW
+    assert crop.side >= MIN_WINDOW
 
 
 def test_the_centre_of_a_window_is_its_middle_tokens():
     window = Crop(10.5, -3.25, 112.0)
     image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
-    inner = window.centre(10 / 14)
+    inner = window.center(10 / 14)
     assert inner.side == pytest.approx(80)
     np.testing.assert_allclose(window.to_crop(inner.to_image([0, 0, 1, 1])), [2 / 14, 2 / 14, 12 / 14, 12 / 14])
     whole, part = window.extract(image, 224), inner.extract(image, 160)

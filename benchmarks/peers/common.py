@@ -6,9 +6,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import ArrayLike, NDArray
 
+from fartrack.engines.onnxruntime import ort
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 

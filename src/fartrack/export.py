@@ -93,7 +93,8 @@ def export(
         _write_record(part, network.config, about)
     for name, depth in exits.items():
         with _replacing(folder.parent / name) as part:
-            _write_record(part, replace(network.config, depth=depth), {"network": f"../{folder.name}", **(about or {})})
+            lies = {"network": f"../{folder.name}", "layers": whole}
+            _write_record(part, replace(network.config, depth=depth), {**lies, **(about or {})})
 
 
 def _check_depth(depth: int, whole: int) -> None:
@@ -229,10 +230,11 @@ def _share_weights(model: onnx.ModelProto, weights: Path, state: Mapping[str, Te
     with weights.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         places = json.loads(file.read(length))
-    sources = {}  # of the values of an initializer: the parameter, and whether it is transposed
-    for source, tensor in state.items():
-        for values, turned in ((tensor, False), (tensor.T, True)) if tensor.ndim == 2 else ((tensor, False),):
-            sources[tuple(values.shape), values.contiguous().numpy().tobytes()] = source, turned
+    sources = {}  # shape and bytes of an initializer → the parameter that it is, and whether transposed
+    for source, parameter in state.items():
+        for turned in (False, True)[: parameter.ndim]:
+            array = parameter.numpy().T if turned else parameter.numpy()
+            sources[array.shape, array.tobytes()] = source, turned
     nodes = []
     for initializer in list(model.graph.initializer):
         values = numpy_helper.to_array(initializer)

@@ -91,8 +91,8 @@ class Crop:
         offset_x, offset_y = x + 0.5 * scale - 0.5, y + 0.5 * scale - 0.5
         matrix = np.array([[scale, 0.0, offset_x], [0.0, scale, offset_y]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        options = {"flags": flags, "borderMode": cv2.BORDER_CONSTANT, "borderValue": padding}
-        return cast(Image, cv2.warpAffine(image, matrix, (size, size), **options))
+        # What lies outside is constant, which is OpenCV's default.
+        return cast(Image, cv2.warpAffine(image, matrix, (size, size), flags=flags, borderValue=padding))
 
 
 UNIT = Crop(0.0, 0.0, 1.0)

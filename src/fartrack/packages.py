@@ -1,8 +1,9 @@
 """The models that ship, and model packages in general.
 
 A package is a folder with a ``model.json``: the shape of its network (``config``), the folder where that lies,
-relative to this one (``network``), the ``precision`` it runs in, tracker ``settings``, the calibration of its
-``score``, and named ``presets`` of further settings: ``pico-fast`` is the preset ``fast`` of ``pico``.
+relative to this one (``network``), and how many ``layers`` lie there, the ``precision`` it runs in, tracker
+``settings``, the calibration of its ``score``, and ``presets``, named sets of further settings: ``pico-fast`` is the
+preset ``fast`` of ``pico``.
 
 A network's folder holds ``weights.safetensors`` (the only copy of the weights, half precision) and ONNX graphs that
 point into it: ``search-6.onnx`` is that of the first six layers. Those in int8 share ``weights_int8.bin``.
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fartrack.config import check_choice, from_dict
+from fartrack.config import check_choice, check_numbers, from_dict
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
 from fartrack.tracking.calibration import Calibration
@@ -36,12 +37,14 @@ class Package:
     folder: Path
     network: Path
     config: ModelConfig
+    layers: int
     precision: str = "fp32"
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         """Check what no other class checks."""
+        check_numbers(self, layers=(self.config.depth, 15))
         check_choice(self, "precision", ("fp32", "int8"))
 
     def graph(self, name: str) -> Path:
@@ -104,7 +107,8 @@ def _read(folder: Path, preset: str | None) -> Package:
     try:
         calibration = from_dict(Calibration, score) if score else None
         precision = record.get("precision", "fp32")
-        return Package(folder, network, from_dict(ModelConfig, config), precision, settings, calibration)
+        shape = from_dict(ModelConfig, config)
+        return Package(folder, network, shape, record.get("layers", shape.depth), precision, settings, calibration)
     except FartrackError as error:
         raise FartrackError(f"{folder / RECORD}: {error}") from None
 

@@ -44,9 +44,9 @@ def linear_macs(network, retention):
     kept = round(retention * config.template_tokens)
     keep = [config.template_tokens * template + token for template in range(T) for token in range(kept)]
     with torch.no_grad(), LinearMacs() as macs:
-        memory = network.memorise(torch.zeros(1, T, z, z, 3, dtype=torch.uint8), torch.arange(T)[None])
+        kv_cache = network.encode_templates(torch.zeros(1, T, z, z, 3, dtype=torch.uint8), torch.arange(T)[None])
         trajectory = torch.zeros(1, 4 * config.trajectory, dtype=torch.long)
-        network(torch.zeros(1, x, x, 3, dtype=torch.uint8), trajectory, memory[..., keep, :])
+        network(torch.zeros(1, x, x, 3, dtype=torch.uint8), trajectory, kv_cache[..., keep, :])
     return macs.count
 
 
@@ -92,11 +92,11 @@ def test_macs_are_those_that_are_done(tiny, attention, depth, changes):
     network = FARTrack(config).eval()
     z, x, T, M = config.template_size, config.search_size, 3, 3 * config.template_tokens
     templates = torch.zeros(1, T, z, z, 3, dtype=torch.uint8)
-    encoded, memory = counted(network.memorise, templates, torch.zeros(1, T, dtype=torch.long))
+    encoded, kv_cache = counted(network.encode_templates, templates, torch.zeros(1, T, dtype=torch.long))
     trajectory = torch.zeros(1, 4 * config.trajectory, dtype=torch.long)
     for side in (x, x - 2 * config.patch):  # the whole window, and less
         crop = torch.zeros(1, side, side, 3, dtype=torch.uint8)
-        searched, _ = counted(network, crop, trajectory, memory, tracking=True)
+        searched, _ = counted(network.track, crop, trajectory, kv_cache)
         cost = search_macs(config, M, side // config.patch)
         assert cost == searched + (encoded if attention == "joint" else 0)
         if side == x:

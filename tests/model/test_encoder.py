@@ -9,7 +9,6 @@ pytest.importorskip("torch")
 import torch
 
 from fartrack.model.encoder import FARTrack, attend, resize_grid
-from fartrack.model.init_weights import without_layers
 from fartrack.model.vocabulary import BINS, COMMANDS, NO_TRAJECTORY
 
 B, T = 2, 3
@@ -104,7 +103,20 @@ def plain_batch(network, search, trajectory, templates, identities, removed=()):
 
 @torch.no_grad()
 def run(network, search, trajectory, templates, identities, **options):
-    return network(search, trajectory, network.memorise(templates, identities), **options)
+    return network(search, trajectory, network.encode_templates(templates, identities), **options)
+
+
+@torch.no_grad()
+def track(network, search, trajectory, templates, identities):
+    """Logits and scores."""
+    return network.track(search, trajectory, network.encode_templates(templates, identities), scored=True)
+
+
+def cut(network, config):
+    """The network of the first layers."""
+    first = FARTrack(config).eval()
+    first.load_state_dict({name: network.state_dict()[name] for name in first.state_dict()})
+    return first
 
 
 def close(first, second, tolerance=TOLERANCE):
@@ -142,51 +154,39 @@ def test_search_crops_may_share_a_set_of_templates(tiny, random_network, attenti
         close(shared[i : i + 1], run(network, *own).logits_B4V)
 
 
-def test_dropped_rows_are_masked_tokens(tiny, random_network, attention, inputs):
+def test_pruned_tokens_are_masked_tokens(tiny, random_network, attention, inputs):
     network, removed = random_network(tiny(attention=attention)), [0, 5, 6, 11]
     search, trajectory, templates, identities = inputs
     with torch.no_grad():
-        memory = network.memorise(templates, identities)
-        kept = [i for i in range(memory.shape[-2]) if i not in removed]
-        output = network(search, trajectory, memory[..., kept, :], with_attention=True)
+        kv_cache = network.encode_templates(templates, identities)
+        kept = [i for i in range(kv_cache.shape[-2]) if i not in removed]
+        output = network(search, trajectory, kv_cache[..., kept, :])
+        tracked, found = network.track(search, trajectory, kv_cache[..., kept, :], scored=True)
     logits, scores, _ = plain_batch(network, *inputs, removed)
     close(output.logits_B4V, logits)
-    close(output.attention_BM, scores[:, kept])
+    close(tracked, logits)
+    close(found, scores[:, kept])
     assert (logits - plain_batch(network, *inputs)[0]).abs().max() > 0.01  # the removed ones mattered
 
 
-def test_memories_join_along_their_rows(tiny, random_network, attention, inputs):
+def test_caches_join_along_their_tokens(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention))
     search, trajectory, templates, identities = inputs
     with torch.no_grad():
-        parts = [network.memorise(templates[:, i : i + 1], identities[:, i : i + 1]) for i in range(T)]
+        parts = [network.encode_templates(templates[:, i : i + 1], identities[:, i : i + 1]) for i in range(T)]
         joined = network(search, trajectory, torch.cat(parts, dim=-2)).logits_B4V
     close(joined, run(network, *inputs).logits_B4V)
 
 
 def test_attention_of_template_tokens(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention))
-    output = run(network, *inputs, with_attention=True)
-    close(output.logits_B4V, run(network, *inputs).logits_B4V)
-    close(output.attention_BM, plain_batch(network, *inputs)[1])
+    logits, scores = track(network, *inputs)
+    close(logits, run(network, *inputs).logits_B4V)
+    close(scores, plain_batch(network, *inputs)[1])
     # Search and command tokens give at most all of their attention each.
-    assert output.attention_BM.shape == (B, T * network.config.template_tokens)
-    assert (output.attention_BM > 0).all()
-    assert (output.attention_BM.sum(-1) < 2).all()
-
-
-def test_attention_is_not_formed_unless_asked_for(tiny, random_network, inputs):
-    assert run(random_network(tiny()), *inputs).attention_BM is None
-
-
-def test_an_exit_is_the_network_cut_off_there(tiny, random_network, attention, inputs):
-    network = random_network(tiny(attention=attention, depth=3))
-    for depth in (1, 2, 3):
-        cut = FARTrack(tiny(attention=attention, depth=depth)).eval()
-        cut.load_state_dict({k: v for k, v in network.state_dict().items() if k in cut.state_dict()})
-        close(run(network, *inputs, depth=depth).logits_B4V, run(cut, *inputs).logits_B4V)
-    shallow, deep = run(network, *inputs, depth=1), run(network, *inputs)
-    assert (shallow.logits_B4V - deep.logits_B4V).abs().max() > 0.01
+    assert scores.shape == (B, T * network.config.template_tokens)
+    assert (scores > 0).all()
+    assert (scores.sum(-1) < 2).all()
 
 
 def test_every_trajectory_token_counts(tiny, random_network, attention, inputs):
@@ -240,20 +240,19 @@ def test_drop_path_drops_whole_samples_and_keeps_the_expectation(tiny):
 def test_gradients_reach_every_parameter(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention)).train()
     search, trajectory, templates, identities = inputs
-    output = network(search, trajectory, network.memorise(templates, identities))
-    (output.logits_B4V.square().mean() + network.aux(output.search_BND).square().mean()).backward()
+    output = network(search, trajectory, network.encode_templates(templates, identities))
+    (output.logits_B4V.square().mean() + network.aux(output.tokens_BND[:, :16]).square().mean()).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-def run_with_rows_removed(network, search, trajectory, templates, identities, valid):
-    """Logits and scores (0 for what is removed) of each sample on its own, its masked rows dropped from the memory."""
-    outputs = []
+def run_with_tokens_removed(network, search, trajectory, templates, identities, valid):
+    """Logits of each sample on its own, its masked template tokens dropped."""
+    logits = []
     for i, kept in enumerate(valid):
-        memory = network.memorise(templates[i : i + 1], identities[i : i + 1])[..., kept.nonzero().flatten(), :]
-        outputs.append(network(search[i : i + 1], trajectory[i : i + 1], memory, with_attention=True))
-    scores = torch.zeros(valid.shape)
-    scores[valid] = torch.cat([output.attention_BM[0] for output in outputs])
-    return torch.cat([output.logits_B4V for output in outputs]), scores
+        kv_cache = network.encode_templates(templates[i : i + 1], identities[i : i + 1])
+        kv_cache = kv_cache[..., kept.nonzero().flatten(), :]
+        logits.append(network(search[i : i + 1], trajectory[i : i + 1], kv_cache).logits_B4V)
+    return torch.cat(logits)
 
 
 def masked(*removed):
@@ -288,11 +287,8 @@ def test_attention_that_learns_is_that_which_tracks(masked):
 @torch.no_grad()
 def test_masked_tokens_are_as_good_as_removed(tiny, random_network, attention, inputs, valid):
     network = random_network(tiny(attention=attention, depth=3))
-    output = run(network, *inputs, valid=valid, with_attention=True)
-    logits, scores = run_with_rows_removed(network, *inputs, valid)
-    close(output.logits_B4V, logits)
-    close(output.attention_BM, scores)
-    assert (output.attention_BM[~valid] == 0).all()
+    logits = run_with_tokens_removed(network, *inputs, valid)
+    close(run(network, *inputs, valid=valid).logits_B4V, logits)
     assert (logits - run(network, *inputs).logits_B4V)[1].abs().max() > 0.01  # the masked ones mattered
 
 
@@ -300,97 +296,80 @@ def test_masked_tokens_are_as_good_as_removed(tiny, random_network, attention, i
 def test_what_a_masked_token_holds_makes_no_difference(tiny, random_network, attention, inputs):
     network, valid = random_network(tiny(attention=attention)), masked([0, 5], [2, 3, 7])
     search, trajectory, templates, identities = inputs
-    memory = network.memorise(templates, identities)
-    changed = torch.where(valid[:, None, None, :, None], memory, 100 * torch.randn(memory.shape))
-    outputs = [network(search, trajectory, m, valid=valid, with_attention=True) for m in (memory, changed)]
-    for name in ("logits_B4V", "search_BND", "attention_BM"):
+    kv_cache = network.encode_templates(templates, identities)
+    changed = torch.where(valid[:, None, None, :, None], kv_cache, 100 * torch.randn(kv_cache.shape))
+    outputs = [network(search, trajectory, cache, valid=valid) for cache in (kv_cache, changed)]
+    for name in ("logits_B4V", "tokens_BND"):
         close(getattr(outputs[0], name), getattr(outputs[1], name))
 
 
 def test_no_mask_is_a_mask_of_nothing(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention))
-    first, second = (run(network, *inputs, valid=valid, with_attention=True) for valid in (None, masked([], [])))
+    first, second = (run(network, *inputs, valid=valid) for valid in (None, masked([], [])))
     close(first.logits_B4V, second.logits_B4V)
-    close(first.attention_BM, second.attention_BM)
 
 
-def test_taps_are_what_shallower_networks_give(tiny, random_network, attention, inputs):
+def test_exits_are_what_shallower_networks_give(tiny, random_network, attention, inputs):
     network, M = random_network(tiny(attention=attention, depth=3)), 4 * T
-    output = run(network, *inputs, taps=(1, 3))
+    output = run(network, *inputs, exits=(1, 3))
     assert set(output.exits) == {1, 3}
-    for depth, tapped in output.exits.items():
-        close(tapped.logits_B4V, run(network, *inputs, depth=depth).logits_B4V)
-        cut = random_network(tiny(attention=attention, depth=depth))
-        cut.load_state_dict({k: v for k, v in network.state_dict().items() if k in cut.state_dict()})
-        tokens = plain_batch(cut, *inputs)[2]
-        close(tapped.tokens_BND, tokens[:, M:])
+    for depth, found in output.exits.items():
+        shallow = cut(network, tiny(attention=attention, depth=depth))
+        close(found.logits_B4V, run(shallow, *inputs).logits_B4V)
+        close(found.logits_B4V, track(shallow, *inputs)[0])
+        tokens = plain_batch(shallow, *inputs)[2]
+        close(found.tokens_BND, tokens[:, M:])
         if attention == "joint":
-            close(tapped.template_BMD, tokens[:, :M])
+            close(found.template_BMD, tokens[:, :M])
         else:
-            assert tapped.template_BMD is None
-    close(output.exits[3].tokens_BND[:, : network.config.search_tokens], output.search_BND, 0)
+            assert found.template_BMD is None
+    assert (output.exits[1].logits_B4V - output.logits_B4V).abs().max() > 0.01
+    close(output.exits[3].tokens_BND, output.tokens_BND, 0)
     assert run(network, *inputs).exits == {}
 
 
 def test_keeping_every_search_token_changes_nothing(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention))
     everything = torch.arange(16).expand(B, 16)
-    first, second = (run(network, *inputs, kept=kept, with_attention=True) for kept in (None, everything))
+    first, second = (run(network, *inputs, kept=kept) for kept in (None, everything))
     close(first.logits_B4V, second.logits_B4V)
-    close(first.search_BND, second.search_BND)
-    close(first.attention_BM, second.attention_BM)
+    close(first.tokens_BND, second.tokens_BND)
 
 
 def test_search_tokens_that_are_kept_and_no_others(tiny, random_network, attention, inputs):
     network, kept = random_network(tiny(attention=attention)), torch.tensor([[0, 1, 5, 9, 14], [2, 5, 8, 10, 15]])
-    output = run(network, *inputs, kept=kept, with_attention=True)
+    output = run(network, *inputs, kept=kept)
     for row, sample in enumerate(zip(*inputs, strict=True)):
-        logits, scores, tokens = (part.float() for part in plain(network, *sample, kept=kept[row]))
+        logits, _, tokens = (part.float() for part in plain(network, *sample, kept=kept[row]))
         close(output.logits_B4V[row], logits)
-        close(output.attention_BM[row], scores)
-        close(output.search_BND[row], tokens[4 * T : 4 * T + 5])
+        close(output.tokens_BND[row], tokens[4 * T :])
 
 
 def test_a_dropped_search_token_is_not_seen(tiny, random_network, attention, inputs):
     network, kept = random_network(tiny(attention=attention)), torch.tensor([[0, 1, 5, 9, 14], [2, 5, 8, 10, 15]])
     search, *rest = inputs
-    output = run(network, *inputs, kept=kept, with_attention=True)
-    assert output.search_BND.shape == (B, 5, network.config.width)
+    output = run(network, *inputs, kept=kept)
+    assert output.tokens_BND.shape == (B, 5 + 12 + 4, network.config.width)
     assert (output.logits_B4V - run(network, *inputs).logits_B4V).abs().max() > 0.01
     for patch in range(16):
         y, x = 16 * (patch // 4), 16 * (patch % 4)
         changed = search.clone()
         changed[:, y : y + 16, x : x + 16] = 255 - changed[:, y : y + 16, x : x + 16]
-        after = run(network, changed, *rest, kept=kept, with_attention=True)
+        after = run(network, changed, *rest, kept=kept)
         for row in range(B):
             differs = (after.logits_B4V[row] - output.logits_B4V[row]).abs().max() > 1e-3
             assert differs == (patch in kept[row]), (patch, row)
-            if patch not in kept[row]:
-                assert torch.equal(after.attention_BM[row], output.attention_BM[row])
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("depth", [None, 1])
-def test_to_track_no_more_is_computed_than_must_be_and_all_of_it_is_the_same(
-    tiny, random_network, attention, inputs, depth
-):
-    network = random_network(tiny(attention=attention))
-    whole, tracking = (
-        run(network, *inputs, depth=depth, with_attention=True, tracking=tracking) for tracking in (False, True)
-    )
-    close(tracking.logits_B4V, whole.logits_B4V)
-    close(tracking.attention_BM, whole.attention_BM)
-    assert tracking.search_BND.shape[1] == 0
-
-
-def test_to_track_a_smaller_crop_is_the_centre_of_the_window(tiny, random_network, attention, inputs):
+def test_to_track_a_smaller_crop_is_the_center_of_the_window(tiny, random_network, attention, inputs):
     network, (search, *rest) = random_network(tiny(attention=attention)), inputs
-    centre = torch.tensor([5, 6, 9, 10]).expand(B, 4)
-    expected = run(network, search, *rest, kept=centre, with_attention=True)
-    found = run(network, search[:, 16:48, 16:48].contiguous(), *rest, tracking=True, with_attention=True)
-    close(found.logits_B4V, expected.logits_B4V)
-    close(found.attention_BM, expected.attention_BM)
-    assert (found.logits_B4V - run(network, *inputs).logits_B4V).abs().max() > 0.01
+    center = torch.tensor([5, 6, 9, 10])
+    logits, scores = track(network, search[:, 16:48, 16:48].contiguous(), *rest)
+    for row, sample in enumerate(zip(*inputs, strict=True)):
+        expected = [part.float() for part in plain(network, *sample, kept=center)]
+        close(logits[row], expected[0])
+        close(scores[row], expected[1])
+    assert (logits - track(network, *inputs)[0]).abs().max() > 0.01
 
 
 def test_smaller_crops_take_resized_positions(tiny, random_network, attention, inputs):
@@ -402,7 +381,7 @@ def test_smaller_crops_take_resized_positions(tiny, random_network, attention, i
     search, trajectory, templates, identities = inputs
     inputs = search[:, :48, :48], trajectory, templates[:, :, :16, :16], identities
     output = run(network, *inputs)
-    assert output.search_BND.shape[1] == 9
+    assert output.tokens_BND.shape[1] == 9 + 12 + 4
     close(output.logits_B4V, run(small, *inputs).logits_B4V)
 
 
@@ -418,36 +397,12 @@ def test_resizing_a_grid_keeps_places_and_levels():
     close(half[..., 2], torch.full((3, 3), 7.0))
 
 
-@pytest.mark.parametrize("layers", [(0,), (1,), (0, 2), (3,)])
-def test_a_faded_layer_is_as_good_as_deleted(tiny, random_network, attention, inputs, layers):
-    network = random_network(tiny(attention=attention, depth=4))
-    before = run(network, *inputs).logits_B4V
-    shallow = random_network(tiny(attention=attention, depth=4 - len(layers)))
-    shallow.load_state_dict(without_layers(network.state_dict(), layers))
-    network.fades = [float(layer not in layers) for layer in range(4)]
-    faded = run(network, *inputs).logits_B4V
-    close(faded, run(shallow, *inputs).logits_B4V)
-    assert (faded - before).abs().max() > 0.01
-
-
-def test_fades_of_one_change_nothing_and_others_lie_between(tiny, random_network, attention, inputs):
-    network = random_network(tiny(attention=attention))
-    logits = {}
-    for fade in (None, 1, 1 - 1e-6, 0.5, 1e-6, 0):
-        network.fades = [1.0, 1.0] if fade is None else [1.0, fade]
-        logits[fade] = run(network, *inputs).logits_B4V
-    assert torch.equal(logits[None], logits[1])
-    close(logits[1 - 1e-6], logits[1], 1e-3)
-    close(logits[1e-6], logits[0], 1e-3)
-    assert min((logits[0.5] - logits[end]).abs().max() for end in (0, 1)) > 0.01
-
-
 @torch.no_grad()
-def test_single_memories_join_to_sets(tiny, random_network, attention, inputs):
+def test_single_templates_join_to_sets(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention, identities=2))
     templates, identities = inputs[2].flatten(0, 1), torch.tensor([0, 1, 0, 1, 0, 1])
     index = torch.tensor([[0, 3, 5], [4, 1, 1], [2, 0, 3]])
-    rows = network.memorise(templates[:, None], identities[:, None])
-    together = network.memorise(templates[index], identities[index])
-    close(network.join(rows, index), together)
-    assert (network.join(rows, index.flip(1)) - together).abs().max() > 0.01
+    singles = network.encode_templates(templates[:, None], identities[:, None])
+    together = network.encode_templates(templates[index], identities[index])
+    close(network.join(singles, index), together)
+    assert (network.join(singles, index.flip(1)) - together).abs().max() > 0.01

@@ -59,7 +59,8 @@ def own_model(tmp_path):
     def make(score):
         folder = shutil.copytree(SHIPPED / "pico", tmp_path / "own")
         record = json.loads((folder / "model.json").read_text())
-        (folder / "model.json").write_text(json.dumps(record | {"score": score}))
+        network = str(open_package("pico").network)
+        (folder / "model.json").write_text(json.dumps(record | {"score": score, "network": network}))
         return folder
 
     return make
@@ -68,16 +69,14 @@ def own_model(tmp_path):
 class Wavering:
     """An engine that finds the target now here, now there, as surely or unsurely as chance has it."""
 
-    background = False
-
     def __init__(self):
         self.config, self.rng, self.templates = ModelConfig(), np.random.default_rng(0), 0
 
-    def memorise(self, crops, identities):
+    def encode_templates(self, crops, identities):
         self.templates += len(crops)
         return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
 
-    def search(self, crops, trajectory, memory):
+    def search(self, crops, trajectory, kv_cache):
         logits = np.zeros((len(crops), 4, BINS), np.float32)
         for row in logits:
             places = encode(self.rng.uniform([0.3, 0.3, 0.55, 0.55], [0.45, 0.45, 0.7, 0.7]))
@@ -89,7 +88,7 @@ class Wavering:
 @pytest.mark.parametrize("calibration", [Calibration(0.01, -20), Calibration(0.01, 20)])
 def test_a_calibration_moves_no_box_and_changes_no_decision(calibration):
     frame, engines = np.zeros((240, 320, 3), np.uint8), [Wavering(), Wavering()]
-    settings = TrackerSettings(interval=3, least_window=0.4)
+    settings = TrackerSettings(interval=3, min_window=0.4)
     trackers = [Tracker(engines[0], settings), Tracker(engines[1], settings, calibration=calibration)]
     for tracker in trackers:
         assert tracker.init(frame, (100, 80, 40, 30)).score == 1
@@ -100,7 +99,7 @@ def test_a_calibration_moves_no_box_and_changes_no_decision(calibration):
         assert trackers[1].state.score == trackers[0].state.score == plain.score
         assert calibrated.score == calibration.apply(plain.score)
         scores.append(plain.score)
-    assert min(scores) < settings.hold_score and max(scores) > settings.sure_score
+    assert min(scores) < settings.hold_score and max(scores) > settings.confident_score
     assert engines[0].templates == engines[1].templates > 5
 
 
@@ -117,12 +116,3 @@ def test_a_model_that_says_so_has_calibrated_scores(own_model, demo_clip):
         assert found.box == expected.box
         assert found.score == Calibration(**calibration).apply(expected.score) < expected.score - 0.1
         assert many.update(frame)[0].score == pytest.approx(found.score, abs=1e-5)
-
-
-def test_a_named_setting_has_its_models_calibration_or_its_own(tmp_path):
-    base = open_package("pico").calibration
-    for name, score in (("same", {}), ("other", {"score": {"slope": 0.3, "bias": 0.2}})):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.json").write_text(json.dumps({"format": 1, "of": "pico"} | score))
-    assert open_package(tmp_path / "same").calibration == base
-    assert open_package(tmp_path / "other").calibration == Calibration(0.3, 0.2)

@@ -9,7 +9,7 @@ from fartrack import FartrackError, MultiTracker
 
 @pytest.fixture(scope="module")
 def tracker():
-    return fartrack.load(engine="onnxruntime", threads=1)
+    return fartrack.load(precision="fp32", threads=1)
 
 
 def test_each_target_is_followed_as_alone(tracker, demo_clip):

@@ -1,8 +1,6 @@
 """The memory is bounded and spread over time, and pruning keeps what has the best scores."""
 
-import copy
 import pickle
-from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -13,8 +11,8 @@ from fartrack.tracking.templates import Template, TemplateMemory
 
 
 def template(frame, tokens=4):
-    rows = np.arange(tokens, dtype=np.float32)[:, None] + np.zeros((2, 1, tokens, 3), np.float32)
-    return Template(frame, np.zeros((8, 8, 3), np.uint8), 0, rows)
+    kv_cache = np.arange(tokens, dtype=np.float32)[:, None] + np.zeros((2, 1, tokens, 3), np.float32)
+    return Template(frame, np.zeros((8, 8, 3), np.uint8), 0, kv_cache)
 
 
 def grown(frames, slots=5, capacity=16):
@@ -59,11 +57,11 @@ def test_gaps_stay_even():
     assert gaps.max() <= 2.5 * 5000 / 15
 
 
-def test_prune_keeps_the_best_rows_and_removes_the_others():
+def test_prune_keeps_the_best_tokens_and_removes_the_others():
     pruned = template(0, tokens=8).prune(np.array([5, 1, 7, 2, 6, 0, 3, 4], np.float32), 0.5)
     assert pruned.keep.tolist() == [0, 2, 4, 7]
-    assert pruned.rows.shape == (2, 1, 4, 3)
-    assert pruned.rows[0, 0, :, 0].tolist() == [0, 2, 4, 7]
+    assert pruned.kv_cache.shape == (2, 1, 4, 3)
+    assert pruned.kv_cache[0, 0, :, 0].tolist() == [0, 2, 4, 7]
 
 
 def test_the_best_tokens_are_chosen_and_nothing_is_removed():
@@ -71,16 +69,15 @@ def test_the_best_tokens_are_chosen_and_nothing_is_removed():
     for count, expected in ((1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 3, 5]), (6, [0, 1, 2, 3, 4, 5])):
         assert held.best(scores, count / 6).tolist() == expected  # of equals, the first
     assert held.best(scores, 0).tolist() == [1]
-    assert held.rows.shape[-2] == 6 and held.keep is None
+    assert held.kv_cache.shape[-2] == 6 and held.keep is None
 
 
 def test_a_pruned_template_is_otherwise_the_same():
     held = template(3, tokens=6)
     pruned = held.prune(np.arange(6, dtype=np.float32), 0.5)
-    assert pruned.rows.flags.c_contiguous
-    for name in ("frame", "crop", "identity", "share"):
+    assert pruned.kv_cache.flags.c_contiguous
+    for name in ("frame", "crop", "identity"):
         assert getattr(pruned, name) is getattr(held, name)
-    assert held.share == 1
 
 
 @given(st.integers(1, 60), st.floats(0.01, 1))
@@ -97,30 +94,13 @@ def test_adding_leaves_the_old_memory_as_it_was():
 
 def test_replace_changes_one_place():
     memory = grown([1, 2]).replace(1, template(1, tokens=2))
-    assert [t.rows.shape[-2] for t in memory.history] == [4, 2, 4]
+    assert [t.kv_cache.shape[-2] for t in memory.history] == [4, 2, 4]
 
 
-def test_rows_may_be_under_way():
-    encoded = Future()
-    waiting = Template(0, np.zeros((8, 8, 3), np.uint8), 0, encoded)
-    encoded.set_result(template(0).rows)
-    assert waiting.rows is encoded.result()
-    for other in (pickle.loads(pickle.dumps(waiting)), copy.deepcopy(waiting)):
-        assert np.array_equal(other.rows, waiting.rows) and other.frame == 0
-    assert waiting.prune(np.arange(4, dtype=np.float32), 0.5).rows.shape[-2] == 2
-
-
-def test_what_went_wrong_on_the_way_is_told():
-    encoded = Future()
-    encoded.set_exception(MemoryError("no room"))
-    with pytest.raises(MemoryError, match="no room"):
-        _ = Template(0, np.zeros((8, 8, 3), np.uint8), 0, encoded).rows
-
-
-def test_joined_rows_are_made_once_and_anew_when_the_memory_changes():
+def test_the_joined_cache_is_made_once_and_anew_when_the_memory_changes():
     memory = grown([1, 2])
-    assert memory.rows is memory.rows and memory.rows.shape[-2] == 3 * 4
-    assert memory.add(template(3)).rows.shape[-2] == 4 * 4
+    assert memory.kv_cache is memory.kv_cache and memory.kv_cache.shape[-2] == 3 * 4
+    assert memory.add(template(3)).kv_cache.shape[-2] == 4 * 4
     restored = pickle.loads(pickle.dumps(memory))
-    assert np.array_equal(restored.rows, memory.rows) and restored.chosen == memory.chosen
-    assert len(pickle.dumps(memory)) < 2 * memory.rows.nbytes + 4000  # without what can be made anew
+    assert np.array_equal(restored.kv_cache, memory.kv_cache) and restored.chosen == memory.chosen
+    assert len(pickle.dumps(memory)) < 2 * memory.kv_cache.nbytes + 4000  # without what can be made anew

@@ -1,9 +1,9 @@
 """The loop with a plain engine that finds a red rectangle in the search crop, so that every number is known."""
 
-import threading
-import time
+import sys
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +14,12 @@ from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BINS, decode, encode
 from fartrack.tracking.tracker import GRID, Tracker, TrackerSettings
 
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "ablations"))
+from sparsification import AdaptiveTracker, RuntimeTracker
+
 
 class RedFinder:
     """Finds what is red; ``sure`` is the probability it gives to the right bin."""
-
-    background = False
 
     def __init__(self, sure=0.999, identities=2):
         self.config = ModelConfig(identities=identities, attention="cached" if identities <= 2 else "joint")
@@ -26,12 +27,12 @@ class RedFinder:
         self.seen = []  # (trajectory, rows) of every call
         self.taken = []  # (centre colour, identity) of every template
 
-    def memorise(self, crops, identities):
+    def encode_templates(self, crops, identities):
         self.taken += [(crop[56, 56].tolist(), int(i)) for crop, i in zip(crops, identities, strict=True)]
         return np.full((len(crops), 1, 1, 49, 2), identities[0], np.float32)
 
-    def search(self, crops, trajectory, memory):
-        self.seen.append((trajectory.copy(), memory.copy()))
+    def search(self, crops, trajectory, kv_cache):
+        self.seen.append((trajectory.copy(), kv_cache.copy()))
         logits = np.zeros((len(crops), 4, BINS), np.float32)
         for row, crop in zip(logits, crops, strict=True):
             red = (crop[..., 0] > 150) & (crop[..., 1] < 100)
@@ -43,15 +44,13 @@ class RedFinder:
                 row[range(4), encode(corners)] = np.log(self.sure / (1 - self.sure) * (BINS - 1))
         return logits
 
-    def search_scored(self, crops, trajectory, memory):
-        scores = np.tile(np.arange(49, dtype=np.float32), memory.shape[-2] // 49 + 1)[: memory.shape[-2]]
-        return self.search(crops, trajectory, memory), np.tile(scores, (len(crops), 1))
+    def search_scored(self, crops, trajectory, kv_cache):
+        scores = np.tile(np.arange(49, dtype=np.float32), kv_cache.shape[-2] // 49 + 1)[: kv_cache.shape[-2]]
+        return self.search(crops, trajectory, kv_cache), np.tile(scores, (len(crops), 1))
 
 
 class Whimsical:
     """An engine whose every answer hangs on all that it is shown of a target, and on nothing else."""
-
-    background = False
 
     def __init__(self, identities=2):
         self.config = ModelConfig(identities=identities, attention="cached" if identities <= 2 else "joint")
@@ -60,21 +59,23 @@ class Whimsical:
     def drawn(self, *arrays):
         return np.random.default_rng(zlib.crc32(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)))
 
-    def memorise(self, crops, identities):
+    def encode_templates(self, crops, identities):
         rows = [self.drawn(*one).random((1, 1, 49, 2), np.float32) for one in zip(crops, identities, strict=True)]
         return np.stack(rows)
 
-    def search(self, crops, trajectory, memory):
-        self.calls.append((len(crops), memory.shape[-2]))
+    def search(self, crops, trajectory, kv_cache):
+        self.calls.append((len(crops), kv_cache.shape[-2]))
         logits = np.zeros((len(crops), 4, BINS), np.float32)
-        for row, shown in zip(logits, zip(crops, trajectory, memory, strict=True), strict=True):
+        for row, shown in zip(logits, zip(crops, trajectory, kv_cache, strict=True), strict=True):
             rng = self.drawn(*shown)
             row[range(4), encode(rng.uniform([0.3, 0.3, 0.55, 0.55], [0.45, 0.45, 0.7, 0.7]))] = 20
         return logits
 
-    def search_scored(self, crops, trajectory, memory):
-        scores = [self.drawn(*shown).random(memory.shape[-2]) for shown in zip(crops, trajectory, memory, strict=True)]
-        return self.search(crops, trajectory, memory), np.float32(scores)
+    def search_scored(self, crops, trajectory, kv_cache):
+        scores = [
+            self.drawn(*shown).random(kv_cache.shape[-2]) for shown in zip(crops, trajectory, kv_cache, strict=True)
+        ]
+        return self.search(crops, trajectory, kv_cache), np.float32(scores)
 
 
 def frame(box, size=(320, 240)):
@@ -200,9 +201,9 @@ class Misled(RedFinder):
         super().__init__()
         self.shift = shift
 
-    def search(self, crops, trajectory, memory):
-        logits = super().search(crops, trajectory, memory)
-        if memory.shape[-2] == 49:
+    def search(self, crops, trajectory, kv_cache):
+        logits = super().search(crops, trajectory, kv_cache)
+        if kv_cache.shape[-2] == 49:
             return logits
         return np.roll(np.log(0.999 / 0.001 * BINS) * (logits > 0), round(self.shift * BINS / 2), axis=-1)
 
@@ -269,8 +270,8 @@ def sides(tracker, boxes, images=None):
     images = images or [frame(box) for box in boxes]
     state, seen, tracks = tracker.start(images[0], boxes[0]), [], []
     for image in images[1:]:
-        look = tracker.look(state, image)
-        ((state, track),) = tracker.follow([state], [look])
+        look = tracker.search_region(state, image)
+        ((state, track),) = tracker.step_batch([state], [look])
         seen.append(len(look.crop))
         tracks.append(track)
     return seen, tracks
@@ -278,23 +279,23 @@ def sides(tracker, boxes, images=None):
 
 def test_a_slow_target_is_looked_at_closely():
     boxes = [(100 + i, 80, 40, 40) for i in range(6)]  # a fortieth of its size a frame
-    seen, tracks = sides(Tracker(RedFinder(), TrackerSettings(least_window=0.4)), boxes)
+    seen, tracks = sides(Tracker(RedFinder(), TrackerSettings(min_window=0.4)), boxes)
     assert set(seen) == {96}  # 6 of 14 tokens: the smallest window, and as many missing on either side
     for track, truth in zip(tracks, boxes[1:], strict=True):
         assert iou(track.box, truth) > 0.93
-    assert set(sides(Tracker(RedFinder(), TrackerSettings(least_window=0.7)), boxes)[0]) == {160}
+    assert set(sides(Tracker(RedFinder(), TrackerSettings(min_window=0.7)), boxes)[0]) == {160}
     assert set(sides(Tracker(RedFinder()), boxes)[0]) == {224}
 
 
 def test_when_a_template_is_due_the_whole_window_is_looked_at():
-    boxes, settings = [(100, 80, 40, 40)] * 8, TrackerSettings(least_window=0.4, interval=3, agreement=0.5)
+    boxes, settings = [(100, 80, 40, 40)] * 8, TrackerSettings(min_window=0.4, interval=3, agreement=0.5)
     assert sides(Tracker(RedFinder(), settings), boxes)[0] == [96, 96, 224, 96, 96, 224, 96]
     unasked = replace(settings, agreement=0)
     assert set(sides(Tracker(RedFinder(), unasked), boxes)[0]) == {96}
 
 
 def test_a_fast_or_large_target_is_given_room():
-    tracker = Tracker(RedFinder(), TrackerSettings(least_window=0.3))
+    tracker = Tracker(RedFinder(), TrackerSettings(min_window=0.3))
     slow, _ = sides(tracker, [(60 + i, 80, 40, 40) for i in range(6)])
     fast, tracks = sides(tracker, [(60 + 16 * i, 80, 40, 40) for i in range(6)])
     long, _ = sides(tracker, [(60 + i, 80, 120, 20) for i in range(6)])
@@ -305,58 +306,31 @@ def test_a_fast_or_large_target_is_given_room():
 
 
 def test_an_unsure_tracker_looks_at_the_whole_window():
-    tracker = Tracker(RedFinder(sure=0.5), TrackerSettings(least_window=0.4, sure_score=0.6))
+    tracker = Tracker(RedFinder(sure=0.5), TrackerSettings(min_window=0.4, confident_score=0.6))
     assert sides(tracker, [(100, 80, 40, 40)] * 4)[0] == [96, 224, 224]  # the first box is sure
     truth = (100, 80, 40, 40)
     lost, empty = frame(truth), np.full((240, 320, 3), 90, np.uint8)
     images = [lost, lost, empty, lost, lost]
-    tracker = Tracker(RedFinder(), TrackerSettings(least_window=0.4))
+    tracker = Tracker(RedFinder(), TrackerSettings(min_window=0.4))
     assert sides(tracker, [truth] * 5, images)[0] == [96, 96, 224, 96]
 
 
 def test_targets_looked_at_differently_are_followed_as_each_alone():
-    together, alone = (Tracker(RedFinder(), TrackerSettings(least_window=0.4)) for _ in range(2))
+    together, alone = (Tracker(RedFinder(), TrackerSettings(min_window=0.4)) for _ in range(2))
     truths = [(100, 80, 40, 40), (200, 20, 30, 90), (20, 150, 50, 40)]
     images = [frame(truth) for truth in truths]
     states = [together.start(image, truth) for image, truth in zip(images, truths, strict=True)]
-    looks = [together.look(*pair) for pair in zip(states, images, strict=True)]
+    looks = [together.search_region(*pair) for pair in zip(states, images, strict=True)]
     assert len({len(look.crop) for look in looks}) > 1
     expected = [alone.step(*pair)[1] for pair in zip(states, images, strict=True)]
-    assert [track for _, track in together.follow(states, looks)] == expected
+    assert [track for _, track in together.step_batch(states, looks)] == expected
 
 
-class Background(Whimsical):
-    """The same, its templates made in a thread of their own, slowly."""
-
-    background = True
-
-    def __init__(self):
-        super().__init__()
-        self.threads = set()
-
-    def memorise(self, crops, identities):
-        self.threads.add(threading.current_thread())
-        time.sleep(0.01)
-        return super().memorise(crops, identities)
-
-
-def test_templates_made_in_the_background_change_nothing():
-    images = np.random.default_rng(0).integers(0, 256, (9, 240, 320, 3), np.uint8)
-    settings = TrackerSettings(interval=2, retention=0.5)
-    found = {}
-    for engine in (Whimsical(), Background()):
-        tracker = Tracker(engine, settings)
-        tracker.init(images[0], (100, 80, 40, 30))
-        found[engine.background] = [tracker.update(image) for image in images[1:]]
-    assert found[True] == found[False]
-    assert threading.current_thread() not in engine.threads and len(engine.threads) == 1
-
-
-@pytest.mark.parametrize("sparsification", ["sequence", "runtime"])
+@pytest.mark.parametrize("kind", [Tracker, RuntimeTracker])
 @pytest.mark.parametrize("identities", [2, 5])
-def test_several_targets_are_followed_as_each_alone(sparsification, identities):
-    settings = TrackerSettings(interval=2, retention=0.5, capacity=5, sparsification=sparsification)
-    together, alone = (Tracker(Whimsical(identities), settings) for _ in range(2))
+def test_several_targets_are_followed_as_each_alone(kind, identities):
+    settings = TrackerSettings(interval=2, retention=0.5, capacity=5)
+    together, alone = (kind(Whimsical(identities), settings) for _ in range(2))
     images = np.random.default_rng(0).integers(0, 256, (9, 240, 320, 3), np.uint8)
     boxes = [(100, 80, 40, 30), (10, 20, 30, 30), (200, 100, 50, 70), (100, 80, 40, 31)]
     states = [together.start(images[0], box) for box in boxes]
@@ -365,7 +339,7 @@ def test_several_targets_are_followed_as_each_alone(sparsification, identities):
     before = len(together.engine.calls)
     for image in images[2:]:
         expected = [alone.step(state, image) for state in states]
-        found = together.follow(states, [together.look(state, image) for state in states])
+        found = together.step_batch(states, [together.search_region(state, image) for state in states])
         assert [track for _, track in found] == [track for _, track in expected]
         assert len({track.box for _, track in found}) == len(boxes)
         states = [state for state, _ in found]
@@ -374,11 +348,11 @@ def test_several_targets_are_followed_as_each_alone(sparsification, identities):
             assert (state.frame, state.size) == (other.frame, other.size)
             assert len(state.memory.history) == len(other.memory.history)
             for one, same in zip(state.memory.history, other.memory.history, strict=True):
-                assert np.array_equal(one.rows, same.rows) and one.frame == same.frame
+                assert np.array_equal(one.kv_cache, same.kv_cache) and one.frame == same.frame
                 assert np.array_equal(one.keep, same.keep) if one.keep is not None else same.keep is None
     calls = together.engine.calls[before:]
     assert max(count for count, _ in calls) > 1  # in as few calls as their sizes allow
-    if sparsification == "sequence":
+    if kind is Tracker:
         assert len(calls) < len(boxes) * len(images[2:]) / 1.5
 
 
@@ -387,9 +361,9 @@ def test_targets_of_different_frames_are_followed_at_once():
     truths = [(100, 80, 40, 30), (200, 20, 30, 60)]
     images = [frame(truth) for truth in truths]
     states = [tracker.start(image, truth) for image, truth in zip(images, truths, strict=True)]
-    found = tracker.follow(states, [tracker.look(*pair) for pair in zip(states, images, strict=True)])
+    found = tracker.step_batch(states, [tracker.search_region(*pair) for pair in zip(states, images, strict=True)])
     assert [iou(track.box, truth) > 0.93 for (_, track), truth in zip(found, truths, strict=True)] == [True, True]
-    assert tracker.follow([], []) == []
+    assert tracker.step_batch([], []) == []
 
 
 # A window has twice the side of its target, of which a quarter is the usual share; 1 is that share.
@@ -404,77 +378,68 @@ SHARES = {
 
 
 @pytest.mark.parametrize("name", SHARES)
-@pytest.mark.parametrize("retention", [0.6, 1.0])
+@pytest.mark.parametrize("retention", [0.6, 0.9])
 def test_adaptive_retention_is_in_proportion_to_the_targets_share(name, retention):
     box, relative = SHARES[name]
     counts = {}
     for adaptive in (False, True):
-        tracker = Tracker(RedFinder(), TrackerSettings(templates=1, retention=retention, adaptive=adaptive))
+        kind = AdaptiveTracker if adaptive else Tracker
+        tracker = kind(RedFinder(), TrackerSettings(templates=1, retention=retention))
         tracker.init(frame(box), box)
-        assert tracker.state.memory.history[0].share == pytest.approx(relative / 4)
         tracker.update(frame(box))
-        counts[adaptive] = tracker.state.memory.history[0].rows.shape[-2]
+        counts[adaptive] = tracker.state.memory.history[0].kv_cache.shape[-2]
     assert counts[True] == round(retention * relative * 49)
     assert counts[False] == round(retention * 49)
-
-
-def test_later_templates_have_a_share_of_their_own():
-    tracker = Tracker(RedFinder(), TrackerSettings(interval=1))
-    tracker.init(frame((100, 80, 40, 40)), (100, 80, 40, 40))
-    for truth in ((105, 80, 40, 40), (80, 95, 80, 10)):  # the second is longer than its window, sqrt(8) / 4 of it
-        tracker.update(frame(truth))
-    shares = [template.share for template in tracker.state.memory.history]
-    assert shares == pytest.approx([0.25, 0.25, 0.125**0.5 / 2], abs=0.01)
 
 
 def test_sparsification_at_run_time_decides_anew_on_every_frame():
     truth, images = (100, 80, 40, 30), np.random.default_rng(0).integers(0, 256, (6, 240, 320, 3), np.uint8)
     engine = Whimsical()
-    tracker = Tracker(engine, TrackerSettings(templates=1, retention=0.5, sparsification="runtime"))
+    tracker = RuntimeTracker(engine, TrackerSettings(templates=1, retention=0.5))
     tracker.init(images[0], truth)
     kept = round(0.5 * 49)
     for image in images[1:]:
-        state, look = tracker.state, tracker.look(tracker.state, image)
+        state, look = tracker.state, tracker.search_region(tracker.state, image)
         template = state.memory.history[0]
         shown = look.crop[None], look.tokens[None]
-        _, scores = engine.search_scored(*shown, template.rows[None])
+        _, scores = engine.search_scored(*shown, template.kv_cache[None])
         chosen = np.sort(np.argsort(-scores[0], kind="stable")[:kept])
-        corners, _ = decode(engine.search(*shown, template.rows[None][..., chosen, :])[0])
+        corners, _ = decode(engine.search(*shown, template.kv_cache[None][..., chosen, :])[0])
         del engine.calls[:]
         track = tracker.update(image)
         assert engine.calls == [(1, 49), (1, kept)]
         after = tracker.state.memory.history[0]
         assert after.keep.tolist() == chosen.tolist()
-        assert np.array_equal(after.rows, template.rows)  # all of them stay
+        assert np.array_equal(after.kv_cache, template.kv_cache)  # all of them stay
         np.testing.assert_allclose(track.box, look.window.to_image(corners), atol=GRID)  # from what was chosen
         assert template.keep is None or template.keep.tolist() != after.keep.tolist()
 
 
-@pytest.mark.parametrize("sparsification", ["sequence", "runtime"])
-def test_a_template_made_anew_keeps_the_tokens_that_it_had(sparsification):
+@pytest.mark.parametrize("kind", [Tracker, RuntimeTracker])
+def test_a_template_made_anew_keeps_the_tokens_that_it_had(kind):
     engine, images = Whimsical(identities=3), np.random.default_rng(0).integers(0, 256, (9, 240, 320, 3), np.uint8)
-    settings = TrackerSettings(interval=1, templates=3, capacity=4, retention=0.5, sparsification=sparsification)
-    tracker, moved = Tracker(engine, settings), 0
+    settings = TrackerSettings(interval=1, templates=3, capacity=4, retention=0.5)
+    tracker, moved = kind(engine, settings), 0
     tracker.init(images[0], (100, 80, 40, 30))
     for image in images[1:]:
         before = {template.frame: template for template in tracker.state.memory.history}
         tracker.update(image)
         for template in tracker.state.memory.history:
-            whole = engine.memorise(template.crop[None], np.array([template.identity]))[0]
-            kept = slice(None) if template.keep is None or sparsification == "runtime" else template.keep
-            assert np.array_equal(template.rows, whole[..., kept, :])
+            whole = engine.encode_templates(template.crop[None], np.array([template.identity]))[0]
+            kept = slice(None) if template.keep is None or kind is RuntimeTracker else template.keep
+            assert np.array_equal(template.kv_cache, whole[..., kept, :])
             old = before.get(template.frame, template)
             if old.identity != template.identity and old.keep is not None:
                 moved += 1
-                assert sparsification == "runtime" or np.array_equal(old.keep, template.keep)
+                assert kind is RuntimeTracker or np.array_equal(old.keep, template.keep)
     assert moved > 0
 
 
 def test_nothing_is_scored_where_everything_is_kept():
     truth = (100, 80, 40, 30)
-    for settings in (TrackerSettings(), TrackerSettings(sparsification="runtime")):
+    for kind in (Tracker, RuntimeTracker, AdaptiveTracker):
         engine = Whimsical()
-        tracker = Tracker(engine, settings)
+        tracker = kind(engine)
         tracker.init(frame(truth), truth)
         tracker.update(frame(truth))
         assert engine.calls == [(1, 49)]
@@ -500,6 +465,18 @@ def test_single_template_is_never_renewed():
     for _ in range(5):
         tracker.update(frame(truth))
     assert len(engine.taken) == 1
+
+
+def test_two_threads_at_one_tracker_are_told():
+    class Meanwhile(RedFinder):
+        def search(self, *shown):
+            tracker.state = replace(tracker.state)  # as an update of another thread would
+            return super().search(*shown)
+
+    tracker = Tracker(Meanwhile())
+    tracker.init(frame((100, 80, 40, 30)), (100, 80, 40, 30))
+    with pytest.raises(FartrackError, match=r"Another thread used this tracker meanwhile; .*deepcopy"):
+        tracker.update(frame((100, 80, 40, 30)))
 
 
 def test_update_before_init():
@@ -530,10 +507,8 @@ def test_bad_color_and_settings():
         TrackerSettings(interval=0)
     with pytest.raises(FartrackError, match="capacity"):
         TrackerSettings(templates=5, capacity=3)
-    with pytest.raises(FartrackError, match=r"^adaptive is 'yes'"):
-        TrackerSettings(adaptive="yes")
-    with pytest.raises(FartrackError, match=r"^sparsification is 'frame'; it must be one of sequence, runtime"):
-        TrackerSettings(sparsification="frame")
+    with pytest.raises(FartrackError, match=r"^retention is 'half'"):
+        TrackerSettings(retention="half")
 
 
 def test_no_more_templates_than_the_model_takes():

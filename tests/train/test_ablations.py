@@ -9,11 +9,11 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+from safetensors.torch import save_file
+
 from benchmarks.ablations import variants
 from benchmarks.ablations.__main__ import RECIPE, merged
 from benchmarks.ablations.rows import ROWS
-from safetensors.torch import save_file
-
 from fartrack.config import from_dict
 from fartrack.engines.torch import TorchEngine
 from fartrack.model.encoder import FARTrack

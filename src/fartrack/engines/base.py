@@ -194,7 +194,7 @@ def resolve(
 
 
 def check_weights(package: Package) -> None:
-    """Check that the weights are there and whole, of enough layers, and of the package's crop sizes, since its graphs
+    """Check that the weights are there and whole, of as many layers, and of the package's crop sizes, since its graphs
     take smaller crops too.
 
     Raises:
@@ -207,12 +207,13 @@ def check_weights(package: Package) -> None:
             header = json.loads(file.read(min(length, path.stat().st_size)))
         ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
         whole = path.stat().st_size == 8 + length + max(ends)
-        tokens = [header[name]["shape"][0] for name in ("pos_x", "pos_z")]
+        shape = [header[name]["shape"][0] for name in ("pos_x", "pos_z")]
+        shape.append(sum(name.endswith(".qkv.bias") for name in header))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise FartrackError(f"{path} is missing, damaged or cut off; export the model anew or reinstall fartrack.")
-    if tokens != [config.search_tokens, config.template_tokens] or f"blocks.{config.depth - 1}.qkv.bias" not in header:
+    if shape != [config.search_tokens, config.template_tokens, package.layers]:
         raise misfit(package)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -43,9 +42,8 @@ class TorchEngine:
             raise misfit(package) from None
         return cls(network)
 
-    def _on_device(self, *arrays: NDArray[Any]) -> Iterator[torch.Tensor]:
-        device = self.network.bias.device
-        return (torch.from_numpy(array).to(device) for array in arrays)
+    def _on_device(self, *arrays: NDArray[Any]) -> list[torch.Tensor]:
+        return [torch.from_numpy(array).to(self.network.bias.device) for array in arrays]
 
     @torch.inference_mode()
     def encode_templates(self, crops: Image, identities: Tokens) -> Floats:
@@ -56,11 +54,13 @@ class TorchEngine:
     @torch.inference_mode()
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
-        return cast(Floats, self.network.track(*self._on_device(crops, trajectory, kv_cache)).cpu().numpy())
+        shown, tokens, cache = self._on_device(crops, trajectory, kv_cache)
+        logits = cast(torch.Tensor, self.network.track(shown, tokens, cache))
+        return cast(Floats, logits.cpu().numpy())
 
     @torch.inference_mode()
     def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:
         """See :class:`fartrack.engines.base.Engine`."""
-        found = self.network.track(*self._on_device(crops, trajectory, kv_cache), scored=True)
-        logits, scores = (tensor.cpu().numpy() for tensor in found)
-        return logits, scores
+        shown, tokens, cache = self._on_device(crops, trajectory, kv_cache)
+        logits, scores = self.network.track(shown, tokens, cache, scored=True)
+        return cast(Floats, logits.cpu().numpy()), cast(Floats, scores.cpu().numpy())

@@ -239,11 +239,9 @@ def evaluate(
     run_jobs(waiting, jobs, report)
     evaluations = []
     for name, spec in trackers.items():
-        folder, read = (
-            spec.published or results / benchmark.name / name,
-            load_published if spec.published else load_result,
-        )
-        found = [read(folder, sequence) for sequence in benchmark.sequences]
+        folder = spec.published or results / benchmark.name / name
+        load = load_published if spec.published else load_result
+        found = [load(folder, sequence) for sequence in benchmark.sequences]
         kept = [result for result in found if result is not None]
         if len(kept) < len(found):
             raise FartrackError(f"Results in {folder} vanished or changed during the run; run again to go on.")
@@ -286,8 +284,8 @@ def run_jobs(jobs: list[Job], processes: int, report: Callable[[int, int], None]
         lost = (job for future, job in futures.items() if future.done() and future.exception())
         names = [f"{job.tracker} tracked {job.sequence.name}" for job, _ in zip(lost, range(processes), strict=False)]
         raise FartrackError(
-            f"A process ended by itself while {' or '.join(names)}; if memory is short give fewer --jobs, and run "
-            "again to go on."
+            f"A process ended by itself while {' or '.join(names) or 'it started'}; if memory is short give fewer "
+            "--jobs, and run again to go on."
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

@@ -64,7 +64,7 @@ class PaperJoint(nn.Module):
         return TEMPLATES * (TEMPLATE // PATCH) ** 2 + (SEARCH // PATCH) ** 2 + TRAJECTORY + COMMANDS
 
     def look(self, frame: Image, factor: float, size: int) -> torch.Tensor:
-        """A window around the box as a normalised ``(1, 3, size, size)``."""
+        """A window around the box as a normalized ``(1, 3, size, size)``."""
         side = max(int(np.ceil(factor * np.sqrt(self.box[2] * self.box[3]))), 16)
         crop, _ = cut(frame, self.box[:2] + self.box[2:] / 2, side, size)
         pixels = torch.from_numpy(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)).permute(2, 0, 1).float()

@@ -33,7 +33,7 @@ from fartrack.demo import render_clip
 from fartrack.errors import FartrackError
 from fartrack.evaluate.runner import end_with_parent
 from fartrack.evaluate.tables import new_table, print_paragraphs
-from fartrack.evaluate.trackers import TrackerSpec, as_track
+from fartrack.evaluate.trackers import TrackerSpec, as_track, error_text
 from fartrack.geometry import FloatArray, Image, check_box
 from fartrack.version import __version__
 from fartrack.video.sources import frames_from_source
@@ -296,8 +296,7 @@ class Worker:
                 f"{self._name}: the process ended by itself; if memory is short compare fewer trackers at once."
             ) from None
         except Exception as error:
-            kind = "" if isinstance(error, FartrackError) else f"{type(error).__name__}: "
-            raise FartrackError(f"{self._name}: {kind}{error}") from None
+            raise FartrackError(f"{self._name}: {error_text(error)}") from None
 
     def __enter__(self) -> Worker:
         """Return the worker itself."""

@@ -59,6 +59,11 @@ def as_track(found: Any) -> Track:
     return track
 
 
+def error_text(error: Exception) -> str:
+    """What an error says, with its type if it is not one of ours."""
+    return str(error) if isinstance(error, FartrackError) else f"{type(error).__name__}: {error}"
+
+
 @dataclass(frozen=True)
 class TrackerSpec:
     """Everything needed to open a tracker, in another process too.

@@ -47,14 +47,7 @@ div { overflow-x: auto }
 
 
 def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
-    """The report of one or more trackers' results on the same sequences; differences are to the first one.
-
-    Args:
-        evaluations: of one benchmark.
-        folder: of ``report.html`` and the pictures; files of the same names are replaced.
-
-    Returns:
-        The path of ``report.html``.
+    """Write the report of trackers on the same sequences, and return the path of its ``report.html``.
 
     Raises:
         FartrackError: nothing can be scored, as where only the first boxes are published; or a frame that is to be

@@ -149,7 +149,7 @@ def paste(source: Image, origin: FloatArray, frame: Image, box: FloatArray, hidd
     if hidden is not None:
         mask = mask * (1 - ellipse(hidden, width, height))
     scale = box[2:] / origin[2:]
-    # from pixel centres to pixel centres, which lie half a pixel from the corner that boxes count from
+    # from pixel centers to pixel centers, which are half a pixel from the corner that boxes count from
     shift = box[:2] - 0.5 - scale * (origin[:2] - 0.5)
     matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
     copy = cv2.warpAffine(source, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -14,7 +14,7 @@ from fartrack.evaluate.metrics import Rules, overlaps
 from fartrack.evaluate.runner import Evaluation, Result
 
 pytest.importorskip("matplotlib", reason="the extra 'eval' is not installed")
-from fartrack.evaluate.report import _gather, _three_frames, _worst_figures, write_report
+from fartrack.evaluate.report import _scored, _three_frames, _worst_figures, write_report
 
 FRAMES = 5
 RULES = Rules(("ao", "sr50", "normalized_precision"), skip_first=True)
@@ -65,8 +65,7 @@ def text_of(path):
 def test_the_timeline_shows_the_worst_sequences_frame_by_frame(sequences):
     """The lines of the figure are the IoU and the score of the sequences that are the worst, the worst first."""
     evaluation = evaluate("ours", sequences, 1)
-    data = _gather([evaluation])
-    [(_, figure)] = _worst_figures(data)
+    [(_, figure)] = _worst_figures(_scored([evaluation]))
     lines = np.reshape(figure.axes, (3, 4))
     assert [line[0].get_ylabel().split("\n")[0] for line in lines] == ["s5", "s4", "s3"]
     for (*_, one), number in zip(lines, (5, 4, 3), strict=True):

@@ -15,7 +15,7 @@ from fartrack.datasets.sequences import Sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import BENCHMARKS, Benchmark, open_benchmark
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.submission import pack_got10k, pack_trackingnet, packer_of
+from fartrack.evaluate.submission import check_server, write_submission
 
 
 def results_on(sequences, seed=0):
@@ -61,14 +61,14 @@ def test_got10k_is_what_its_toolkit_writes(tmp_path, write_sequence, monkeypatch
         toolkit._record(str(record), result.boxes, result.seconds)
     toolkit.report(["ours"])
 
-    packed = unzip(pack_got10k(evaluation, tmp_path / "ours.zip"))
+    packed = unzip(write_submission(evaluation, tmp_path / "ours.zip"))
     assert packed == unzip(tmp_path / "theirs" / "GOT-10k" / "ours.zip")
     assert len(packed) == 360
     assert "GOT-10k_Test_000180/GOT-10k_Test_000180_001.txt" in packed
 
 
 def test_trackingnet_has_a_text_a_video(tmp_path, videos):
-    packed = unzip(pack_trackingnet(videos, tmp_path / "new" / "ours.zip"))
+    packed = unzip(write_submission(videos, tmp_path / "new" / "ours.zip"))
     assert set(packed) == {f"video_{index}.txt" for index in range(511)}
     for result in videos.results[:5]:
         lines = [line.split(",") for line in packed[f"{result.name}.txt"].splitlines()]
@@ -77,13 +77,13 @@ def test_trackingnet_has_a_text_a_video(tmp_path, videos):
 
 def test_boxes_go_out_as_the_benchmark_counts_pixels(tmp_path):
     evaluation = evaluation_on("trackingnet-test", [f"v{index}" for index in range(511)], origin=1.0)
-    packed = unzip(pack_trackingnet(evaluation, tmp_path / "ours.zip"))
+    packed = unzip(write_submission(evaluation, tmp_path / "ours.zip"))
     first = np.array(packed["v0.txt"].splitlines()[0].split(","), float)
     np.testing.assert_allclose(first, evaluation.results[0].boxes[0] + [1, 1, 0, 0], atol=5e-4)
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path, videos):
-    first, second = (packer_of("trackingnet-test")(videos, tmp_path / name).read_bytes() for name in ("a.zip", "b.zip"))
+    first, second = (write_submission(videos, tmp_path / name).read_bytes() for name in ("a.zip", "b.zip"))
     assert first == second
 
 
@@ -110,28 +110,28 @@ def with_nan(result):
 )
 def test_what_is_incomplete_is_named_and_not_written(tmp_path, videos, change, sentence):
     with pytest.raises(FartrackError, match=sentence):
-        pack_trackingnet(broken(videos, change), tmp_path / "ours.zip")
+        write_submission(broken(videos, change), tmp_path / "ours.zip")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_part_of_the_sequences_is_no_submission(tmp_path, videos):
     part = replace(videos, benchmark=replace(videos.benchmark, sequences=videos.benchmark.sequences[:3]))
     with pytest.raises(FartrackError, match="has 511 sequences, but there are results of 3"):
-        pack_trackingnet(part, tmp_path / "ours.zip")
+        write_submission(part, tmp_path / "ours.zip")
 
 
 def test_got10k_needs_times(tmp_path):
     evaluation = evaluation_on("got10k-test", [f"GOT-10k_Test_{index:06}" for index in range(1, 181)])
     unknown = [replace(result, seconds=np.full(3, np.nan)) for result in evaluation.results]
     with pytest.raises(FartrackError, match="those of GOT-10k_Test_000001 are unknown"):
-        pack_got10k(replace(evaluation, results=unknown), tmp_path / "ours.zip")
+        write_submission(replace(evaluation, results=unknown), tmp_path / "ours.zip")
 
 
 def test_only_some_benchmarks_have_a_server(tmp_path, videos):
     with pytest.raises(FartrackError, match="no server for lasot"):
-        packer_of("lasot")
-    with pytest.raises(FartrackError, match="needs got10k-test"):
-        pack_got10k(videos, tmp_path / "ours.zip")
+        check_server("lasot")
+    with pytest.raises(FartrackError, match="no server for lasot"):
+        write_submission(replace(videos, benchmark=replace(videos.benchmark, name="lasot")), tmp_path / "ours.zip")
 
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path, videos, monkeypatch):
@@ -142,6 +142,6 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, videos, monkeypatch):
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", fail)
     with pytest.raises(OSError, match="No space"):
-        pack_trackingnet(videos, tmp_path / "ours.zip")
+        write_submission(videos, tmp_path / "ours.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["ours.zip"]
     assert (tmp_path / "ours.zip").read_bytes() == b"the last one"

@@ -44,7 +44,7 @@ def evaluate_trackers(
     """Measure trackers on a benchmark, side by side."""
     from fartrack.evaluate.benchmarks import from_starts, open_benchmark
     from fartrack.evaluate.runner import evaluate
-    from fartrack.evaluate.submission import packer_of
+    from fartrack.evaluate.submission import check_server, write_submission
     from fartrack.evaluate.tables import print_tables
     from fartrack.evaluate.trackers import parse_trackers
 
@@ -59,7 +59,8 @@ def evaluate_trackers(
         raise FartrackError(f"--starts is {starts!r}; list frames, such as 0,5,10.") from None
     if pack and first_frames != [0]:
         raise FartrackError("A server wants every sequence from its first frame; leave out --starts or --pack.")
-    packer = packer_of(benchmark) if pack else None  # fails before the run, not after it
+    if pack:  # fails before the run, not after it
+        check_server(benchmark)
     if report:
         with needs("eval"):
             from fartrack.evaluate.report import write_report
@@ -71,8 +72,8 @@ def evaluate_trackers(
     print_tables(evaluations, sequences, threads)
     if report:
         print(f"saved {write_report(evaluations, report)}")
-    if packer and pack:
-        print(f"saved {packer(evaluations[0], pack)}")
+    if pack:
+        print(f"saved {write_submission(evaluations[0], pack)}")
 
 
 @app.command()

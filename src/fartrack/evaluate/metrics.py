@@ -90,12 +90,9 @@ def measure(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, ru
 
     Args:
         boxes: ``(frames, 4)`` of the tracker, the first being the given box.
-        truth: ``(frames, 4)`` ground truth, or the first box alone.
+        truth: ``(frames, 4)`` ground truth, or the first box alone; FartrackError if the lengths differ otherwise.
         size: width and height of the picture, which only ``rules.clip`` needs.
         rules: the benchmark's.
-
-    Raises:
-        FartrackError: the number of boxes is not that of the ground truth.
     """
     errors = _errors(boxes, truth, size, rules)
     if errors is None:
@@ -201,11 +198,7 @@ def bootstrap(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> Interval
 
 
 def paired(first: ArrayLike, second: ArrayLike) -> Interval:
-    """The mean of ``first - second`` and its 95 % interval; both hold values of the same sequences in the same order.
-
-    Raises:
-        FartrackError: they are not of the same length.
-    """
+    """The mean of ``first - second`` and its 95 % interval; both are of the same sequences, in the same order."""
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape:
         raise FartrackError(f"There are values of {len(first)} and of {len(second)} sequences; pair the same ones.")
@@ -213,11 +206,7 @@ def paired(first: ArrayLike, second: ArrayLike) -> Interval:
 
 
 def means(measured: Iterable[Mapping[str, float]]) -> dict[str, Interval]:
-    """The mean over sequences of each measure, given :func:`measure`'s results; empty ones are left out.
-
-    Raises:
-        FartrackError: no sequence has a frame to score.
-    """
+    """The mean over sequences of each measure, given :func:`measure`'s results; FartrackError if all are empty."""
     kept = [values for values in measured if values]
     if not kept:
         raise FartrackError("No sequence has a frame to score; check the ground truth.")

@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -24,12 +24,14 @@ from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import progress
 from fartrack.evaluate.metrics import HEADLINE, OVERLAPS, PIXELS, SHARES, Interval, curves, overlaps
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.tables import Row, compare, count_runs, sequence_table, title, tracker_table
+from fartrack.evaluate.tables import compare, count_runs, sequence_table, title, tracker_table
 from fartrack.files import write_whole
 from fartrack.geometry import FloatArray
 
 WORST = 3
 """Sequences shown of each tracker."""
+
+_Pngs = dict[str, bytes]
 
 TRUTH, FOUND = "#00c040", "#ff2020"
 
@@ -44,76 +46,45 @@ div { overflow-x: auto }
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Data:
-    """What a report shows.
-
-    Attributes:
-        evaluations: as given.
-        rows: their means, differences and speeds.
-        headline: the measure by which sequences are ranked.
-        clips: the sequences that can be scored.
-        results: tracker by tracker, those of the clips.
-        values: ``(trackers, clips)`` the headline measure.
-    """
-
-    evaluations: Sequence[Evaluation]
-    rows: list[Row]
-    headline: str
-    clips: list[Clip]
-    results: list[list[Result]]
-    values: FloatArray
-
-
 def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
-    """The report of one or more trackers' results on the same sequences; differences are to the first one.
-
-    Args:
-        evaluations: of one benchmark.
-        folder: of ``report.html`` and the pictures; files of the same names are replaced.
-
-    Returns:
-        The path of ``report.html``.
+    """Write the report of trackers on the same sequences, and return the path of its ``report.html``.
 
     Raises:
         FartrackError: nothing can be scored, as where only the first boxes are published; or a frame that is to be
             shown cannot be read.
     """
-    data = _gather(evaluations)
-    figures = {**_curve_figures(data), "speed": _speed_figure(data), "attributes": _attribute_figure(data)}
+    scored = _scored(evaluations)
+    figures = {**_curve_figures(scored), "speed": _speed_figure(scored), "attributes": _attribute_figure(scored)}
     pictures = {name: _png(figure) for name, figure in figures.items() if figure}
-    worst = {name: _png(figure) for name, figure in progress(list(_worst_figures(data)), "drawing")}
+    worst = {name: _png(figure) for name, figure in progress(list(_worst_figures(scored)), "drawing")}
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in {**pictures, **worst}.items():
         write_whole(folder / f"{name}.png", picture)
     page = folder / "report.html"
-    write_whole(page, _page(data, pictures, worst))
+    left_out = [name for name, measures in evaluations[0].table.items() if not measures]
+    write_whole(page, _page(scored, left_out, pictures, worst))
     return page
 
 
-def _gather(evaluations: Sequence[Evaluation]) -> Data:
-    benchmark = evaluations[0].benchmark
-    names = [clip.name for clip in benchmark.sequences]
-    if any([clip.name for clip in e.benchmark.sequences] != names for e in evaluations):
+def _scored(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The evaluations on the sequences that have a frame to score."""
+    benchmark, table = evaluations[0].benchmark, evaluations[0].table
+    if any(list(evaluation.table) != list(table) for evaluation in evaluations):
         raise FartrackError("The trackers were not run on the same sequences; compare them in one run.")
-    places = [place for place, name in enumerate(names) if evaluations[0].table[name]]
-    if not places:
+    part = replace(benchmark, sequences=[clip for clip in benchmark.sequences if table[clip.name]])
+    if not part.sequences:
         raise FartrackError(
             f"{benchmark.name} publishes no ground truth to report on; pack the results for its server instead."
         )
-    headline = benchmark.rules.measures[0]
-    values = np.array([[e.table[names[place]][headline] for place in places] for e in evaluations])
-    results = [[e.results[place] for place in places] for e in evaluations]
-    clips = [benchmark.sequences[place] for place in places]
-    return Data(evaluations, compare(evaluations), headline, clips, results, values)
+    return [replace(e, benchmark=part, results=[r for r in e.results if table[r.name]]) for e in evaluations]
 
 
 # --- figures ----------------------------------------------------------------------------------------------
 
 
-def _curve_figures(data: Data) -> dict[str, Figure]:
+def _curve_figures(evaluations: list[Evaluation]) -> dict[str, Figure]:
     """Success, precision and, where the benchmark has it, normalized precision: means over sequences."""
-    rules = data.evaluations[0].benchmark.rules
+    rules, clips = evaluations[0].benchmark.rules, evaluations[0].benchmark.sequences
     kinds = {
         "success": (OVERLAPS, "Success", "IoU above"),
         "precision": (PIXELS, "Precision", "center error at most, in pixels"),
@@ -121,20 +92,20 @@ def _curve_figures(data: Data) -> dict[str, Figure]:
     }
     if "normalized_precision" not in rules.measures:
         del kinds["normalized_precision"]
-    sizes = [clip.size if rules.clip else None for clip in data.clips]
+    sizes = [clip.size if rules.clip else None for clip in clips]
     found = [
-        [curves(r.boxes, c.boxes, size, rules) for r, c, size in zip(results, data.clips, sizes, strict=True)]
-        for results in data.results
+        [curves(r.boxes, clip.boxes, size, rules) for r, clip, size in zip(e.results, clips, sizes, strict=True)]
+        for e in evaluations
     ]
     figures = {}
     for kind, (steps, name, label) in kinds.items():
         figures[kind], axes = _axes()
         lines = []
-        for number, (row, each) in enumerate(zip(data.rows, found, strict=True)):
+        for number, (evaluation, each) in enumerate(zip(evaluations, found, strict=True)):
             mean = np.mean([one[kind] for one in each], axis=0)
             value = float(mean.mean() if kind == "success" else mean[HEADLINE])
             style = ("-", "--", ":")[number // 10 % 3]
-            (line,) = axes.plot(steps, mean, style, lw=1.8, label=f"{row.tracker} [{value:.3f}]")
+            (line,) = axes.plot(steps, mean, style, lw=1.8, label=f"{evaluation.tracker} [{value:.3f}]")
             lines.append((value, line))
         what = "area under the curve" if kind == "success" else f"value at {steps[HEADLINE]:g}"
         handles = [line for _, line in sorted(lines, key=lambda pair: -pair[0])]
@@ -143,58 +114,62 @@ def _curve_figures(data: Data) -> dict[str, Figure]:
     return figures
 
 
-def _speed_figure(data: Data) -> Figure | None:
+def _speed_figure(evaluations: list[Evaluation]) -> Figure | None:
     """The headline measure against frames per second; None if no speed is known."""
-    known = [(number, row) for number, row in enumerate(data.rows) if math.isfinite(row.fps)]
+    headline = evaluations[0].benchmark.rules.measures[0]
+    known = [(number, row) for number, row in enumerate(compare(evaluations)) if math.isfinite(row.fps)]
     if not known:
         return None
     figure, axes = _axes()
     for number, row in known:
-        mean, label = row.means[data.headline], f"{row.tracker} [{row.fps:.3g}]"
+        mean, label = row.means[headline], f"{row.tracker} [{row.fps:.3g}]"
         axes.errorbar([row.fps], [mean.mean], _error_bars([mean]), fmt="o", color=f"C{number}", capsize=3, label=label)
     axes.set_xlim(0, 1.1 * max(row.fps for _, row in known))
     axes.set(title="Speed and accuracy", xlabel="frames per second, without decoding")
-    axes.set_ylabel(f"{title(data.headline)}, 95 % interval")
+    axes.set_ylabel(f"{title(headline)}, 95 % interval")
     axes.legend(title="frames per second", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def _attribute_figure(data: Data) -> Figure | None:
+def _attribute_figure(evaluations: list[Evaluation]) -> Figure | None:
     """The headline measure over the sequences of each attribute; None if no sequence has one."""
-    attributes = sorted(set().union(*(clip.attributes for clip in data.clips)))
+    clips, headline = evaluations[0].benchmark.sequences, evaluations[0].benchmark.rules.measures[0]
+    attributes = sorted(set().union(*(clip.attributes for clip in clips)))
     if not attributes:
         return None
-    members = [{clip.name for clip in data.clips if name in clip.attributes} for name in attributes]
-    rows = [compare(data.evaluations, chosen) for chosen in members]
-    count = len(data.rows)
+    members = [{clip.name for clip in clips if name in clip.attributes} for name in attributes]
+    rows = [compare(evaluations, chosen) for chosen in members]
+    count = len(evaluations)
     figure, axes = _axes(width=min(max(3 + 0.17 * len(attributes) * (count + 1), 7), 24))
-    for number, row in enumerate(data.rows):
-        means = [each[number].means[data.headline] for each in rows]
+    for number, evaluation in enumerate(evaluations):
+        means = [each[number].means[headline] for each in rows]
         places = np.arange(len(attributes)) + (number - (count - 1) / 2) * 0.8 / count
-        axes.bar(places, [m.mean for m in means], 0.8 / count, yerr=_error_bars(means), label=row.tracker)
+        axes.bar(places, [m.mean for m in means], 0.8 / count, yerr=_error_bars(means), label=evaluation.tracker)
     labels = [f"{name} ({len(chosen)})" for name, chosen in zip(attributes, members, strict=True)]
     axes.set_xticks(range(len(attributes)), labels, rotation=90)
-    axes.set(ylim=(0, 1), title="By attribute (number of sequences)", ylabel=f"{title(data.headline)}, 95 % interval")
+    axes.set(ylim=(0, 1), title="By attribute (number of sequences)", ylabel=f"{title(headline)}, 95 % interval")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def _worst_figures(data: Data) -> Iterator[tuple[str, Figure]]:
+def _worst_figures(evaluations: list[Evaluation]) -> Iterator[tuple[str, Figure]]:
     """The worst sequences of each tracker, one per line: the first, the worst and the last frame with both boxes, and
     IoU and score of every frame: where the target was lost, and whether the tracker noticed."""
-    for number, (row, results, values) in enumerate(zip(data.rows, data.results, data.values, strict=True), 1):
+    clips, headline = evaluations[0].benchmark.sequences, evaluations[0].benchmark.rules.measures[0]
+    for number, evaluation in enumerate(evaluations, 1):
+        values = [evaluation.table[clip.name][headline] for clip in clips]
         worst = np.argsort(values, kind="stable")[:WORST].tolist()
         figure = Figure(figsize=(14, 2.7 * len(worst)))  # fixed margins: a layout engine takes a second per figure
         figure.subplots_adjust(0.03, 0.15 / len(worst), 0.97, 1 - 0.1 / len(worst), wspace=0.08, hspace=0.2)
         grid = figure.subplots(len(worst), 4, squeeze=False, width_ratios=(1, 1, 1, 1.3))
         for line, place in zip(grid, worst, strict=True):
-            clip, result = data.clips[place], results[place]
+            clip, result = clips[place], evaluation.results[place]
             overlap = overlaps(result.boxes, clip.boxes)
             for axes, what, index in zip(line, ("given", "worst", "last"), _three_frames(overlap), strict=False):
                 _draw_frame(axes, clip, result, index)
                 fit = "target absent" if math.isnan(overlap[index]) else f"IoU {overlap[index]:.2f}"
                 axes.set_title(f"{what}: frame {index}" + (f", {fit}" if index else ""), fontsize=8)
-            line[0].set_ylabel(f"{clip.name}\n{title(data.headline)} {values[place]:.3f}", fontsize=9)
+            line[0].set_ylabel(f"{clip.name}\n{title(headline)} {values[place]:.3f}", fontsize=9)
             line[3].plot(result.scores, color="#999", lw=1.0, label="score")
             line[3].plot(overlap, color=FOUND, lw=1.3, label="IoU")
             line[3].set(xlim=(0, max(len(overlap) - 1, 1)), ylim=(0, 1.02))
@@ -202,7 +177,7 @@ def _worst_figures(data: Data) -> Iterator[tuple[str, Figure]]:
             line[3].yaxis.tick_right()
         grid[-1][3].set_xlabel("frame")
         grid[-1][3].legend(fontsize=8, loc="lower left")
-        yield f"worst-{number}-" + re.sub(r"[^\w.-]+", "_", row.tracker), figure
+        yield f"worst-{number}-" + re.sub(r"[^\w.-]+", "_", evaluation.tracker), figure
 
 
 def _three_frames(overlap: FloatArray) -> tuple[int, int, int]:
@@ -247,40 +222,38 @@ def _png(figure: Figure) -> bytes:
 # --- the page ---------------------------------------------------------------------------------------------
 
 
-def _page(data: Data, pictures: dict[str, bytes], worst: dict[str, bytes]) -> str:
-    benchmark, jobs = data.evaluations[0].benchmark, max(evaluation.jobs for evaluation in data.evaluations)
-    shown = {clip.name for clip in data.clips}
-    left_out = [clip.name for clip in benchmark.sequences if clip.name not in shown]
-    heading = escape(f"{benchmark.name}: {', '.join(row.tracker for row in data.rows)}")
+def _page(evaluations: list[Evaluation], left_out: list[str], pictures: _Pngs, worst: _Pngs) -> str:
+    benchmark, jobs = evaluations[0].benchmark, max(evaluation.jobs for evaluation in evaluations)
+    clips, trackers = benchmark.sequences, [evaluation.tracker for evaluation in evaluations]
+    heading = escape(f"{benchmark.name}: {', '.join(trackers)}")
     parts = [
         f"<h1>{heading}</h1>",
-        f"<p>{count_runs(data.clips)}, {sum(clip.length for clip in data.clips)} frames. One sequence counts once, "
+        f"<p>{count_runs(clips)}, {sum(clip.length for clip in clips)} frames. One sequence counts once, "
         "whatever its length. In brackets: 95 % intervals, by resampling sequences (bootstrap). A difference is "
         "between the same sequences in pairs; where its interval holds zero, it is no difference.</p>",
         f"<p>Without a frame to score, and left out: {escape(', '.join(left_out))}.</p>" if left_out else "",
-        _html(tracker_table(data.evaluations)),
+        _html(tracker_table(evaluations)),
         f"<p>Speed was measured under load: up to {jobs} trackers ran at once.</p>" if jobs > 1 else "",
         *(f"<p>{_img(name, picture)}</p>" for name, picture in pictures.items()),
         "<h2>Worst sequences of each tracker</h2>",
         f'<p><b style="color:{TRUTH}">Green</b> is the ground truth, <b style="color:{FOUND}">red</b> the tracker. The '
         "worst frame is the first with the lowest IoU. On the right, IoU and score of every frame.</p>",
         *(
-            f"<h3>{escape(row.tracker)}</h3><p>{_img(*picture)}</p>"
-            for row, picture in zip(data.rows, worst.items(), strict=True)
+            f"<h3>{escape(tracker)}</h3><p>{_img(*picture)}</p>"
+            for tracker, picture in zip(trackers, worst.items(), strict=True)
         ),
-        f"<h2>Sequences, the worst of {escape(data.rows[0].tracker)} first</h2>",
-        _html(sequence_table(data.evaluations), sort_by=2),
+        f"<h2>Sequences, the worst of {escape(trackers[0])} first</h2>",
+        _html(sequence_table(evaluations), worst_first=True),
     ]
     head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
     body = "\n".join(part for part in parts if part)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _html(table: Table, *, sort_by: int | None = None) -> str:
-    """A table as HTML; ``sort_by`` names a column, without which a row is left out."""
+def _html(table: Table, *, worst_first: bool = False) -> str:
+    """A table as HTML, sorted by its third column if ``worst_first``."""
     rows = list(zip(*(map(str, column.cells) for column in table.columns), strict=True))
-    if sort_by is not None:
-        rows = sorted((row for row in rows if row[sort_by]), key=lambda row: row[sort_by])
+    rows.sort(key=lambda row: row[2] if worst_first else "")
     lines = ["<tr>" + "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return "<div><table>\n" + "\n".join(lines) + "\n</table></div>"

@@ -31,13 +31,9 @@ from fartrack.datasets.sequences import Sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import measure
-from fartrack.evaluate.trackers import AnyTracker, TrackerSpec, as_track
+from fartrack.evaluate.trackers import AnyTracker, TrackerSpec, as_track, error_text
 from fartrack.files import write_whole
 from fartrack.geometry import FloatArray
-
-RECORD = "tracker.json"
-REPORT_EVERY = 10
-"""Frames between two reports of progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +86,7 @@ class Evaluation:
 def run_sequence(tracker: AnyTracker, sequence: Sequence, report: Callable[[int], None] | None = None) -> Result:
     """Track a sequence from its first ground-truth box to its end.
 
-    ``report`` is called now and then with the number of frames since the last call.
+    ``report`` is called after each frame with 1, the number of frames since the last call.
 
     Raises:
         FartrackError: a frame cannot be read, one is missing, or the tracker fails (the frame is named).
@@ -101,20 +97,17 @@ def run_sequence(tracker: AnyTracker, sequence: Sequence, report: Callable[[int]
         try:
             track = as_track(tracker.update(frame)) if index else tracker.init(frame, sequence.boxes[0].copy())
         except Exception as error:  # whatever a user's class may raise
-            kind = "" if isinstance(error, FartrackError) else f"{type(error).__name__}: "
-            raise FartrackError(f"The tracker failed on {sequence.name}, frame {index}: {kind}{error}") from error
+            raise FartrackError(f"The tracker failed on {sequence.name}, frame {index}: {error_text(error)}") from error
         if index:
             seconds.append(time.perf_counter() - start)
             boxes.append(list(track.box))
             scores.append(track.score)
-        if report and index % REPORT_EVERY == REPORT_EVERY - 1:
-            report(REPORT_EVERY)
+        if report:
+            report(1)
     if len(boxes) < sequence.length:
         raise FartrackError(
             f"{sequence.name} has {len(boxes)} frames, but {sequence.length} lines of ground truth; download it again."
         )
-    if report:
-        report(len(boxes) % REPORT_EVERY)
     return Result(sequence.name, np.array(boxes), np.array(scores), np.array(seconds))
 
 
@@ -172,7 +165,7 @@ def claim(folder: Path, tracker: str, identity: Mapping[str, Any], jobs: int) ->
     Raises:
         FartrackError: it holds results of another model or other settings.
     """
-    path, found = folder / RECORD, {}
+    path, found = folder / "tracker.json", {}
     with suppress(OSError, ValueError, TypeError):
         found = dict(json.loads(path.read_text()))
     known = found.get("identity")
@@ -239,11 +232,9 @@ def evaluate(
     run_jobs(waiting, jobs, report)
     evaluations = []
     for name, spec in trackers.items():
-        folder, read = (
-            spec.published or results / benchmark.name / name,
-            load_published if spec.published else load_result,
-        )
-        found = [read(folder, sequence) for sequence in benchmark.sequences]
+        folder = spec.published or results / benchmark.name / name
+        load = load_published if spec.published else load_result
+        found = [load(folder, sequence) for sequence in benchmark.sequences]
         kept = [result for result in found if result is not None]
         if len(kept) < len(found):
             raise FartrackError(f"Results in {folder} vanished or changed during the run; run again to go on.")
@@ -286,8 +277,8 @@ def run_jobs(jobs: list[Job], processes: int, report: Callable[[int, int], None]
         lost = (job for future, job in futures.items() if future.done() and future.exception())
         names = [f"{job.tracker} tracked {job.sequence.name}" for job, _ in zip(lost, range(processes), strict=False)]
         raise FartrackError(
-            f"A process ended by itself while {' or '.join(names)}; if memory is short give fewer --jobs, and run "
-            "again to go on."
+            f"A process ended by itself while {' or '.join(names) or 'it started'}; if memory is short give fewer "
+            "--jobs, and run again to go on."
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -323,8 +314,7 @@ def _run_job(job: Job) -> None:
     try:
         save_result(job.folder, run_sequence(_open_once(job.spec), job.sequence, count))
     except Exception as error:
-        kind = "" if isinstance(error, FartrackError) else f"{type(error).__name__}: "
-        raise FartrackError(f"{job.tracker}: {kind}{error}") from None
+        raise FartrackError(f"{job.tracker}: {error_text(error)}") from None
 
 
 @lru_cache(maxsize=1)

@@ -25,15 +25,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import ArrayLike
 
 from fartrack.cpu import processor_name
 from fartrack.demo import render_clip
+from fartrack.engines.onnxruntime import ort
 from fartrack.errors import FartrackError
 from fartrack.evaluate.runner import end_with_parent
 from fartrack.evaluate.tables import new_table, print_paragraphs
-from fartrack.evaluate.trackers import TrackerSpec, as_track
+from fartrack.evaluate.trackers import TrackerSpec, as_track, error_text
 from fartrack.geometry import FloatArray, Image, check_box
 from fartrack.version import __version__
 from fartrack.video.sources import frames_from_source
@@ -93,15 +93,6 @@ class Run:
     rounds: list[list[float]] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
 
-    def summary(self, first: Run) -> dict[str, float]:
-        """Statistics of all frames, and the median and quartiles of each round's ratio of medians to ``first``."""
-        frames = np.concatenate(self.rounds)
-        ratios = [np.median(own) / np.median(base) for own, base in zip(self.rounds, first.rounds, strict=True)]
-        values = [*np.percentile(frames, (25, 50, 75, 95, 99)), *np.percentile(ratios, (25, 50, 75))]
-        names = ("low", "median", "high", "p95", "p99", "ratio_low", "ratio", "ratio_high")
-        mean = float(frames.mean())
-        return {"mean": mean, "fps": 1000 / mean} | dict(zip(names, map(float, values), strict=True))
-
 
 @dataclass(frozen=True, eq=False)
 class Speed:
@@ -122,8 +113,15 @@ class Speed:
     turns: list[tuple[int, str, int, Size]]
 
     def summary(self, run: Run) -> dict[str, float]:
-        """A run's statistics; its ratio is to the first tracker with the same threads and size."""
-        return run.summary(next(r for r in self.runs if (r.threads, r.size) == (run.threads, run.size)))
+        """Statistics of a run's frames, and the median and quartiles over rounds of its ratio of medians to the first
+        tracker with the same threads and size."""
+        first = next(r for r in self.runs if (r.threads, r.size) == (run.threads, run.size))
+        frames = np.concatenate(run.rounds)
+        ratios = [np.median(own) / np.median(base) for own, base in zip(run.rounds, first.rounds, strict=True)]
+        values = [*np.percentile(frames, (25, 50, 75, 95, 99)), *np.percentile(ratios, (25, 50, 75))]
+        names = ("low", "median", "high", "p95", "p99", "ratio_low", "ratio", "ratio_high")
+        mean = float(frames.mean())
+        return {"mean": mean, "fps": 1000 / mean} | dict(zip(names, map(float, values), strict=True))
 
     def to_json(self) -> str:
         """All times and their statistics."""
@@ -298,8 +296,7 @@ class Worker:
                 f"{self._name}: the process ended by itself; if memory is short compare fewer trackers at once."
             ) from None
         except Exception as error:
-            kind = "" if isinstance(error, FartrackError) else f"{type(error).__name__}: "
-            raise FartrackError(f"{self._name}: {kind}{error}") from None
+            raise FartrackError(f"{self._name}: {error_text(error)}") from None
 
     def __enter__(self) -> Worker:
         """Return the worker itself."""

@@ -6,7 +6,7 @@ Boxes are ``x, y, w, h`` in pixels as the benchmark's own files count them, one 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,58 +16,41 @@ from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import BENCHMARKS
 from fartrack.evaluate.runner import Evaluation, Result
 from fartrack.files import replacing
-from fartrack.geometry import FloatArray
 
 
-def packer_of(benchmark: str) -> Callable[[Evaluation, Path], Path]:
-    """The function that packs the archive for a benchmark's server; FartrackError if there is none."""
-    if benchmark not in PACKERS:
-        raise FartrackError(
-            f"There is no server for {benchmark}, whose ground truth is public; "
-            f"submissions are for {' and '.join(PACKERS)}."
-        )
-    return PACKERS[benchmark]
-
-
-def pack_got10k(evaluation: Evaluation, path: Path) -> Path:
-    """GOT-10k's test set: for each sequence ``NAME/NAME_001.txt`` with boxes and ``NAME/NAME_time.txt`` with seconds.
-
-    One run is packed; the toolkit asks for three of a tracker that is not deterministic.
+def write_submission(evaluation: Evaluation, path: Path) -> Path:
+    """Write the zip file for a benchmark's server, completely or not at all; the same results give the same bytes.
 
     Raises:
-        FartrackError: the results are incomplete, or their times are unknown.
+        FartrackError: the benchmark has no server, or the results are incomplete.
     """
-    texts = {}
-    for result in _complete(evaluation, "got10k-test"):
-        if len(result.seconds) != len(result.boxes) or not np.isfinite(result.seconds).all():
-            raise FartrackError(
-                f"GOT-10k asks for times, but those of {result.name} are unknown; run the tracker here."
-            )
-        texts[f"{result.name}/{result.name}_001.txt"] = _boxes_text(result.boxes)
-        texts[f"{result.name}/{result.name}_time.txt"] = "".join(f"{value:.8f}\n" for value in result.seconds.tolist())
-    return _write_zip(path, texts)
+    check_server(evaluation.benchmark.name)
+    texts: dict[str, str] = {}
+    for result in _complete(evaluation):
+        texts |= FILES[evaluation.benchmark.name](result)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part, zipfile.ZipFile(part, "w") as file:
+        for name, text in texts.items():
+            file.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
+    return path
 
 
-def pack_trackingnet(evaluation: Evaluation, path: Path) -> Path:
-    """TrackingNet's test set: ``VIDEO.txt`` with boxes for each video; FartrackError if the results are incomplete."""
-    results = _complete(evaluation, "trackingnet-test")
-    return _write_zip(path, {f"{result.name}.txt": _boxes_text(result.boxes) for result in results})
+def check_server(benchmark: str) -> None:
+    """Check that a benchmark has a server that takes submissions; FartrackError if not."""
+    if benchmark not in FILES:
+        raise FartrackError(
+            f"There is no server for {benchmark}, whose ground truth is public; "
+            f"submissions are for {' and '.join(FILES)}."
+        )
 
 
-PACKERS: dict[str, Callable[[Evaluation, Path], Path]] = {
-    "got10k-test": pack_got10k,
-    "trackingnet-test": pack_trackingnet,
-}
-
-
-def _complete(evaluation: Evaluation, benchmark: str) -> list[Result]:
+def _complete(evaluation: Evaluation) -> list[Result]:
     """The results in the benchmark's own pixels, checked to be complete."""
-    sequences, published = evaluation.benchmark.sequences, BENCHMARKS[benchmark]
-    if evaluation.benchmark.name != benchmark:
-        raise FartrackError(f"These are results on {evaluation.benchmark.name}; this submission needs {benchmark}.")
+    sequences, published = evaluation.benchmark.sequences, BENCHMARKS[evaluation.benchmark.name]
     if published and len(sequences) != published.count:
         raise FartrackError(
-            f"{benchmark} has {published.count} sequences, but there are results of {len(sequences)}; run all of them."
+            f"{evaluation.benchmark.name} has {published.count} sequences, but there are results of {len(sequences)}; "
+            "run all of them."
         )
     results = {result.name: result for result in evaluation.results}
     fix = f"run {evaluation.tracker} on it again"
@@ -86,14 +69,21 @@ def _complete(evaluation: Evaluation, benchmark: str) -> list[Result]:
     return complete
 
 
-def _boxes_text(boxes: FloatArray) -> str:
-    return "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in boxes.tolist())
+def _boxes_text(result: Result) -> str:
+    return "".join(",".join(f"{value:.3f}" for value in box) + "\n" for box in result.boxes.tolist())
 
 
-def _write_zip(path: Path, texts: Mapping[str, str]) -> Path:
-    """Write texts to a zip file, completely or not at all; the same texts give the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, zipfile.ZipFile(part, "w") as file:
-        for name, text in texts.items():
-            file.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
-    return path
+def _got10k_files(result: Result) -> dict[str, str]:
+    """Boxes and seconds. One run is packed; the toolkit asks for three of a tracker that is not deterministic."""
+    name, seconds = result.name, result.seconds
+    if len(seconds) != len(result.boxes) or not np.isfinite(seconds).all():
+        raise FartrackError(f"GOT-10k asks for times, but those of {name} are unknown; run the tracker here.")
+    times = "".join(f"{value:.8f}\n" for value in seconds.tolist())
+    return {f"{name}/{name}_001.txt": _boxes_text(result), f"{name}/{name}_time.txt": times}
+
+
+FILES: dict[str, Callable[[Result], dict[str, str]]] = {
+    "got10k-test": _got10k_files,
+    "trackingnet-test": lambda result: {f"{result.name}.txt": _boxes_text(result)},
+}
+"""The files of a sequence's result, by benchmark."""

@@ -22,14 +22,8 @@ from fartrack.evaluate.runner import Evaluation
 
 @dataclass(frozen=True)
 class Row:
-    """One tracker among those compared.
-
-    Attributes:
-        tracker: its name.
-        means: measure → its mean over sequences.
-        difference: the first measure minus that of the first tracker, sequence by sequence; None for that tracker.
-        fps: frames per second without decoding; NaN if unknown.
-    """
+    """One tracker among those compared: means by measure, the paired difference to the first tracker in the first
+    measure (None for that tracker), and frames per second (NaN if unknown)."""
 
     tracker: str
     means: dict[str, Interval]

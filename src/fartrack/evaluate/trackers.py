@@ -59,6 +59,11 @@ def as_track(found: Any) -> Track:
     return track
 
 
+def error_text(error: Exception) -> str:
+    """What an error says, with its type if it is not one of ours."""
+    return str(error) if isinstance(error, FartrackError) else f"{type(error).__name__}: {error}"
+
+
 @dataclass(frozen=True)
 class TrackerSpec:
     """Everything needed to open a tracker, in another process too.
@@ -125,14 +130,16 @@ class TrackerSpec:
             sys.path.append(str(Path.cwd()))
         try:
             found = getattr(importlib.import_module(module), name)
-        except Exception as error:  # whatever importing a user's module may raise
+            if not (callable(getattr(found, "init", None)) and callable(getattr(found, "update", None))):
+                raise FartrackError(f"The tracker {self.spec} lacks init(frame, box) or update(frame); add it.")
+            paths = [getattr(sys.modules[module], "__file__", None), *getattr(found, "files", list)()]
+            options = {"threads": self.threads} if "threads" in inspect.signature(found).parameters else {}
+        except FartrackError:
+            raise
+        except Exception as error:  # whatever a user's module may raise
             raise FartrackError(f"The tracker {self.spec} cannot be loaded ({error}); give module:Class.") from error
-        if not (callable(getattr(found, "init", None)) and callable(getattr(found, "update", None))):
-            raise FartrackError(f"The tracker {self.spec} lacks init(frame, box) or update(frame); add it.")
-        source = getattr(sys.modules[module], "__file__", None)
-        files = [Path(path) for path in (source, *getattr(found, "files", list)()) if path]
-        options = {"threads": self.threads} if "threads" in inspect.signature(found).parameters else {}
-        return {"class": self.spec, "source": digest(files)}, lambda: found(**options)
+        source = digest(Path(path) for path in paths if path)
+        return {"class": self.spec, "source": source}, lambda: found(**options)
 
 
 def parse_trackers(text: str, **options: Any) -> dict[str, TrackerSpec]:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-import fartrack.video.sources as sources
+import fartrack.video.containers as sources
 from fartrack.errors import FartrackError
 from fartrack.video import Frame, frames_from_source
 

@@ -20,7 +20,7 @@ import numpy as np
 from fartrack.errors import FartrackError
 from fartrack.geometry import Image
 from fartrack.version import __version__
-from fartrack.video.sources import NOMINAL_FPS, Frame, FrameSource
+from fartrack.video.frames import NOMINAL_FPS, Frame, FrameSource
 
 if TYPE_CHECKING:
     from fartrack.tracking.tracker import Track

@@ -27,7 +27,7 @@ def redact(text: str) -> str:
 
     def hide(match: re.Match[str]) -> str:
         scheme, place, query = match.groups()
-        head, at, tail = place.rpartition("@")
+        _, at, tail = place.rpartition("@")
         if at and re.search("[@:]", place.split("/")[0]):
             place = tail
         return scheme + SECRET.sub(r"\1***", place) + ("?***" if query else "")

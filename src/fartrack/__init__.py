@@ -8,11 +8,11 @@ for track in fartrack.track_video("clip.mp4", (x, y, w, h)): ...
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from fartrack.errors import FartrackError
 from fartrack.version import __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fartrack.api import load, track_video
     from fartrack.packages import shipped

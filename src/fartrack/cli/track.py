@@ -14,7 +14,7 @@ import typer
 
 from fartrack.api import DEFAULT_MODEL, load, track_frames
 from fartrack.cli.common import Engine, Meter, Model, Threads, app
-from fartrack.cli.main import received
+from fartrack.cli.main import stopped_at_once
 from fartrack.engines.base import EngineName, resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import check_box, iou, parse_box
@@ -51,7 +51,8 @@ def track(
 ) -> None:
     """Track one object through a video."""
     given = None if box is None else parse_box(box)
-    tracker = load(model, engine=cast(EngineName, engine), threads=threads)
+    with stopped_at_once():
+        tracker = load(model, engine=cast(EngineName, engine), threads=threads)
     with frames_from_source(source, start=start) as frames:
         image = frames.first.image
         if not (output or csv or json or txt or show or frames.live):
@@ -75,7 +76,6 @@ def track(
             except KeyboardInterrupt:
                 if not frames.live:  # the ordinary end of a live source only
                     raise
-                received.clear()
             try:
                 sinks.close()
             except FartrackError as error:
@@ -97,8 +97,9 @@ def demo(
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
     from fartrack.demo import CLIP_FPS, CLIP_LENGTH, render_clip
 
-    engine = resolve(open_package(model), cast(EngineName, engine), threads)
-    tracker = load(model, engine=engine, threads=threads)
+    with stopped_at_once():
+        engine = resolve(open_package(model), cast(EngineName, engine), threads)
+        tracker = load(model, engine=engine, threads=threads)
     ious: list[float] = []
     busy = 0.0
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:

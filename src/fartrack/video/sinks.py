@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Extensions (any case) of the videos that can be written, H.264 in all of them, and FFmpeg's names."""
 
-CLOCKS = (90_000, 1_000, 10)
+CLOCKS = (90_000, 1_000, 100)
 """Ticks a second of the written video's time: the first is whole for all usual frame rates, the others are for videos
 of days and years."""
 
@@ -258,7 +258,8 @@ class VideoSink(FileSink):
             known = ", ".join(MUXERS)
             raise FartrackError(f"The video {path} has no known extension; use one of {known}.")
         self._rate = Fraction(fps or NOMINAL_FPS).limit_denominator(1001)
-        self._clock = next((clock for clock in CLOCKS if (seconds or 0) * clock < LONGEST), 1)
+        coarse = seconds if seconds and self._muxer != "matroska" else 0
+        self._clock = next((clock for clock in CLOCKS if coarse * clock < LONGEST), 1)
         self._label, self._ratio = label, sample_aspect_ratio
         self._size = (0, 0)
         self._begin, self._last = 0.0, -1  # seconds, ticks
@@ -266,10 +267,10 @@ class VideoSink(FileSink):
 
     def _open(self) -> None:
         flags = "faststart" if self._part else "frag_keyframe+empty_moov"  # a pipe cannot be gone back in
-        options = {} if self._muxer == "matroska" else {"movflags": flags}
+        options = {"movflags": flags, "video_track_timescale": str(self._clock)}
         # without the prefix FFmpeg takes what stands before a colon in a name for a protocol
         target = f"file:{self._part}" if self._part else self._special
-        self._container = av.open(target, "w", format=self._muxer, options=options)
+        self._container = av.open(target, "w", format=self._muxer, options=options if self._muxer != "matroska" else {})
         # without B-frames, whose times in an MP4 are told by offsets that a long pause breaks
         options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         self._stream = self._container.add_stream("libx264", self._rate, options)
@@ -472,7 +473,6 @@ def open_sinks(
         sinks.discard()
         raise
     if video and max(width, height) > LARGEST:
-        log.warning(
-            "%s: %d×%d is more than H.264 allows (%d), so its frames are made smaller.", video, width, height, LARGEST
-        )
+        limit = f"H.264 takes at most {LARGEST:,} pixels a side"
+        log.warning("%s: %s, so frames of %d×%d are made smaller.", video, limit, width, height)
     return sinks

@@ -16,7 +16,8 @@ def command_in(monkeypatch, capfd):
     returns what it says. ``module`` is what the command loads from that folder."""
     from fartrack.cli import main
 
-    handler, loaded = signal.getsignal(signal.SIGTERM), []
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers, loaded = [signal.getsignal(number) for number in signals], []
     monkeypatch.setattr(sys, "path", [*sys.path])  # to which the command adds that folder
 
     def make(folder, command, module):
@@ -34,7 +35,8 @@ def command_in(monkeypatch, capfd):
         return call
 
     yield make
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in zip(signals, handlers, strict=True):
+        signal.signal(number, handler)
     for module in loaded:
         sys.modules.pop(module, None)
 

@@ -7,12 +7,17 @@ track = tracker.update(next_frame)     # track.box (x, y, w, h) in pixels, track
 for track in fartrack.track_video("clip.mp4", (x, y, w, h)): ...
 """
 
-from fartrack.api import load, track_video
+from importlib import import_module
+
 from fartrack.errors import FartrackError
-from fartrack.packages import shipped
-from fartrack.tracking.multi import MultiTracker
-from fartrack.tracking.tracker import State, Track, Tracker, TrackerSettings
 from fartrack.version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fartrack.api import load, track_video
+    from fartrack.packages import shipped
+    from fartrack.tracking.multi import MultiTracker
+    from fartrack.tracking.tracker import State, Track, Tracker, TrackerSettings
 
 __all__ = [
     "FartrackError",
@@ -26,3 +31,11 @@ __all__ = [
     "shipped",
     "track_video",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is used when it is used, so that the command can be stopped from its first moment."""
+    for module in ("api", "packages", "tracking.multi", "tracking.tracker") if name in __all__ else ():
+        if hasattr(found := import_module(f"fartrack.{module}"), name):
+            return getattr(found, name)
+    raise AttributeError(f"module 'fartrack' has no attribute {name!r}")

@@ -291,7 +291,7 @@ def test_all_outputs_together(tmp_path, source):
 def test_no_outputs(source):
     with open_sinks(source) as sinks:
         sinks.write(source.first, AWAY)
-    assert sinks.sinks == ()
+    assert sinks.sinks == []
 
 
 @pytest.mark.parametrize(

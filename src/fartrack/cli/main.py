@@ -1,34 +1,86 @@
-"""The command ``fartrack``. Whatever a user can mend is one sentence on stderr and exit code 2."""
+"""The command ``fartrack``. Whatever a user can fix is one sentence on stderr and exit code 2."""
 
 from __future__ import annotations
 
 import io
+import logging
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
-import fartrack.cli.evaluate
-import fartrack.cli.track
-import fartrack.cli.train  # noqa: F401  (each adds its commands to the application)
-from fartrack.cli.common import app
-from fartrack.errors import FartrackError
+from fartrack.errors import FartrackError, redact
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C and after a stop by the system."""
 
 
 def main() -> None:
     """Entry point of the command."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop tidies up as Ctrl-C does
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding lacks
-            stream.reconfigure(errors="backslashreplace")
+    with stopped_at_once():
+        # each adds its commands to the application
+        import fartrack.cli.evaluate
+        import fartrack.cli.track
+        import fartrack.cli.train  # noqa: F401
+        from fartrack.cli.common import app
     try:
-        app()
+        for number in stopping():
+            signal.signal(number, interrupt)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a file's name may hold what the terminal's encoding lacks
+                stream.reconfigure(errors="backslashreplace")
+        if logging.lastResort:
+            logging.lastResort.setFormatter(logging.Formatter("fartrack: %(message)s"))
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except FartrackError as error:
         fail(str(error))
     except OSError as error:
         fail(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}); check it and its permissions.")
+    except Exception as error:
+        if not hasattr(error, "show"):
+            raise
+        vars(error)["message"] = redact(getattr(error, "message", ""))  # one of Typer's, about the usage
+        error.show()
+        code = getattr(error, "exit_code", 2)
+    finally:
+        for number in stopping():  # nothing is left to tidy up
+            signal.signal(number, signal.SIG_DFL)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def stopping() -> list[int]:
+    """The signals that stop the command and let it tidy up, but for those that are to be ignored, as with nohup."""
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def interrupt(_: int, __: FrameType | None) -> NoReturn:
+    """Do as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """While libraries are imported a signal ends the process, for they lose or misreport an exception.
+
+    Nothing that would have to be tidied up may be open.
+    """
+    before = {number: signal.getsignal(number) for number in stopping()}
+    for number in before:
+        signal.signal(number, lambda *_: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def fail(sentence: str) -> NoReturn:
-    """Say on stderr, in one line, what the user can mend, and end with exit code 2."""
-    print("fartrack:", " ".join(sentence.splitlines()), file=sys.stderr)
+    """Say on stderr, in one line, what the user can fix, and end with exit code 2."""
+    print("fartrack:", " ".join(redact(sentence).splitlines()), file=sys.stderr)
     sys.exit(2)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -13,6 +14,7 @@ import typer
 
 from fartrack.api import DEFAULT_MODEL, load, track_frames
 from fartrack.cli.common import Engine, Meter, Model, Precision, Settings, Threads, app
+from fartrack.cli.main import stopped_at_once
 from fartrack.engines.base import EngineName, resolve
 from fartrack.engines.base import Precision as PrecisionName
 from fartrack.errors import FartrackError
@@ -21,6 +23,13 @@ from fartrack.packages import open_package, shipped
 from fartrack.tracking.tracker import Track, Tracker, parse_settings
 from fartrack.version import __version__
 from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box
+from fartrack.video.sources import PICTURES
+
+VIDEOS = {
+    *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+    *(".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+}
+"""Extensions that are left out of the name of the annotated video."""
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="annotated H.264 video (.mp4, .mov, .mkv)")]
 
@@ -45,16 +54,13 @@ def track(
 ) -> None:
     """Track one object through a video."""
     given = None if box is None else parse_box(box)
-    tracker = load_tracker(model, engine, precision, threads, settings)
+    with stopped_at_once():
+        tracker = load_tracker(model, engine, precision, threads, settings)
     with frames_from_source(source, start=start) as frames:
         image = frames.first.image
         if not (output or csv or json or txt or show or frames.live):
-            path = Path(frames.name)  # which may be . or ..
-            output = Path(f"{path.stem.strip('.') or path.resolve().stem}-tracked.mp4")
-            if output.exists():
-                raise FartrackError(f"{output} exists already; name the output with -o to replace it.")
-        outputs = (output, csv, json, txt)
-        watched = show or not any(outputs)
+            output = default_output(frames.name)
+        watched = show or not any((output, csv, json, txt))
         total = None if frames.frame_count is None else max(frames.frame_count - start, 1)
         meter = Meter(f"tracking {frames.name}", total)
         broken: list[FartrackError] = []
@@ -73,7 +79,13 @@ def track(
             except KeyboardInterrupt:
                 if not frames.live:  # the ordinary end of a live source only
                     raise
-    meter.report(outputs)
+            try:
+                sinks.close()
+            except FartrackError as error:
+                broken.append(error)
+    piped = any(sink.descriptor == 1 for sink in sinks.sinks)
+    with redirect_stdout(sys.stderr if piped else sys.stdout):
+        meter.report(sink.path for sink in sinks.sinks)
     if broken:
         raise broken[0]
 
@@ -90,7 +102,8 @@ def demo(
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
     from fartrack.demo import CLIP_FPS, CLIP_LENGTH, render_clip
 
-    tracker = load_tracker(model, engine, precision, threads, settings)
+    with stopped_at_once():
+        tracker = load_tracker(model, engine, precision, threads, settings)
     runs_on = ", ".join(
         (model, *resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision)))
     )
@@ -131,6 +144,38 @@ def load_tracker(
     changed = parse_settings(open_package(model).settings, settings) if settings else None
     kind: dict[str, Any] = {"engine": engine, "precision": precision}
     return load(model, threads=threads, settings=changed, **kind)
+
+
+def print_version(wanted: bool) -> None:
+    """What ``--version`` does."""
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Draw a box on one frame; the object is followed through the rest of the video."""
+
+
+def default_output(source: str) -> Path:
+    """The annotated video of a source without outputs: in this folder, and named after it.
+
+    Raises:
+        FartrackError: there is such a file already.
+    """
+    path = Path(source.partition("?")[0] if "://" in source else source)
+    name = path.name if path.name.strip(".") else path.resolve().name  # which may be . or ..
+    if not path.is_dir() and Path(name).suffix.lower() in VIDEOS | PICTURES:
+        name = Path(name).stem
+    output = Path(f"{name}-tracked.mp4")
+    if output.exists():
+        raise FartrackError(f"{output} exists already; name the output with -o to replace it.")
+    return output
 
 
 def until_broken(tracks: Iterable[tuple[Frame, Track]], broken: list[FartrackError]) -> Iterator[tuple[Frame, Track]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -121,3 +121,26 @@ class ReadAhead(Iterator[T]):
             while self._wanted and not self._newest and len(self._ready) >= AHEAD:
                 self._change.wait()
             return self._wanted
+
+
+def interruptible(call: Callable[[], T]) -> T:
+    """What `call` returns or raises, called in a thread so that Ctrl-C ends the wait for it.
+
+    For what may hang inside a library: opening a pipe or an address that nothing answers.
+    """
+    result: list[T] = []
+    error: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(call())
+        except BaseException as raised:  # whatever it is, it belongs to who waits
+            error.append(raised)
+
+    thread = threading.Thread(target=run, name="opening", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(1)  # without a limit, Windows would not notice Ctrl-C
+    if error:
+        raise error[0]
+    return result[0]

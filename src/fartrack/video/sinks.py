@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import logging
 import math
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import av
 import cv2
 import numpy as np
 
 from fartrack.errors import FartrackError
+from fartrack.files import part_of
 from fartrack.geometry import Image
 from fartrack.version import __version__
-from fartrack.video.sources import NOMINAL_FPS, Frame, FrameSource
+from fartrack.video.frames import NOMINAL_FPS, Frame, FrameSource
 
 if TYPE_CHECKING:
     from fartrack.tracking.tracker import Track
@@ -28,14 +33,23 @@ if TYPE_CHECKING:
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Extensions (any case) of the videos that can be written, H.264 in all of them, and FFmpeg's names."""
 
-CLOCK = 90_000
-"""Ticks a second of the written video's time: whole numbers for all usual frame rates."""
+CLOCKS = (90_000, 1_000, 100)
+"""Ticks a second of the written video's time: the first is whole for all usual frame rates, the others are for videos
+of days and years."""
+
+LONGEST = 2**31
+"""Ticks below which FFmpeg writes the time between two frames to an MP4."""
+
+LARGEST = 16_384
+"""Width and height that x264 encodes at most."""
 
 BT601, LIMITED = 6, 1
-"""FFmpeg's numbers of the colours that are written, told in the file so that players need not guess."""
+"""FFmpeg's numbers of the colors that are written, told in the file so that players need not guess."""
 
-COLOURS = np.array([(58, 58, 235), (20, 176, 250), (88, 205, 60)], float)
+COLORS = np.array([(58, 58, 235), (20, 176, 250), (88, 205, 60)], float)
 """BGR of the scores 0 (red), 0.5 (amber) and 1 (green)."""
+
+log = logging.getLogger("fartrack")
 
 
 # --- drawing ----------------------------------------------------------------------------------------------
@@ -52,15 +66,15 @@ def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
         return canvas
     height, width = canvas.shape[:2]
     line = max(2, round(min(height, width) / 270))
-    rgb = [np.interp(track.score, (0.0, 0.5, 1.0), COLOURS[:, c]) for c in range(3)]
-    colour, dark = tuple(round(float(v)) for v in rgb), (24, 24, 24)
+    rgb = [np.interp(track.score, (0.0, 0.5, 1.0), COLORS[:, c]) for c in range(3)]
+    color, dark = tuple(round(float(v)) for v in rgb), (24, 24, 24)
 
     x, y, w, h = track.box
     # far outside the picture OpenCV's fixed-point drawing would overflow
     left, right = (round(min(max(v, -9.0 * line), width + 9.0 * line)) for v in (x, x + w))
     top, bottom = (round(min(max(v, -9 * line), height + 9 * line)) for v in (y, y + h))
     cv2.rectangle(canvas, (left, top), (right, bottom), dark, line + 2)
-    cv2.rectangle(canvas, (left, top), (right, bottom), colour, line)
+    cv2.rectangle(canvas, (left, top), (right, bottom), color, line)
 
     text = f"{label} {track.score:.2f}" if label else f"{track.score:.2f}"
     font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(height, width) / 900)
@@ -71,7 +85,7 @@ def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
     tag_x = min(max(left - line, 0), max(width - tag_width, 0))
     places = (top - line - tag_height, bottom + line, max(top, 0))  # above, below, inside
     tag_y = next((v for v in places if 0 <= v <= height - tag_height), 0)
-    cv2.rectangle(canvas, (tag_x, tag_y), (tag_x + tag_width, tag_y + tag_height), colour, cv2.FILLED)
+    cv2.rectangle(canvas, (tag_x, tag_y), (tag_x + tag_width, tag_y + tag_height), color, cv2.FILLED)
     origin = (tag_x + pad, tag_y + pad + text_height)
     cv2.putText(canvas, text, origin, font, size, dark, stroke, cv2.LINE_AA)
     return canvas
@@ -117,21 +131,39 @@ class Sink(ABC):
 
 
 class FileSink(Sink):
-    """One file, written beside its final place under a temporary name and renamed when it is complete."""
+    """One file, written beside its final place under a temporary name and renamed when it is complete.
+
+    What is no ordinary file, a pipe or device or an open descriptor such as /dev/stdout, is written to as it is.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        """Create the temporary file; `FartrackError` if `path` is no place for a file."""
-        self.path = Path(path)
+        """Open the file, for a pipe once somebody reads it; `FartrackError` if `path` is no place for one."""
+        self.path, self.descriptor = Path(path), _descriptor(Path(path))
         self._closed = False
-        with self._storing():
-            if self.path.is_dir():
-                raise FartrackError(f"The output {self.path} is a folder; give the name of a file.")
-            if self.path.exists() and not self.path.is_file():  # renaming would put a file in its place
-                raise FartrackError(f"The output {self.path} is a device or pipe; give the name of a file.")
-            self._place = self.path.resolve()  # a link stays, what it points to is replaced
-            if not self._place.parent.is_dir():
-                raise FartrackError(f"There is no folder {self.path.parent} for {self.path.name}; create it first.")
-            self._part = self._place.with_name(f".{self._place.name}.{os.getpid()}.part")
+        self._part: Path | None = None
+        self._special: BinaryIO | None = None
+        try:
+            with self._storing():
+                self._take_place()
+                self._open()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _take_place(self) -> None:
+        if self.path.is_dir():
+            raise FartrackError(f"The output {self.path} is a folder; give the name of a file.")
+        place = Path(os.path.realpath(self.path))  # a link stays, what it points to is replaced
+        if not self.path.parent.is_dir() or not (self.path.exists() or place.parent.is_dir()):
+            raise FartrackError(f"There is no folder {self.path.parent} for {self.path.name}; create it first.")
+        if self.descriptor is not None:
+            self._special = os.fdopen(os.dup(self.descriptor), "wb")
+        elif self.path.exists() and not self.path.is_file():
+            self._special = self.path.open("wb")
+        else:
+            if self.path.is_symlink() and place.is_symlink():  # to itself
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            self._place, self._part = place, part_of(place)
             self._part.touch()
 
     def write(self, frame: Frame, track: Track) -> None:
@@ -147,7 +179,8 @@ class FileSink(Sink):
             with self._storing():
                 self._finish()
                 self._release()
-                self._part.replace(self._place)
+                if self._part:
+                    self._part.replace(self._place)
                 self._closed = True
         finally:
             self.discard()
@@ -156,19 +189,26 @@ class FileSink(Sink):
         """Remove the temporary file; does nothing after `close()`."""
         if not self._closed:
             self._closed = True
-            with suppress(OSError, av.FFmpegError):
+            with suppress(Exception):
                 self._release()
-            self._part.unlink(missing_ok=True)
+            if self._part:
+                self._part.unlink(missing_ok=True)
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, av.FFmpegError) as error:
-            reason = error.strerror or error
+        except FartrackError:
+            raise
+        except Exception as error:  # of the system, of FFmpeg, of a name in no known encoding
+            reason = getattr(error, "strerror", None) or error
             raise FartrackError(
                 f"{self.path} cannot be written ({reason}); make room or give another place."
             ) from error
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Open `_part`, or take `_special`."""
 
     @abstractmethod
     def _write(self, frame: Frame, track: Track) -> None: ...
@@ -182,48 +222,80 @@ class FileSink(Sink):
         """Close what is open."""
 
 
+def _descriptor(path: Path) -> int | None:
+    """The open descriptor that a path such as /dev/stdout or /dev/fd/3, or a link to one, stands for."""
+    with suppress(OSError):
+        for _ in range(40):
+            if match := re.fullmatch("/(?:dev|proc/self)/fd/([0-9]+)", str(path.absolute())):
+                return int(match[1])
+            path = path.parent / path.readlink()  # an error where it is none
+    return None
+
+
 class VideoSink(FileSink):
     """The frames with the box drawn on them, as H.264 (yuv420p) in MP4, MOV or Matroska.
 
-    Frames keep their times, counted from the first one written. An odd width or height grows by one pixel;
-    frames of another size than the first are scaled to it.
+    Frames keep their times, counted from the first one written, and the shape of their pixels. An odd width or height
+    grows by one pixel; frames of another size than the first are scaled to it, and those that are larger than H.264
+    allows to a whole part of it.
     """
 
-    def __init__(self, path: str | Path, fps: float | None = None, label: str | None = None) -> None:
-        """Check `path`, as in `FileSink`, and its extension; `fps` is nominal, `label` as in `draw_track`."""
-        suffix = Path(path).suffix.lower()
-        if suffix not in MUXERS:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float | None = None,
+        label: str | None = None,
+        *,
+        seconds: float | None = None,
+        sample_aspect_ratio: Fraction = Fraction(1),
+    ) -> None:
+        """Check `path`, as in `FileSink`, and its extension.
+
+        `fps` is nominal, `label` as in `draw_track`, `seconds` how long the video is at most, as far as known.
+        """
+        self._muxer = MUXERS.get(Path(path).suffix.lower())
+        if self._muxer is None:
             known = ", ".join(MUXERS)
             raise FartrackError(f"The video {path} has no known extension; use one of {known}.")
-        super().__init__(path)
-        self._label = label
-        options = {} if suffix == ".mkv" else {"movflags": "faststart"}
-        # without the prefix FFmpeg takes what stands before a colon in a name for a protocol
-        self._container = av.open(f"file:{self._part}", "w", format=MUXERS[suffix], options=options)
-        rate = Fraction(fps or NOMINAL_FPS).limit_denominator(1001)
-        self._stream = self._container.add_stream("libx264", rate, {"crf": "20", "preset": "veryfast"})
-        context = self._stream.codec_context
-        context.time_base = Fraction(1, CLOCK)
-        context.colorspace, context.color_range = BT601, LIMITED
+        self._rate = Fraction(fps or NOMINAL_FPS).limit_denominator(1001)
+        coarse = seconds if seconds and self._muxer != "matroska" else 0
+        self._clock = next((clock for clock in CLOCKS if coarse * clock < LONGEST), 1)
+        self._label, self._ratio = label, sample_aspect_ratio
         self._size = (0, 0)
         self._begin, self._last = 0.0, -1  # seconds, ticks
+        super().__init__(path)
+
+    def _open(self) -> None:
+        flags = "faststart" if self._part else "frag_keyframe+empty_moov"  # a pipe cannot be gone back in
+        options = {"movflags": flags, "video_track_timescale": str(self._clock)}
+        # without the prefix FFmpeg takes what stands before a colon in a name for a protocol
+        target = f"file:{self._part}" if self._part else self._special
+        self._container = av.open(target, "w", format=self._muxer, options=options if self._muxer != "matroska" else {})
+        # without B-frames, whose times in an MP4 are told by offsets that a long pause breaks
+        options = {"crf": "20", "preset": "veryfast", "bf": "0"}
+        self._stream = self._container.add_stream("libx264", self._rate, options)
+        context = self._stream.codec_context
+        context.time_base = Fraction(1, self._clock)
+        context.colorspace, context.color_range = BT601, LIMITED
+        context.sample_aspect_ratio = self._ratio
 
     def _write(self, frame: Frame, track: Track) -> None:
         image = draw_track(frame.image, track, self._label)
-        height, width = image.shape[:2]
         if self._last < 0:
-            self._size, self._begin = (width, height), frame.time
+            part = -(-max(image.shape[:2]) // LARGEST)
+            width, height = self._size = tuple(-(-side // part) for side in image.shape[1::-1])
+            self._begin = frame.time
             self._stream.width, self._stream.height = width + width % 2, height + height % 2
             self._stream.pix_fmt = "yuv420p"
-        elif (width, height) != self._size:
+        width, height = self._size
+        if image.shape[1::-1] != self._size:
             image = np.asarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), np.uint8)
-            width, height = self._size
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._last = max(round((frame.time - self._begin) * CLOCK), self._last + 1)
+        self._last = max(round((frame.time - self._begin) * self._clock), self._last + 1)
         # OpenCV rounds where FFmpeg's default conversion truncates to a greenish tint
         yuv = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420), np.uint8)
         picture = av.VideoFrame.from_ndarray(yuv, format="yuv420p")
-        picture.pts, picture.time_base = self._last, Fraction(1, CLOCK)
+        picture.pts, picture.time_base = self._last, Fraction(1, self._clock)
         self._container.mux(self._stream.encode(picture))
 
     def _finish(self) -> None:
@@ -233,15 +305,16 @@ class VideoSink(FileSink):
 
     def _release(self) -> None:
         self._container.close()
+        if self._special:
+            self._special.close()
 
 
 class _LinesSink(FileSink):
     head = tail = ""
 
-    def __init__(self, path: str | Path) -> None:
-        """Check `path` as in `FileSink`."""
-        super().__init__(path)
-        self._file = self._part.open("w", encoding="utf-8", newline="\n")
+    def _open(self) -> None:
+        file = self._special or (self._part or self.path).open("wb")
+        self._file = io.TextIOWrapper(file, "utf-8", newline="\n", line_buffering=self._special is not None)
         self._file.write(self.head)
 
     def _write(self, frame: Frame, track: Track) -> None:
@@ -267,14 +340,24 @@ class CsvSink(_LinesSink):
 
 
 class JsonSink(_LinesSink):
-    """One object: `fartrack` (version), `source`, `boxes` (what the numbers mean) and the list `frames`."""
+    """One object: `fartrack` (version), `source`, `boxes` (what the numbers mean), the frame's `width`, `height` and
+    `sample_aspect_ratio` (width to height of a pixel on the screen), and the list `frames`."""
 
     tail = "\n  ]\n}\n"
 
-    def __init__(self, path: str | Path, source: str) -> None:
-        """Check `path` as in `FileSink`; `source` is the name that the file tells."""
-        about = {"fartrack": __version__, "source": source, "boxes": "x,y,w,h in pixels, from the top left"}
-        self.head = json.dumps(about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
+    def __init__(
+        self, path: str | Path, source: str, size: tuple[int, int] = (0, 0), sample_aspect_ratio: Fraction = Fraction(1)
+    ) -> None:
+        """Check `path` as in `FileSink`; `source` and `size` (width, height) are told in the file."""
+        self._about = {
+            "fartrack": __version__,
+            "source": source.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+            "boxes": "x,y,w,h in pixels, from the top left",
+            "width": size[0],
+            "height": size[1],
+            "sample_aspect_ratio": f"{sample_aspect_ratio.numerator}:{sample_aspect_ratio.denominator}",
+        }
+        self.head = json.dumps(self._about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
         self._comma = ""
         super().__init__(path)
 
@@ -304,29 +387,53 @@ def _row(frame: Frame, track: Track) -> dict[str, float]:
 
 
 class SinkGroup(Sink):
-    """Several sinks as one; a file is in its place only if it is complete, whatever became of the others."""
+    """Several sinks as one; when one fails, it is discarded and the others go on.
 
-    def __init__(self, sinks: Iterable[Sink]) -> None:
+    `sinks` are those that have not failed, `errors` what the others failed with.
+    """
+
+    def __init__(self, sinks: Iterable[FileSink]) -> None:
         """Take over `sinks`."""
-        self.sinks = tuple(sinks)
+        self.sinks = list(sinks)
+        self.errors: list[FartrackError] = []
 
     def write(self, frame: Frame, track: Track) -> None:
-        """Hand the frame to every sink."""
-        for sink in self.sinks:
-            sink.write(frame, track)
+        """Hand the frame to every sink; the first error is raised once none is left."""
+        self._each(lambda sink: sink.write(frame, track))
+        if self.errors and not self.sinks:
+            raise self.errors[0]
 
     def close(self) -> None:
-        """Close every sink; if one fails, those after it are discarded."""
+        """Close every sink, then raise the first error of all, once."""
         try:
-            for sink in self.sinks:
-                sink.close()
+            self._each(FileSink.close)
         finally:
             self.discard()
+        errors, self.errors = self.errors, []
+        if errors:
+            raise errors[0]
 
     def discard(self) -> None:
         """Discard every sink that is not closed."""
         for sink in self.sinks:
             sink.discard()
+
+    def _each(self, action: Callable[[FileSink], None]) -> None:
+        for sink in [*self.sinks]:
+            try:
+                action(sink)
+            except FartrackError as error:
+                sink.discard()
+                self.sinks.remove(sink)
+                self.errors.append(error)
+
+
+def _is_one_of(path: Path, files: Iterable[Path]) -> bool:
+    """Whether a path leads to one of the files, by a link of any kind too."""
+    with suppress(OSError):
+        stat = path.stat()
+        return any(os.path.samestat(stat, file.stat()) for file in files)
+    return False
 
 
 def open_sinks(
@@ -340,27 +447,32 @@ def open_sinks(
 ) -> SinkGroup:
     """Open the outputs that have a path, all or none, for the frames of `source`.
 
-    Raises `FartrackError` at once for a path that is a folder, that cannot be written, that is the source
-    itself or another output, and for a video extension other than those of `MUXERS`.
+    Raises `FartrackError` at once for a path that is a folder, that cannot be written, that is a file of the source
+    or another output, and for a video extension other than those of `MUXERS`.
     """
+    height, width = source.first.image.shape[:2]
+    ratio = source.sample_aspect_ratio
     outputs: list[tuple[str | Path | None, Callable[[Path], FileSink]]] = [
-        (video, lambda path: VideoSink(path, source.fps, label)),
+        (video, lambda path: VideoSink(path, source.fps, label, seconds=source.seconds, sample_aspect_ratio=ratio)),
         (csv, CsvSink),
-        (json, lambda path: JsonSink(path, source.name)),
+        (json, lambda path: JsonSink(path, source.name, (width, height), ratio)),
         (txt, TextSink),
     ]
-    taken = {Path(source.name.removeprefix("file://")).resolve()}
+    taken: set[str] = set()
     sinks = SinkGroup(())
     try:
         for given, make in outputs:
             if given is None:
                 continue
-            path = Path(given)
-            if path.resolve() in taken:
+            path, place = Path(given), os.path.realpath(given)
+            if place in taken or _is_one_of(path, source.files):
                 raise FartrackError(f"The output {path} is the source or another output; give another name.")
-            taken.add(path.resolve())
-            sinks.sinks += (make(path),)
+            taken.add(place)
+            sinks.sinks.append(make(path))
     except BaseException:
         sinks.discard()
         raise
+    if video and max(width, height) > LARGEST:
+        limit = f"H.264 takes at most {LARGEST:,} pixels a side"
+        log.warning("%s: %s, so frames of %d×%d are made smaller.", video, limit, width, height)
     return sinks

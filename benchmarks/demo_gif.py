@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 import fartrack
-from fartrack.demo import CLIP_FPS, render_clip
+from fartrack.demo import CLIP_FPS, demo_frames
 from fartrack.video import draw_track
 
 EVERY, SIZE = 4, (360, 202)
@@ -21,7 +21,7 @@ EVERY, SIZE = 4, (360, 202)
 def main(path: Path) -> None:
     tracker, animation = fartrack.load("pico"), cv2.Animation()
     frames = []
-    for index, (image, box) in enumerate(islice(render_clip(), 150)):
+    for index, (image, box) in enumerate(islice(demo_frames(), 150)):
         track = tracker.update(image) if index else tracker.init(image, box)
         if index % EVERY == 0:
             drawn = cv2.resize(draw_track(image, track), SIZE, interpolation=cv2.INTER_AREA)

@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fartrack.demo import render_clip
+from fartrack.demo import demo_frames
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.geometry import MIN_WINDOW, PADDING_BGR, Box, Crop, Image
@@ -229,7 +229,7 @@ class Scene:
 
     def __init__(self, count: int, zoom: int) -> None:
         """Render ``count`` frames."""
-        clip = list(islice(render_clip(), count))
+        clip = list(islice(demo_frames(), count))
         self.frames = [enlarged(image, zoom) for image, _ in clip]
         self.boxes: list[Box] = [cast(Box, tuple(zoom * v for v in box)) for _, box in clip]
         self.size = self.frames[0].shape[:2]

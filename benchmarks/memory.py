@@ -21,7 +21,7 @@ from rich.progress import track as progress
 from rich.table import Table
 
 from fartrack import load
-from fartrack.demo import render_clip
+from fartrack.demo import demo_frames
 from fartrack.geometry import Image
 
 MARKS = (200, 500, 1_000, 2_000, 5_000, 10_000)
@@ -59,7 +59,7 @@ def main(
     engine: str = "onnxruntime",
     threads: Annotated[int | None, typer.Option(help="threads of one network call")] = None,
 ) -> None:
-    clip = list(render_clip())
+    clip = list(demo_frames())
     images = [image for image, _ in clip]
     tracker = load(model, engine=engine, threads=threads)
     tracker.init(*clip[0])

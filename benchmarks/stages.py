@@ -19,7 +19,7 @@ import numpy as np
 import typer
 
 from fartrack import load
-from fartrack.demo import render_clip
+from fartrack.demo import demo_frames
 from fartrack.engines.base import Engine
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.model.cost import search_macs
@@ -71,7 +71,7 @@ def main(
     if os.environ.get("OMP_NUM_THREADS") != str(threads):  # read when NumPy is loaded
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": str(threads)})
     tracker = load(model, engine=engine, threads=threads)
-    clip = list(islice(render_clip(), 60 + frames))
+    clip = list(islice(demo_frames(), 60 + frames))
     tracker.init(*clip[0])
     for image, _ in clip[1:60]:
         tracker.update(image)

@@ -22,7 +22,7 @@ from rich.progress import track as progress
 from rich.table import Table
 
 from fartrack import MultiTracker, TrackerSettings, load
-from fartrack.demo import render_clip
+from fartrack.demo import demo_frames
 from fartrack.model.cost import search_macs
 
 
@@ -37,7 +37,7 @@ def main(
 ) -> None:
     """Print the milliseconds of a frame, and of a target, by the number of targets."""
     tracker = load(model, engine=engine, threads=threads, settings=TrackerSettings(interval=2))
-    clip = [image for image, _ in islice(render_clip(), 16)]
+    clip = [image for image, _ in islice(demo_frames(), 16)]
     height, width = clip[0].shape[:2]
     numbers = [int(count) for count in counts.split(",")]
     many = {}

@@ -68,7 +68,7 @@ def demo_clip():
     """The first 60 frames (uint8 BGR) of the demo clip, and their true boxes."""
     from itertools import islice
 
-    from fartrack.demo import render_clip
+    from fartrack.demo import demo_frames
 
-    frames, boxes = zip(*islice(render_clip(), 60), strict=True)
+    frames, boxes = zip(*islice(demo_frames(), 60), strict=True)
     return frames, boxes

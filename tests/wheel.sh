@@ -23,9 +23,9 @@ venv/bin/python - <<'PYTHON'
 import sys
 
 import fartrack
-from fartrack.demo import render_clip
+from fartrack.demo import demo_frames
 
-frames = list(render_clip())[:5]
+frames = list(demo_frames())[:5]
 tracker = fartrack.load("pico")
 tracker.init(*frames[0])
 for image, _ in frames[1:]:

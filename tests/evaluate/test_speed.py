@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fartrack.demo import render_clip
+from fartrack.demo import demo_frames
 from fartrack.errors import FartrackError
 from fartrack.evaluate import speed
 from fartrack.evaluate.speed import MAX_FRAMES, THREAD_LIMITS, UNCOUNTED, available_cores, limited, record
@@ -145,7 +145,7 @@ def test_footage_is_resized_and_played_forth_and_back(tmp_path, clip):
 def test_the_demo_is_bounded_and_has_its_own_size(tmp_path):
     (film,) = record(tmp_path, None, None, [])
     assert (film.size, film.count) == ((640, 360), MAX_FRAMES)
-    for number, (image, box) in enumerate(islice(render_clip(), 2)):
+    for number, (image, box) in enumerate(islice(demo_frames(), 2)):
         np.testing.assert_array_equal(film.frame(number), image)
         if not number:
             np.testing.assert_array_equal(film.box, box)

@@ -100,7 +100,7 @@ def demo(
     settings: Settings = None,
 ) -> None:
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
-    from fartrack.demo import CLIP_FPS, CLIP_LENGTH, render_clip
+    from fartrack.demo import CLIP_FPS, CLIP_LENGTH, demo_frames
 
     with stopped_at_once():
         tracker = load_tracker(model, engine, precision, threads, settings)
@@ -110,7 +110,7 @@ def demo(
     ious: list[float] = []
     busy = 0.0
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
-        for index, (image, truth) in enumerate(render_clip()):
+        for index, (image, truth) in enumerate(demo_frames()):
             clock = time.perf_counter()
             found = tracker.update(image) if index else tracker.init(image, truth)
             if index:  # the first box is given: neither its time nor its fit is the tracker's merit

@@ -1,5 +1,5 @@
-"""The demo: a clip composed from photographs while it plays, so that its ground truth is exact."""
+"""The clip of ``fartrack demo``, with exact boxes."""
 
-from fartrack.demo.clip import CLIP_FPS, CLIP_LENGTH, CLIP_SIZE, render_clip
+from fartrack.demo.clip import CLIP, CLIP_FPS, CLIP_LENGTH, demo_frames
 
-__all__ = ["CLIP_FPS", "CLIP_LENGTH", "CLIP_SIZE", "render_clip"]
+__all__ = ["CLIP", "CLIP_FPS", "CLIP_LENGTH", "demo_frames"]

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fartrack.cpu import processor_name
-from fartrack.demo import render_clip
+from fartrack.demo import CLIP, demo_frames
 from fartrack.engines.onnxruntime import ort
 from fartrack.errors import FartrackError
 from fartrack.evaluate.runner import end_with_parent
@@ -201,18 +201,14 @@ def bench(
 def record(folder: Path, clip: str | None, box: ArrayLike | None, sizes: Sequence[Size]) -> list[Film]:
     """Decode a clip once into files of its frames in each size, which need not keep the aspect ratio; the arguments and
     errors are :func:`bench`'s."""
+    if clip is None:
+        clip, (_, box) = str(CLIP), next(demo_frames())
     with ExitStack() as stack:
-        images: Iterator[Image]
-        if clip is None:
-            pairs = render_clip()
-            first, box = next(pairs)
-            images = (image for image, _ in pairs)
-        else:
-            source = stack.enter_context(frames_from_source(clip))
-            if source.live:
-                raise FartrackError(f"{source.name} is live; give a video file or a folder of pictures.")
-            images = (frame.image for frame in source)
-            first = next(images)
+        source = stack.enter_context(frames_from_source(clip))
+        if source.live:
+            raise FartrackError(f"{source.name} is live; give a video file or a folder of pictures.")
+        images = (frame.image for frame in source)
+        first = next(images)
         height, width = first.shape[:2]
         given = np.array(check_box(box, width, height))
         sizes = sizes or [(width, height)]

@@ -22,7 +22,7 @@ from fartrack.evaluate.peers import (
     parse_trackers,
 )
 from fartrack.geometry import iou
-from fartrack.packages import open_package, shipped
+from fartrack.packages import SHIPPED, open_package, shipped
 from fartrack.tracking.tracker import Track
 
 FILES = Path(__file__).parents[3] / "shared" / "data" / "peers"
@@ -115,7 +115,10 @@ def test_identities_tell_variants_of_one_model_apart(tmp_path):
     for number, own in enumerate([{}, {"depth": 5}, {"depth": 4}, {"score": {"slope": 0.5, "bias": 0.25}}]):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (folder / "model.json").write_text(json.dumps({"format": 2, "of": "pico"} | own))
+        record = json.loads((SHIPPED / "pico" / "model.json").read_text()) | {"network": str(SHIPPED / "tiny")}
+        record["config"] |= {name: value for name, value in own.items() if name == "depth"}
+        record |= {name: value for name, value in own.items() if name == "score"}
+        (folder / "model.json").write_text(json.dumps(record))
         found.append(TrackerSpec(str(folder), engine="torch").identity())
     assert found[0] == TrackerSpec("pico", engine="torch").identity()
     assert all(one != other for one, other in combinations(found, 2))

@@ -563,7 +563,7 @@ DAMAGES = {
     "nan weights": (lambda m: fill_with_nan(m / "weights.safetensors"), "do not fit together"),
     "no graph": (lambda m: (m / "search_int8-6.onnx").unlink(), "lacks search_int8-6.onnx; use precision fp32"),
     "no int8 weights": (lambda m: (m / "weights_int8.bin").unlink(), "search_int8-6.onnx is no readable ONNX model"),
-    "cut int8 weights": (lambda m: cut(m / "weights_int8.bin", 0.5), "search_int8-6.onnx is no readable ONNX model"),
+    "cut int8 weights": (lambda m: cut(m / "weights_int8.bin", 0.2), "search_int8-6.onnx is no readable ONNX model"),
     "cut graph": (lambda m: cut(m / "template-6.onnx", 0.5), "template-6.onnx is no readable ONNX model"),
     "another size": (lambda m: edit_json(m, config={"search_size": 256}), "do not fit together"),
     "another trajectory": (lambda m: edit_json(m, config={"trajectory": 7}), "do not fit together"),

@@ -140,23 +140,23 @@ class Graph(NamedTuple):
     outputs: list[str]
 
 
-class _EncodeTemplates(nn.Module):
-    """Templates, each on its own, to their ``kv_cache``."""
+class _Part(nn.Module):
+    """What a graph computes."""
 
-    def __init__(self, network: FARTrack) -> None:
+    def __init__(self, network: FARTrack, scored: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.scored = network, scored
+
+
+class _EncodeTemplates(_Part):
+    """Templates, each on its own, to their ``kv_cache``."""
 
     def forward(self, templates: Tensor, identities: Tensor) -> Tensor:
         return self.network.encode_templates(templates[:, None], identities[:, None])
 
 
-class _Search(nn.Module):
+class _Search(_Part):
     """A search crop against a ``kv_cache``, with or without the template tokens' scores."""
-
-    def __init__(self, network: FARTrack, scored: bool) -> None:
-        super().__init__()
-        self.network, self.scored = network, scored
 
     def forward(self, search: Tensor, trajectory: Tensor, kv_cache: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return self.network.track(search, trajectory, kv_cache, self.scored)
@@ -183,7 +183,7 @@ def graphs(network: FARTrack) -> dict[str, Graph]:
             {"templates": {0: T}, "identities": {0: T}},
             ["kv_cache"],
         ),
-        "search": Graph(_Search(network, scored=False), search, axes, ["logits"]),
+        "search": Graph(_Search(network), search, axes, ["logits"]),
         "search_scored": Graph(_Search(network, scored=True), search, axes, ["logits", "scores"]),
     }
 

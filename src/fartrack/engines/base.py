@@ -64,11 +64,6 @@ class GraphEngine(ABC):
     def __init__(self, package: Package, threads: int | None = None, precision: Precision = "fp32") -> None:
         """Open the graphs that every tracker needs; ``search_scored`` is opened when it is first used.
 
-        Args:
-            package: the model.
-            threads: of one network call; None leaves it to the runtime.
-            precision: of the search.
-
         Raises:
             FartrackError: a graph is missing or cannot be read.
         """
@@ -180,17 +175,14 @@ def resolve(
     package: Package, name: EngineName = "auto", precision: Precision | None = None
 ) -> tuple[EngineName, Precision]:
     """The engine and the precision that :func:`open_engine` takes, which has the same arguments and errors."""
-    if name not in get_args(EngineName):
-        raise FartrackError(f"There is no engine {name!r}; those are {', '.join(get_args(EngineName))}.")
-    if precision not in (None, *get_args(Precision)):
-        raise FartrackError(f"There is no precision {precision!r}; those are {', '.join(get_args(Precision))}.")
-    if name == "auto":
-        name = "onnxruntime"
-    if precision == "int8" and name != "onnxruntime":
+    for what, value, known in (("engine", name, EngineName), ("precision", precision or "fp32", Precision)):
+        if value not in get_args(known):
+            raise FartrackError(f"There is no {what} {value!r}; those are {', '.join(get_args(known))}.")
+    if name in ("auto", "onnxruntime"):
+        return "onnxruntime", precision or cast(Precision, package.precision)
+    if precision == "int8":
         raise FartrackError(f"The engine {name} has no precision int8; use onnxruntime, or precision fp32.")
-    if precision is None:
-        precision = cast(Precision, package.precision) if name == "onnxruntime" else "fp32"
-    return name, precision
+    return name, "fp32"
 
 
 def check_weights(package: Package) -> None:
@@ -220,8 +212,7 @@ def check_weights(package: Package) -> None:
 def _try_out(engine: Engine, package: Package) -> None:
     """Run the network once on black, so that a package that does not fit itself is met here, not amid a video."""
     config = package.config
-    template = np.zeros((1, config.template_size, config.template_size, 3), np.uint8)
-    search = np.zeros((1, config.search_size, config.search_size, 3), np.uint8)
+    template, search = (np.zeros((1, side, side, 3), np.uint8) for side in (config.template_size, config.search_size))
     trajectory = np.zeros((1, 4 * config.trajectory), np.int64)
     try:
         logits = engine.search(search, trajectory, engine.encode_templates(template, np.zeros(1, np.int64)))

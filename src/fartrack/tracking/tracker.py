@@ -114,8 +114,8 @@ class State:
     Attributes:
         frame: number of frames since the first, which is 0.
         size: width and height of the last frame.
-        trajectory: ``(trajectory, 4)`` the last boxes x, y, w, h, oldest first, in that frame's pixels. Before there
-            are so many, the first box fills the places.
+        trajectory: ``(trajectory, 4)`` the last boxes x, y, w, h, oldest first, in that frame's pixels; at the start
+            all of them the first.
         memory: the templates.
         score: of the last frame, raw.
     """
@@ -168,13 +168,7 @@ class Tracker:
         color: Color = "bgr",
         calibration: Calibration | None = None,
     ) -> None:
-        """A tracker without a target.
-
-        Args:
-            engine: the network.
-            settings: None for the defaults; no more templates are used than the network takes.
-            color: order of the channels of the frames: ``bgr`` as OpenCV has it, or ``rgb``.
-            calibration: of the scores that tracks have; None leaves them raw. It moves no box.
+        """A tracker without a target, for frames in BGR or RGB order. The ``calibration`` of scores moves no box.
 
         Raises:
             FartrackError: another color order.
@@ -188,10 +182,7 @@ class Tracker:
         self.state: State | None = None
 
     def init(self, frame: Image, box: ArrayLike) -> Track:
-        """Take the object in ``box`` (x, y, w, h in pixels) of ``frame`` (uint8 H×W×3) as the target.
-
-        Returns:
-            The track of this frame: the box, clipped to the frame, with score 1.
+        """Take the object in ``box`` (x, y, w, h in pixels) of ``frame`` (uint8 H×W×3) as the target; its track.
 
         Raises:
             FartrackError: the frame or the box cannot be used.

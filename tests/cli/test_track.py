@@ -218,7 +218,9 @@ def test_boxes_at_and_beyond_the_border(place, command, one_engine, box):
     assert (x + w <= 640).all() and (y + h <= 360).all()
 
 
-@pytest.mark.parametrize("name", ["12:30.mp4", "a[/b].mp4", "[red]x.mp4", "100%d.mp4", "-o.mp4", "schön 視頻.mp4"])
+@pytest.mark.parametrize(
+    "name", ["12:30.mp4", "a[/b].mp4", "[red]x.mp4", "100%d.mp4", "-o.mp4", "schön 視頻.mp4", "caf\udce9.mp4"]
+)
 def test_unusual_names(place, command, one_engine, monkeypatch, name):
     source = place / name
     source.parent.mkdir(exist_ok=True)
@@ -259,7 +261,7 @@ def test_demo(place, command):
 def test_models_and_version(command):
     code, out, _ = command("models")
     assert code == 0 and [line.split("\t")[0] for line in out.splitlines()] == shipped()
-    assert command("version") == (0, f"{fartrack.__version__}\n", "")
+    assert command("version") == command("--version") == (0, f"{fartrack.__version__}\n", "")
 
 
 # --- a live source and the windows ------------------------------------------------------------------------
@@ -480,6 +482,142 @@ def test_a_link_or_url_of_the_source_is_the_source(place, refused, one_engine):
     assert "is the source" in refused("track", f"file://{place}/clip.mp4", "--box", BOX, "-o", "clip.mp4")
 
 
+class Idle:
+    """A tracker that stays where it is."""
+
+    color = "bgr"
+
+    def init(self, image, box=FIRST):
+        return fartrack.Track(tuple(box), 1.0)
+
+    update = init
+
+
+IDLE = """
+import sys
+import fartrack.cli
+from fartrack.tracking.tracker import Track
+
+class Idle:
+    color = "bgr"
+    def init(self, image, box=(1.0, 2.0, 30.0, 40.0)):
+        return Track(tuple(box), 1.0)
+    update = init
+
+with sys.modules["fartrack.cli.main"].stopped_at_once():
+    import fartrack.cli.track
+fartrack.cli.track.load = lambda *_, **__: Idle()
+fartrack.cli.main()
+"""
+
+
+def start(*arguments, **options):
+    """The command in a process of its own, with a stub for the network."""
+    command = [sys.executable, "-c", IDLE, *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=options.pop("stdout", subprocess.PIPE), **options)
+
+
+def test_standard_output_is_written_to_where_it_stands(place):
+    Path("all.csv").write_text("before\n")
+    for _ in range(2):
+        with Path("all.csv").open("a") as file:
+            process = start("track", "clip.mp4", "--box", BOX, "--csv", "/dev/stdout", stdout=file)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0 and b"saved /dev/stdout" in said
+    lines = Path("all.csv").read_text().splitlines()
+    assert lines[0] == "before" and lines.count("frame,time,x,y,w,h,score") == 2 and len(lines) == 3 + 2 * FRAMES
+    assert not list(place.rglob("*.part"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(("option", "name"), [("--csv", "pipe"), ("-o", "pipe.mp4"), ("-o", "pipe.mkv")])
+def test_pipes_are_written_to(place, option, name):
+    os.mkfifo(name)
+    process = start("track", "clip.mp4", "--box", BOX, option, name)
+    with Path("read").open("wb") as copy, subprocess.Popen(["cat", name], stdout=copy):
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, b"") and Path(name).is_fifo()
+    assert (len(rows_of_csv("read")) if option == "--csv" else count_frames("read")) == FRAMES
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("arguments", [("pipe", "--csv", "out.csv"), ("clip.mp4", "-o", "out.mp4", "--csv", "pipe")])
+def test_a_stop_while_a_pipe_is_opened(place, signal_name, arguments):
+    os.mkfifo("pipe")
+    before = sorted(place.rglob("*"))
+    process = start("track", *arguments, "--box", BOX)
+    time.sleep(1.5)
+    begin = time.monotonic()
+    process.send_signal(getattr(signal, signal_name))
+    _, said = process.communicate(timeout=20)
+    assert time.monotonic() - begin < 5
+    assert process.returncode in (130, -signal.SIGINT) and said == b""
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs signals")
+@pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_stop_in_the_first_second(place, signal_name):
+    for delay in (0.2, 0.5):
+        process = subprocess.Popen([*COMMAND, "track", "clip.mp4", "--box", BOX, "-o", "o.mp4"], stderr=subprocess.PIPE)
+        time.sleep(delay)
+        process.send_signal(getattr(signal, signal_name))
+        _, said = process.communicate(timeout=20)
+        assert process.returncode in (130, -getattr(signal, signal_name), -signal.SIGINT) and said == b""
+        assert not list(place.rglob("*.part"))
+
+
+def test_a_hang_up_is_ignored_under_nohup(place):
+    script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + IDLE
+    process = subprocess.Popen([sys.executable, "-c", script, "track", "clip.mp4", "--box", BOX, "--csv", "out.csv"])
+    time.sleep(0.3)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0 and len(rows_of_csv("out.csv")) == FRAMES
+
+
+def test_no_output_is_a_picture_of_the_source(place, refused, one_engine):
+    os.link("pictures/1.jpg", "hard.jpg")
+    Path("soft.jpg").symlink_to("pictures/2.jpg")
+    for name in ("pictures/0.jpg", "hard.jpg", "soft.jpg"):
+        assert "is the source" in refused("track", "pictures", "--box", BOX, "--csv", name)
+
+
+def test_a_link_to_itself_is_no_output(place, refused, one_engine):
+    Path("loop.csv").symlink_to("loop.csv")
+    assert "loop.csv cannot be written" in refused("track", "clip.mp4", "--box", BOX, "--csv", "loop.csv")
+
+
+@pytest.mark.parametrize("name", ["run.1", "run.2", "a.tar", "clip.MP4", "pictures.v2"])
+def test_default_names_differ(place, command, monkeypatch, name):
+    monkeypatch.setattr(track, "load", lambda *_, **__: Idle())
+    (Path("pictures") if name == "pictures.v2" else Path("clip.mp4")).rename(name)
+    assert command("track", name, "--box", BOX)[0] == 0
+    assert Path(f"{name.removesuffix('.MP4')}-tracked.mp4").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux only")
+def test_a_name_that_is_not_utf8(place):
+    name = os.fsdecode(b"caf\xe9")
+    Path("clip.mp4").rename(f"{name}.mp4")
+    outputs = [f"--output={name}-o.mp4", "--csv", f"{name}.csv", "--json", f"{name}.json"]
+    process = start("track", f"{name}.mp4", "--box", BOX, *outputs, env=os.environ | {"LC_ALL": "C"})
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, b"")
+    assert json.loads(Path(f"{name}.json").read_bytes())["source"] == "caf?.mp4"
+    assert count_frames(f"{name}-o.mp4") == len(rows_of_csv(f"{name}.csv")) == FRAMES
+
+
+SECRETS = ["rtsp://user:p@ss@127.0.0.1:9/x", "http://127.0.0.1:9/x.mp4?token=p@ss", "http://u:p/p@ss@127.0.0.1:9/"]
+
+
+@pytest.mark.parametrize("source", SECRETS)
+def test_secrets_are_never_told(place, command, one_engine, source):
+    for arguments in (("track", source, "--box", BOX), (source,), ("track", "clip.mp4", source), ("demo", source)):
+        code, out, err = command(*arguments)
+        assert code == 2 and err and "ss" not in (out + err).replace("address", "").replace("passes", "")
+
+
 def test_an_output_that_is_a_link_stays_one(place, command, one_engine):
     Path("real").mkdir()
     Path("out.csv").symlink_to("real/rows.csv")
@@ -643,7 +781,7 @@ def test_usage_errors(place, command, arguments):
 def test_help_of_every_command(command):
     for name in ("track", "demo", "models", "export", "version", "train"):
         code, out, _ = command(name, "--help")
-        assert code == 0 and out.startswith("Usage: ")
+        assert code == 0 and out.startswith("Usage: ") and command(name, "-h") == (0, out, "")
 
 
 def test_as_a_process(place):

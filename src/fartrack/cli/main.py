@@ -39,6 +39,8 @@ def main() -> None:
         code = INTERRUPTED
     except FartrackError as error:
         fail(str(error))
+    except MemoryError:
+        fail("There is not enough memory; close other programs, or give a smaller video.")
     except OSError as error:
         fail(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}); check it and its permissions.")
     except Exception as error:

@@ -1,21 +1,12 @@
 """Frames in and results out.
 
-`frames_from_source` opens a video file, a folder of pictures, a webcam or a stream as one iterator of
-`Frame`; `open_sinks` writes the tracks as an annotated video, CSV, JSON or plain text, whole or not at all;
-`draw_track` draws one box; `select_box` and `LiveView` are the two windows. All boxes are x, y, w, h in image
-pixels, all pictures uint8 BGR, and whatever a user can mend is a `FartrackError` of one sentence.
+`frames_from_source` opens a video file, pictures, a webcam or a stream as one iterator of `Frame`; `open_sinks` writes
+the tracks as an annotated video, CSV, JSON or plain text, whole or not at all; `draw_track` draws one box;
+`select_box` and `LiveView` are the two windows. All boxes are x, y, w, h in image pixels, all pictures uint8 BGR, and
+whatever a user can fix is a `FartrackError` of one sentence.
 """
 
-from fartrack.video.sinks import (
-    CsvSink,
-    JsonSink,
-    Sink,
-    SinkGroup,
-    TextSink,
-    VideoSink,
-    draw_track,
-    open_sinks,
-)
+from fartrack.video.sinks import CsvSink, JsonSink, Sink, SinkGroup, TextSink, VideoSink, draw_track, open_sinks
 from fartrack.video.sources import Frame, FrameSource, frames_from_source
 from fartrack.video.window import LiveView, select_box
 

@@ -6,6 +6,7 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -128,19 +129,15 @@ def interruptible(call: Callable[[], T]) -> T:
 
     For what may hang inside a library: opening a pipe or an address that nothing answers.
     """
-    result: list[T] = []
-    error: list[BaseException] = []
+    done: Future[T] = Future()
 
     def run() -> None:
         try:
-            result.append(call())
-        except BaseException as raised:  # whatever it is, it belongs to who waits
-            error.append(raised)
+            done.set_result(call())
+        except BaseException as error:  # whatever it is, it belongs to who waits
+            done.set_exception(error)
 
-    thread = threading.Thread(target=run, name="opening", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(1)  # without a limit, Windows would not notice Ctrl-C
-    if error:
-        raise error[0]
-    return result[0]
+    threading.Thread(target=run, name="opening", daemon=True).start()
+    while not done.done():
+        wait([done], 1)  # without a limit, Windows would not notice Ctrl-C
+    return done.result()

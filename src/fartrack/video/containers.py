@@ -204,7 +204,7 @@ class _Pictures:
                     continue
                 try:
                     # others that are flagged corrupt may well decode
-                    if packet.is_corrupt and (packet.pos or 0) + packet.size > self.container.size - 64:
+                    if packet.is_corrupt and (packet.pos or 0) + packet.size > self.container.size - 64 > 0:
                         raise av.InvalidDataError(0, "cut off by the end of the file")
                     pictures = self._decode(packet)
                 except av.FFmpegError:

@@ -84,7 +84,8 @@ def _read_pictures(name: str, count: int, read: Read, start: int) -> Frames:
 
 def _count_pictures(path: Path) -> int:
     """The number of pages or animation frames; 1 where a second page of another size is but a thumbnail."""
-    with quiet_opencv():
+    count = 1
+    with quiet_opencv(), suppress(cv2.error):
         count = max(cv2.imcount(_opencv_name(path)), 1)
     thumbnail = count > 1 and _is_tiff(path) and _decode(path, 1).shape != _decode(path, 0).shape
     return 1 if thumbnail else count
@@ -124,16 +125,19 @@ def _decode(path: Path, page: int | None = None) -> NDArray[Any]:
 
 def _open_webp(path: Path, start: int) -> FrameSource:
     """An animated WebP, decoded at once, since FFmpeg does not read it."""
-    with quiet_opencv():
-        whole, animation = cv2.imdecodeanimation(np.frombuffer(path.read_bytes(), np.uint8))
+    whole, data = False, np.frombuffer(path.read_bytes(), np.uint8)
+    with quiet_opencv(), suppress(cv2.error):
+        whole, animation = cv2.imdecodeanimation(data)
     if not whole:
         raise FartrackError(f"The animation {path} is broken or cut off; download or copy it again.")
-    ends = (np.cumsum(np.maximum(animation.durations, 1)) / 1000).tolist()
-    count, seconds = len(ends), ends[-1]
+    ends = [0.0, *map(float, np.cumsum(np.maximum(animation.durations, 1)) / 1000)]
+    times, seconds, count = ends[:-1], ends[-1], len(ends) - 1
 
     def read() -> Frames:
         for index in range(start, count):
-            yield Frame(index, [0.0, *ends][index], np.ascontiguousarray(animation.frames[index][..., :3], np.uint8))
+            image = animation.frames[index]
+            bgr = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR) if image.shape[2] == 4 else image
+            yield Frame(index, times[index], np.asarray(bgr, np.uint8))
         return count
 
     return FrameSource(

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 import av
@@ -94,46 +93,34 @@ def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
 # --- sinks ------------------------------------------------------------------------------------------------
 
 
-class Sink(ABC):
-    """Takes the frames of a source with their tracks, in order.
-
-    As a context manager it closes on a normal exit and discards on an exception. To keep what there is of a
-    damaged source, call `close()` before raising on: a closed sink has nothing left to discard.
-    """
+class _Closing(ABC):
+    """A context that closes on a normal exit and discards on an exception."""
 
     @abstractmethod
-    def write(self, frame: Frame, track: Track) -> None:
-        """Add one frame and its track; `FartrackError` if it cannot be stored (a full disk)."""
+    def close(self) -> None: ...
 
     @abstractmethod
-    def close(self) -> None:
-        """Finish and put the file in its place, over an older one; does nothing the second time.
-
-        `FartrackError`, and nothing new in that place, if it cannot be stored.
-        """
-
-    @abstractmethod
-    def discard(self) -> None:
-        """Drop what was written, an older file stays as it was; does nothing after `close()`."""
+    def discard(self) -> None: ...
 
     def __enter__(self) -> Self:
-        """Return the sink itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close after success, discard after an exception."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:
             self.discard()
 
 
-class FileSink(Sink):
-    """One file, written beside its final place under a temporary name and renamed when it is complete.
+class Sink(_Closing):
+    """Takes the frames of a source with their tracks, in order, and writes one file.
 
-    What is no ordinary file, a pipe or device or an open descriptor such as /dev/stdout, is written to as it is.
+    It is written beside its final place under a temporary name and renamed when it is complete. What is no ordinary
+    file, a pipe or device or an open descriptor such as /dev/stdout, is written to as it is.
+
+    As a context manager it closes on a normal exit and discards on an exception. To keep what there is of a
+    damaged source, call `close()` before raising on: a closed sink has nothing left to discard. All methods raise
+    `FartrackError` for what cannot be stored, such as on a full disk.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -167,12 +154,12 @@ class FileSink(Sink):
             self._part.touch()
 
     def write(self, frame: Frame, track: Track) -> None:
-        """Add one frame and its track; `FartrackError` if it cannot be stored (a full disk)."""
+        """Add one frame and its track."""
         with self._storing():
             self._write(frame, track)
 
     def close(self) -> None:
-        """Finish the file and put it in its place."""
+        """Finish the file and put it in its place, over an older one; does nothing the second time."""
         if self._closed:
             return
         try:
@@ -186,7 +173,7 @@ class FileSink(Sink):
             self.discard()
 
     def discard(self) -> None:
-        """Remove the temporary file; does nothing after `close()`."""
+        """Drop what was written, an older file stays as it was; does nothing after `close()`."""
         if not self._closed:
             self._closed = True
             with suppress(Exception):
@@ -213,13 +200,11 @@ class FileSink(Sink):
     @abstractmethod
     def _write(self, frame: Frame, track: Track) -> None: ...
 
-    @abstractmethod
     def _finish(self) -> None:
         """Write what is still due."""
 
     @abstractmethod
-    def _release(self) -> None:
-        """Close what is open."""
+    def _release(self) -> None: ...
 
 
 def _descriptor(path: Path) -> int | None:
@@ -232,7 +217,7 @@ def _descriptor(path: Path) -> int | None:
     return None
 
 
-class VideoSink(FileSink):
+class VideoSink(Sink):
     """The frames with the box drawn on them, as H.264 (yuv420p) in MP4, MOV or Matroska.
 
     Frames keep their times, counted from the first one written, and the shape of their pixels. An odd width or height
@@ -249,7 +234,7 @@ class VideoSink(FileSink):
         seconds: float | None = None,
         sample_aspect_ratio: Fraction = Fraction(1),
     ) -> None:
-        """Check `path`, as in `FileSink`, and its extension.
+        """Check `path`, as in `Sink`, and its extension.
 
         `fps` is nominal, `label` as in `draw_track`, `seconds` how long the video is at most, as far as known.
         """
@@ -309,8 +294,8 @@ class VideoSink(FileSink):
             self._special.close()
 
 
-class _LinesSink(FileSink):
-    head = tail = ""
+class _LinesSink(Sink):
+    head = ""
 
     def _open(self) -> None:
         file = self._special or (self._part or self.path).open("wb")
@@ -319,9 +304,6 @@ class _LinesSink(FileSink):
 
     def _write(self, frame: Frame, track: Track) -> None:
         self._file.write(self._line(frame, track))
-
-    def _finish(self) -> None:
-        self._file.write(self.tail)
 
     def _release(self) -> None:
         self._file.close()
@@ -343,15 +325,13 @@ class JsonSink(_LinesSink):
     """One object: `fartrack` (version), `source`, `boxes` (what the numbers mean), the frame's `width`, `height` and
     `sample_aspect_ratio` (width to height of a pixel on the screen), and the list `frames`."""
 
-    tail = "\n  ]\n}\n"
-
     def __init__(
         self, path: str | Path, source: str, size: tuple[int, int] = (0, 0), sample_aspect_ratio: Fraction = Fraction(1)
     ) -> None:
-        """Check `path` as in `FileSink`; `source` and `size` (width, height) are told in the file."""
+        """Check `path` as in `Sink`; `source` and `size` (width, height) are told in the file."""
         self._about = {
             "fartrack": __version__,
-            "source": source.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+            "source": source.encode("utf-8", "replace").decode(),
             "boxes": "x,y,w,h in pixels, from the top left",
             "width": size[0],
             "height": size[1],
@@ -360,6 +340,9 @@ class JsonSink(_LinesSink):
         self.head = json.dumps(self._about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
         self._comma = ""
         super().__init__(path)
+
+    def _finish(self) -> None:
+        self._file.write("\n  ]\n}\n")
 
     def _line(self, frame: Frame, track: Track) -> str:
         line = f"{self._comma}\n    {json.dumps(_row(frame, track))}"
@@ -376,23 +359,17 @@ class TextSink(_LinesSink):
 
 
 def _row(frame: Frame, track: Track) -> dict[str, float]:
-    box = (round(float(v), 3) for v in track.box)
-    score = round(float(track.score), 4)
-    return {
-        "frame": frame.index,
-        "time": round(frame.time, 6),
-        **dict(zip("xywh", box, strict=True)),
-        "score": score,
-    }
+    box = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
+    return {"frame": frame.index, "time": round(frame.time, 6), **box, "score": round(float(track.score), 4)}
 
 
-class SinkGroup(Sink):
+class SinkGroup(_Closing):
     """Several sinks as one; when one fails, it is discarded and the others go on.
 
     `sinks` are those that have not failed, `errors` what the others failed with.
     """
 
-    def __init__(self, sinks: Iterable[FileSink]) -> None:
+    def __init__(self, sinks: Iterable[Sink]) -> None:
         """Take over `sinks`."""
         self.sinks = list(sinks)
         self.errors: list[FartrackError] = []
@@ -406,7 +383,7 @@ class SinkGroup(Sink):
     def close(self) -> None:
         """Close every sink, then raise the first error of all, once."""
         try:
-            self._each(FileSink.close)
+            self._each(Sink.close)
         finally:
             self.discard()
         errors, self.errors = self.errors, []
@@ -418,7 +395,7 @@ class SinkGroup(Sink):
         for sink in self.sinks:
             sink.discard()
 
-    def _each(self, action: Callable[[FileSink], None]) -> None:
+    def _each(self, action: Callable[[Sink], None]) -> None:
         for sink in [*self.sinks]:
             try:
                 action(sink)
@@ -452,7 +429,7 @@ def open_sinks(
     """
     height, width = source.first.image.shape[:2]
     ratio = source.sample_aspect_ratio
-    outputs: list[tuple[str | Path | None, Callable[[Path], FileSink]]] = [
+    outputs: list[tuple[str | Path | None, Callable[[Path], Sink]]] = [
         (video, lambda path: VideoSink(path, source.fps, label, seconds=source.seconds, sample_aspect_ratio=ratio)),
         (csv, CsvSink),
         (json, lambda path: JsonSink(path, source.name, (width, height), ratio)),

@@ -136,12 +136,9 @@ def read_sequence(folder: Path, layout: Layout, skipped: Counter[str], every: in
     in their order, but then the ground truth must have one line for each.
     """
     try:
-        path = layout.truth_of(folder)
-        if path is None:
-            raise ValueError("no ground truth")
-        truth = read_boxes(path) - (layout.origin, layout.origin, 0, 0)
+        truth = read_boxes(layout.truth_of(folder)) - (layout.origin, layout.origin, 0, 0)
         truth[absent_frames(folder, layout, len(truth))] = np.nan
-    except (OSError, ValueError):  # FartrackError is a ValueError
+    except FartrackError:
         skipped[NO_TRUTH] += 1
         return
     pictures = numbered_pictures(layout.pictures_of(folder))

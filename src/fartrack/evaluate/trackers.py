@@ -115,14 +115,14 @@ class TrackerSpec:
 
     def _find_model(self, package: Package) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
         settings = parse_settings(package.settings, self.settings)
-        files = sorted(path for path in package.network.iterdir() if path.suffix in (".json", ".onnx", ".safetensors"))
+        files = sorted(path for path in package.network.iterdir() if path.suffix in (".bin", ".onnx", ".safetensors"))
         engine, precision = resolve(package, self.engine, self.precision)
         identity: dict[str, Any] = {"model": digest(files), "engine": engine, "precision": precision}
-        identity |= {"depth": package.config.depth, "settings": asdict(settings)}
-        if package.calibration:
-            identity["score"] = asdict(package.calibration)
-        options: dict[str, Any] = {"engine": engine, "precision": precision, "threads": self.threads}
-        return identity, lambda: load(self.spec, settings=settings, **options)
+        identity |= {"config": asdict(package.config), "settings": asdict(settings)}
+        identity["score"] = asdict(package.calibration) if package.calibration else None
+        return identity, lambda: load(
+            self.spec, engine=engine, precision=precision, threads=self.threads, settings=settings
+        )
 
     def _find_class(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
         module, _, name = self.spec.partition(":")

@@ -51,11 +51,7 @@ def needs(extra: str) -> Iterator[None]:
 
 
 def check_folders(*files: Path | None) -> None:
-    """Check that each file to be written has a folder, so that what would fail in the end fails at once.
-
-    Raises:
-        FartrackError: there is none.
-    """
+    """Check that each file to be written has a folder, so that what would fail in the end fails at once."""
     for path in files:
         if path and not path.parent.is_dir():
             raise FartrackError(f"There is no folder {path.parent} for {path.name}; make it first.")

@@ -117,11 +117,7 @@ def read_text(path: Path) -> str:
 
 def read_boxes(path: Path, *, vatic: bool = False) -> FloatArray:
     """A file with a line ``x, y, w, h`` (commas, tabs or spaces) or, with ``vatic``, a VATIC line per frame →
-    ``(frames, 4)``.
-
-    Raises:
-        FartrackError: the file cannot be read, or a line (named) is not four finite numbers or NaNs.
-    """
+    ``(frames, 4)``; FartrackError if it cannot be read, or a line (named) is not four finite numbers or NaNs."""
     boxes = []
     for number, line in enumerate(read_text(path).strip().splitlines(), 1):
         parts = line.replace(",", " ").split()
@@ -137,12 +133,8 @@ def read_boxes(path: Path, *, vatic: bool = False) -> FloatArray:
 
 
 def absent_frames(folder: Path, layout: Layout, frames: int, *, required: bool = False) -> NDArray[np.bool_]:
-    """``(frames,)`` on which frames the labels of a sequence say that the target is absent.
-
-    Raises:
-        FartrackError: a label is not a number, there are fewer labels than frames (VastTrack sometimes has more), or
-            a file is missing although it is ``required``.
-    """
+    """``(frames,)`` on which frames the labels of a sequence say that the target is absent. FartrackError if a label is
+    no number, there are fewer than frames (VastTrack sometimes has more), or a ``required`` file is missing."""
     absent = np.zeros(frames, bool)
     for name, value in layout.absent:
         path = folder / name

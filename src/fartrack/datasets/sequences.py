@@ -69,8 +69,10 @@ class Sequence:
 
     def frames(self, first: int = 0) -> Iterator[Image]:
         """The frames in order from ``first`` on, uint8 BGR; FartrackError at a frame that cannot be read."""
-        pictures = isinstance(self.source, tuple)
-        paths, start = (self.source[first:], 0) if pictures else ((self.source,), self.skipped + first)
+        if isinstance(self.source, tuple):
+            paths, start = self.source[first:], 0
+        else:
+            paths, start = (self.source,), self.skipped + first
         for path in paths:
             with frames_from_source(path, start=start) as source:
                 for frame in source:
@@ -94,21 +96,10 @@ def read_sequence(
     *,
     first_box_only: bool = False,
     labels_required: bool = False,
-    attributes: frozenset[str] = frozenset(),
 ) -> Sequence:
-    """The sequence in a folder. Pictures are listed, not decoded.
-
-    Args:
-        folder: of one sequence.
-        layout: of the folder.
-        part: which frames of the folder; None for all.
-        first_box_only: only the first box is published.
-        labels_required: the layout's labels of absence must exist.
-        attributes: of the sequence.
-
-    Raises:
-        FartrackError: something is missing or broken, or pictures and ground truth do not match.
-    """
+    """The sequence in a folder, or ``part`` of it; pictures are listed, not decoded. FartrackError if something is
+    missing (with ``labels_required`` the labels of absence too) or broken, or pictures and ground truth do not match:
+    there is one box a picture, or ``first_box_only``."""
     part, place = part or Part(folder.name), layout.pictures_of(folder)
     if part.name.encode(errors="replace").decode() != part.name:
         raise FartrackError(f"The name of {folder} is not text in UTF-8; rename it.")
@@ -135,7 +126,7 @@ def read_sequence(
     absent = absent_frames(folder, layout, len(boxes), required=labels_required)
     absent[0] = False  # the first box is given
     boxes[absent] = np.nan
-    return Sequence(part.name, pictures, boxes[:1] if first_box_only else boxes, attributes, layout.origin)
+    return Sequence(part.name, pictures, boxes[:1] if first_box_only else boxes, origin=layout.origin)
 
 
 def _match_nfs(boxes: FloatArray, pictures: tuple[Path, ...]) -> tuple[FloatArray, tuple[Path, ...]]:
@@ -170,11 +161,8 @@ def packed_sequence(video: Path) -> Sequence:
 
 
 def packed_sequences(folder: Path) -> list[Sequence]:
-    """The sequences of a folder of ``NAME.mp4`` beside ``NAME.txt``, sorted by name.
-
-    Raises:
-        FartrackError: there is no video in it, or one and its text are as :func:`packed_sequence` refuses them.
-    """
+    """The sequences of a folder of ``NAME.mp4`` beside ``NAME.txt``, sorted by name; FartrackError if there is none, or
+    one is refused by :func:`packed_sequence`."""
     videos = list_videos(folder)
     if not videos:
         raise FartrackError(f"{folder} holds no .mp4 sequences; give a folder of NAME.mp4 beside NAME.txt.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,16 +87,9 @@ def open_benchmark(name: str, folder: Path, only: Collection[str] | None = None)
     """The benchmark of this name, from a folder in its published layout.
 
     Every ground truth is read and every picture counted, so that an incomplete download is noticed before anything
-    runs; no picture is decoded (of each video, the first frame is).
-
-    Args:
-        name: one of :data:`BENCHMARKS`.
-        folder: where the dataset is.
-        only: the sequences to take instead of all; the others may then be missing or broken.
-
-    Raises:
-        FartrackError: there is no such benchmark, folder or sequence, or the dataset is incomplete: what was expected,
-            what was found, and the first fault.
+    runs; no picture is decoded (of each video, the first frame is). Of sequences that are not in ``only``, if given,
+    nothing is needed. FartrackError if there is no such benchmark, folder or sequence, or the dataset is incomplete:
+    what was expected, what was found, and the first fault.
     """
     if name not in BENCHMARKS:
         raise FartrackError(f"There is no benchmark {name!r}; give one of {', '.join(BENCHMARKS)}.")
@@ -113,11 +106,8 @@ def open_benchmark(name: str, folder: Path, only: Collection[str] | None = None)
 
 
 def from_starts(benchmark: Benchmark, starts: Iterable[int]) -> Benchmark:
-    """The benchmark with each sequence once from each of these frames on which its target is visible.
-
-    Raises:
-        FartrackError: a frame is negative or no sequence has it, or only the first boxes are published.
-    """
+    """The benchmark with each sequence once from each of these frames on which its target is visible; FartrackError if
+    one is negative, no sequence has any, or only the first boxes are published."""
     starts = sorted(set(starts))
     if not starts or starts[0] < 0:
         raise FartrackError(f"The starts are {starts}; list frames, counted from 0, such as 0,5,10.")
@@ -154,15 +144,9 @@ def _published_sequences(name: str, published: Published, root: Path, only: Coll
             if each not in found:
                 raise FartrackError(f"the sequence {each} is missing; download it.")
             folder, part = found[each]
-            sequence = read_sequence(
-                folder,
-                published.layout,
-                part,
-                first_box_only=published.first_box_only,
-                labels_required=published.labels_required,
-                attributes=_attributes(root, folder, part.name, published),
-            )
-            sequences.append(sequence)
+            options = {"first_box_only": published.first_box_only, "labels_required": published.labels_required}
+            sequence = read_sequence(folder, published.layout, part, **options)
+            sequences.append(replace(sequence, attributes=_attributes(root, folder, part.name, published)))
         except FartrackError as error:
             faults.append(str(error))
     if len(wanted) != expected:

@@ -31,19 +31,14 @@ class AnyTracker(Protocol):
 
     def init(self, frame: Image, box: FloatArray) -> Any:
         """Take the object in ``box`` (x, y, w, h in pixels) of ``frame`` (uint8 BGR) as the target."""
-        ...
 
     def update(self, frame: Image) -> Any:
         """The target in the next frame: four numbers x, y, w, h; such a box and a score; or a ``Track``."""
-        ...
 
 
 def as_track(found: Any) -> Track:
-    """What a tracker's ``update`` returned, as a track; without a score, the score is NaN.
-
-    Raises:
-        FartrackError: it is not a box of four finite numbers.
-    """
+    """What a tracker's ``update`` returned, as a track; without a score, the score is NaN. FartrackError if it is not
+    a box of four finite numbers."""
     try:
         if hasattr(found, "box"):
             box, score = found.box, found.score
@@ -146,18 +141,14 @@ def parse_trackers(text: str, **options: Any) -> dict[str, TrackerSpec]:
     """Trackers separated by commas, each ``NAME=SPEC`` or ``SPEC`` → specs by name, in order.
 
     Without a name, a folder gives its own and a class its own. ``options`` are those of :class:`TrackerSpec`.
-
-    Raises:
-        FartrackError: there is none, a name cannot be that of a folder, or two have the same.
+    FartrackError if there is none, a name cannot be that of a folder, or two have the same.
     """
     trackers: dict[str, TrackerSpec] = {}
     for part in text.split(","):
         name, _, spec = part.strip().rpartition("=")
         name = name or Path(spec).name.rpartition(":")[2]
         if not spec or not name or name.startswith(".") or set(name) & set("/\\"):
-            raise FartrackError(
-                f"{part!r} does not name a tracker; give SPEC or NAME=SPEC, with commas between several."
-            )
+            raise FartrackError(f"{part!r} does not name a tracker; give SPEC or NAME=SPEC, separated by commas.")
         if name in trackers:
             raise FartrackError(f"Two trackers are called {name}; give one another name, as NAME={spec}.")
         trackers[name] = TrackerSpec(spec, **options)

@@ -166,7 +166,7 @@ NAMED = {
     no_labels: r"There is no file .*out_of_view\.txt; download",
     short_labels: r"out_of_view\.txt has 2 labels for 3 frames of ground truth; download",
     letters_in_labels: r"out_of_view\.txt holds more than numbers; download",
-    short_attributes: r"airplane-1\.txt has 3 flags, not 14; download",
+    short_attributes: r"airplane-1\.txt names an attribute '1'; use IV, .* or 0 or 1 for each of these 14",
     unknown_attributes: r"names an attribute 'FUN'; use IV, POC",
     twice_the_name: r"are both named airplane-1; remove one",
     sequence_missing: r"the sequence airplane-1 is missing; download",
@@ -226,7 +226,7 @@ def test_the_wrong_benchmark(tmp_path, write_sequence):
 def test_a_list_without_names_and_one_that_is_no_text(tmp_path, write_sequence):
     write_sequence("got10k-val", "a")
     (tmp_path / "val" / "list.txt").write_text("\n\n")
-    with pytest.raises(FartrackError, match=r"list\.txt names no sequence; download"):
+    with pytest.raises(FartrackError, match="1 of 180 sequences can be used: there are folders of 1 sequences"):
         open_benchmark("got10k-val", tmp_path)
     (tmp_path / "val" / "list.txt").write_bytes(b"\xff\xff")
     with pytest.raises(FartrackError, match=r"list\.txt is not text in UTF-8"):

@@ -51,16 +51,14 @@ def evaluate_trackers(
     trackers = parse_trackers(
         tracker, engine=engine, precision=precision, threads=threads, settings=tuple(settings or ())
     )
-    if pack and len(trackers) > 1:
-        raise FartrackError("An archive for a server holds the results of one tracker; name one, or leave out --pack.")
     try:
         first_frames = [int(start) for start in starts.split(",")]
     except ValueError:
         raise FartrackError(f"--starts is {starts!r}; list frames, such as 0,5,10.") from None
-    if pack and first_frames != [0]:
-        raise FartrackError("A server wants every sequence from its first frame; leave out --starts or --pack.")
     if pack:  # fails before the run, not after it
         check_server(benchmark)
+        if len(trackers) > 1 or first_frames != [0]:
+            raise FartrackError("A server takes one tracker from the first frames; name one, or leave out --pack.")
     if report:
         with needs("eval"):
             from fartrack.evaluate.report import write_report

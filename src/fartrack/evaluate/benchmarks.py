@@ -161,25 +161,16 @@ def _folders(root: Path, published: Published) -> list[Path]:
     """The folders of sequences, complete or not, by the first pattern that matches any."""
     layout = published.layout
     for pattern in published.folders:
-        folders = [
-            folder
-            for folder in sorted(root.glob(pattern))
-            if not folder.name.startswith((".", "__MACOSX"))
-            and folder.is_dir()
-            and (layout.pictures_of(folder).is_dir() or layout.truth_of(folder).is_file())
-        ]
-        if folders:
-            return folders
+        folders = [path for path in sorted(root.glob(pattern)) if not path.name.startswith((".", "__MACOSX"))]
+        if found := [each for each in folders if layout.pictures_of(each).is_dir() or layout.truth_of(each).is_file()]:
+            return found
     return []
 
 
 def _listed(root: Path, published: Published) -> tuple[str, ...]:
     for path in published.lists:
         if (root / path).is_file():
-            names = [line.strip() for line in read_text(root / path).splitlines() if line.strip()]
-            if not names:
-                raise FartrackError(f"{root / path} names no sequence; download it again.")
-            return tuple(dict.fromkeys(names))
+            return tuple(dict.fromkeys(name for line in read_text(root / path).splitlines() if (name := line.strip())))
     return ()
 
 
@@ -192,21 +183,18 @@ def _check_known(only: Collection[str], names: Collection[str], where: str) -> N
 def _attributes(root: Path, folder: Path, name: str, published: Published) -> frozenset[str]:
     """From the first file of attributes that exists: its flags, or the names in it."""
     known = published.attributes.split()
-    for pattern in published.labels:
-        label = pattern.replace("NAME", name)
-        path = next((path for path in (path_from(folder, label, name), root / label) if path.is_file()), None)
-        if not known or path is None:
-            continue
-        words = read_text(path).replace(",", " ").split()
-        if words and set(words) <= {"0", "1"}:
-            if len(words) != len(known):
-                raise FartrackError(f"{path} has {len(words)} flags, not {len(known)}; download it again.")
-            return frozenset(each for each, flag in zip(known, words, strict=True) if flag == "1")
-        for word in words:
-            if word not in known:
-                raise FartrackError(f"{path} names an attribute {word[:20]!r}; use {', '.join(known)}.")
-        return frozenset(words)
-    return frozenset()
+    labels = [pattern.replace("NAME", name) for pattern in published.labels]
+    paths = [path for label in labels for path in (path_from(folder, label, name), root / label) if path.is_file()]
+    if not known or not paths:
+        return frozenset()
+    words = read_text(paths[0]).replace(",", " ").split()
+    if len(words) == len(known) and set(words) <= {"0", "1"}:
+        words = [each for each, flag in zip(known, words, strict=True) if flag == "1"]
+    for word in words:
+        if word not in known:
+            fix = f"use {', '.join(known)}, or 0 or 1 for each of these {len(known)}"
+            raise FartrackError(f"{paths[0]} names an attribute {word[:20]!r}; {fix}.")
+    return frozenset(words)
 
 
 def _any_sequences(root: Path, only: Collection[str] | None) -> list[Sequence]:
@@ -216,17 +204,17 @@ def _any_sequences(root: Path, only: Collection[str] | None) -> list[Sequence]:
         sequences = [packed_sequence(video) for video in progress(chosen, "opening videos")]
     else:
         sequences = []
-        for pattern in (".", "*", "*/*"):
-            folders = [root] if pattern == "." else [path for path in sorted(root.glob(pattern)) if path.is_dir()]
-            for folder in folders:
-                if not folder.name.startswith(".") and (only is None or folder.name in only):
+        for pattern in ("", "*", "*/*"):
+            for folder in sorted(root.glob(pattern)) if pattern else [root]:
+                if only is None or folder.name in only:
                     sequences += _any_sequence(folder)
             if sequences:
                 break
     names = Counter(sequence.name for sequence in sequences)
     _check_known(only or (), names, str(root))
-    for name in [name for name, count in names.items() if count > 1]:
-        raise FartrackError(f"{root} holds {names[name]} sequences named {name}; rename all but one of them.")
+    for name, count in names.items():
+        if count > 1:
+            raise FartrackError(f"{root} holds {count} sequences named {name}; rename all but one of them.")
     if not sequences:
         raise FartrackError(
             f"{root} holds no sequences; give a folder of NAME.mp4 beside NAME.txt, or of folders of pictures "
@@ -237,6 +225,8 @@ def _any_sequences(root: Path, only: Collection[str] | None) -> list[Sequence]:
 
 def _any_sequence(folder: Path) -> list[Sequence]:
     """The sequence in a folder, if there is one; FartrackError for pictures without ground truth."""
+    if folder.name.startswith(".") or not folder.is_dir():
+        return []
     if layout := layout_of(folder):
         return [read_sequence(folder, layout)]
     places = {each.pictures_of(folder) for each in LAYOUTS.values()}

@@ -76,9 +76,6 @@ def _scored(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     return [replace(e, benchmark=part, results=[r for r in e.results if table[r.name]]) for e in evaluations]
 
 
-# --- figures ----------------------------------------------------------------------------------------------
-
-
 def _curve_figures(evaluations: list[Evaluation]) -> dict[str, Figure]:
     """Success, precision and, where the benchmark has it, normalized precision: means over sequences."""
     rules, clips = evaluations[0].benchmark.rules, evaluations[0].benchmark.sequences
@@ -212,9 +209,6 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
-
-
-# --- the page ---------------------------------------------------------------------------------------------
 
 
 def _page(evaluations: list[Evaluation], left_out: list[str], pictures: _Pngs, worst: _Pngs) -> str:

@@ -100,9 +100,6 @@ def run_sequence(tracker: AnyTracker, sequence: Sequence, report: Callable[[int]
     return Result(sequence.name, np.array(boxes), np.array(scores), np.array(seconds))
 
 
-# --- files ------------------------------------------------------------------------------------------------
-
-
 def save_result(folder: Path, result: Result) -> None:
     """Write a result; its boxes are written last, so that they mark it as complete."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,9 +160,6 @@ def claim(folder: Path, tracker: str, identity: Mapping[str, Any], jobs: int) ->
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({"identity": identity, "jobs": most}, indent=1) + "\n")
     return most
-
-
-# --- all trackers over all sequences ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,13 +92,8 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Speed:
-    """What :func:`bench` found.
-
-    Attributes:
-        trackers: name → :meth:`TrackerSpec.identity`. Ratios are to the first.
-        runs: size by size, in the order of the trackers, then of the threads.
-        turns: round (0 to warm up), tracker, threads and size of each turn, in the order in which they took place.
-    """
+    """What :func:`bench` found: trackers by name with their identities, the first of which is what ratios are to; runs
+    size by size; and round (0 to warm up), tracker, threads and size of each turn, in order."""
 
     machine: Mapping[str, Any]
     clip: Mapping[str, Any]
@@ -215,9 +210,6 @@ def _resize(image: Image, size: Size) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
 
 
-# --- processes --------------------------------------------------------------------------------------------
-
-
 def available_cores() -> list[int]:
     """The logical processors that this process may use; the first of every physical core come first."""
     if not hasattr(os, "sched_getaffinity"):
@@ -249,9 +241,8 @@ def limited(threads: int) -> Iterator[None]:
 
 
 def _pin(cores: Sequence[int]) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):  # `Run.pinned` tells whether it worked
-            os.sched_setaffinity(0, cores)
+    with suppress(OSError, AttributeError):  # `Run.pinned` tells whether it worked
+        os.sched_setaffinity(0, cores)
 
 
 @contextmanager
@@ -307,9 +298,6 @@ def _track(frames: int) -> tuple[list[float], float]:
             work += time.process_time() - used
     time.sleep(PAUSE)
     return times, 1000 * work / sum(times) if times else 0.0
-
-
-# --- output -----------------------------------------------------------------------------------------------
 
 
 def print_speed(speed: Speed) -> None:

@@ -151,7 +151,7 @@ def test_a_report_and_a_submission(run, place, tmp_path):
             ],
             "first frames",
         ),
-        (["--tracker", "mine:Still", "--data", "data", "--starts", "0,x"], "--starts is '0,x'; list frames"),
+        (["--tracker", "mine:Still", "--data", "data", "--starts", "0,x"], "--starts is '0,x'; list whole numbers"),
         (["--tracker", "mine:Still", "--data", "data", "--starts", "-1"], "The starts are [-1]; list frames"),
         (["--tracker", "mine:Still", "--data", "data", "--starts", "4"], "No sequence shows its target"),
         (["--tracker", "pico", "--data", "data", "--set", "retention=7"], "retention is 7; it must lie between"),

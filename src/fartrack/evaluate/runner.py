@@ -124,12 +124,9 @@ def load_result(folder: Path, sequence: Sequence) -> Result | None:
     return Result(sequence.name, boxes, scores, seconds) if same else None
 
 
-def load_published(folder: Path, sequence: Sequence) -> Result | None:
-    """A tracker's published result, ``NAME.txt`` with a line ``x, y, w, h`` per frame; None if there is none,
-    FartrackError if it is broken."""
+def load_published(folder: Path, sequence: Sequence) -> Result:
+    """A published result, ``NAME.txt`` with a line ``x, y, w, h`` per frame; FartrackError if it is broken."""
     path = folder / f"{sequence.name}.txt"
-    if not path.exists():
-        return None
     boxes = read_boxes(path)
     if len(boxes) != sequence.length:
         raise FartrackError(f"{path} has {len(boxes)} lines for the {sequence.length} frames; give one per frame.")
@@ -188,9 +185,14 @@ def evaluate(
     Finished results are kept where FartrackError is raised: a tracker cannot be opened or fails, a sequence cannot be
     read, the folder holds results of another model or other settings, or a process dies.
     """
-    for spec in trackers.values():
-        if spec.published:
-            benchmark = _with_results(benchmark, spec.published)
+    for folder in (spec.published for spec in trackers.values() if spec.published):
+        kept = [s for s in benchmark.sequences if (folder / f"{s.name}.txt").is_file()]
+        if not kept:
+            name = min((s.name for s in benchmark.sequences), default="NAME")
+            raise FartrackError(
+                f"{folder} holds no results of the sequences left to compare; give one of {name}.txt …."
+            )
+        benchmark = replace(benchmark, sequences=kept)
     folders = {name: spec.published or results / benchmark.name / name for name, spec in trackers.items()}
     waiting: list[Job] = []
     most = dict.fromkeys(trackers, 1)
@@ -208,15 +210,6 @@ def evaluate(
             raise FartrackError(f"Results in {folder} vanished or changed during the run; run again to go on.")
         evaluations.append(Evaluation(name, benchmark, found, most[name]))
     return evaluations
-
-
-def _with_results(benchmark: Benchmark, folder: Path) -> Benchmark:
-    """The benchmark with only those sequences that have published results."""
-    kept = [s for s in benchmark.sequences if (folder / f"{s.name}.txt").is_file()]
-    if not kept:
-        name = min((s.name for s in benchmark.sequences), default="NAME")
-        raise FartrackError(f"{folder} holds no results of the sequences left to compare; give one of {name}.txt ….")
-    return replace(benchmark, sequences=kept)
 
 
 def run_jobs(jobs: list[Job], processes: int, report: Callable[[int, int], None]) -> None:

@@ -23,14 +23,14 @@ from typing import Annotated, Any
 import torch
 import typer
 from benchmarks.ablations.rows import RECIPE, ROWS, Row
-from benchmarks.ablations.variants import DeepToShallow
+from benchmarks.ablations.variants import DeepToShallow, delete_layers
 from rich.progress import Progress
 
 from fartrack.config import from_dict
 from fartrack.datasets.sequences import packed_sequences
 from fartrack.evaluate.metrics import overlaps, score_sequences
 from fartrack.model.encoder import FARTrack
-from fartrack.model.init_weights import start_from, without_layers
+from fartrack.model.init_weights import start_from
 from fartrack.tracking.tracker import TrackerSettings
 from fartrack.train.recipe import Recipe
 from fartrack.train.state import CHECKPOINT, load_checkpoint
@@ -62,7 +62,7 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
 
     checkpoint = load_checkpoint(run / "train" / CHECKPOINT)
     network = FARTrack(replace(recipe.model, depth=row.depth or recipe.model.depth - len(deleted)))
-    start_from(network, without_layers(checkpoint.part("ema"), deleted))
+    start_from(network, delete_layers(checkpoint.part("ema"), deleted))
     tracker = row.trainer.make_tracker(network, TrackerSettings(**{"interval": 10, **row.settings}))
     ious = []
     for sequence in packed_sequences(val):

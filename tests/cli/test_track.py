@@ -1,4 +1,4 @@
-"""The command keeps its promise: it does the work, or says in one sentence what to mend and leaves nothing behind."""
+"""The command keeps its promise: it does the work, or says in one sentence what to fix and leaves nothing behind."""
 
 import csv as csv_format
 import errno

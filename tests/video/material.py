@@ -33,7 +33,7 @@ def write_video(path, n=N, *, times=None, codec="libx264", size=(96, 64), audio=
         video = container.add_stream(codec, rate=25, options={"g": "8"} | fast)
         video.width, video.height, video.pix_fmt = *size, "yuv420p"
         video.codec_context.time_base = base
-        if codec == "mpeg4":
+        if codec in ("mpeg4", "libvpx"):
             video.bit_rate = 8_000_000
         if audio:
             sound = container.add_stream("aac", rate=16000, layout="mono")

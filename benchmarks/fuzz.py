@@ -202,8 +202,6 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--first", type=int, default=0, help="number of the first file, to go on where a run was stopped"
-    )
+    parser.add_argument("--first", type=int, default=0, help="number of the first file")
     arguments = parser.parse_args()
     sys.exit(fuzz(arguments.count, arguments.seed, arguments.workers, arguments.first))

@@ -35,7 +35,10 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import what is used when it is used, so that the command can be stopped from its first moment."""
-    for module in ("api", "packages", "tracking.multi", "tracking.tracker") if name in __all__ else ():
-        if hasattr(found := import_module(f"fartrack.{module}"), name):
+    for module in () if name.startswith("__") else ("api", "packages", "tracking.multi", "tracking.tracker"):
+        found = import_module(f"fartrack.{module}")
+        if name in __all__ and hasattr(found, name):
             return getattr(found, name)
+    if name in globals():  # a module that these have imported
+        return globals()[name]
     raise AttributeError(f"module 'fartrack' has no attribute {name!r}")

@@ -101,7 +101,7 @@ def test_exits_and_means_are_exported(tmp_path, trained, run, monkeypatch):
     code, out, _ = run("export", checkpoint, tmp_path / "model", "--exits", "shallow=1", "--mean", checkpoint)
     assert code == 0 and out.splitlines() == [f"saved {tmp_path / name}" for name in ("model", "shallow")]
     assert json.loads((tmp_path / "model" / "model.json").read_text())["mean_of"] == 2
-    assert json.loads((tmp_path / "shallow" / "model.json").read_text())["depth"] == 1
+    assert json.loads((tmp_path / "shallow" / "model.json").read_text())["config"]["depth"] == 1
 
 
 @pytest.mark.parametrize(

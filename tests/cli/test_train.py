@@ -88,7 +88,7 @@ def test_from_videos_to_a_tracker(tmp_path, videos, run):
 
     checkpoint, csv = training / "checkpoint.safetensors", tmp_path / "out.csv"
     assert run("export", checkpoint, tmp_path / "shallow", "--depth", 1, "--int8", "none")[0] == 0
-    assert (tmp_path / "shallow" / "search.onnx").exists() and not [*(tmp_path / "shallow").glob("*int8*")]
+    assert (tmp_path / "shallow" / "search-1.onnx").exists() and not [*(tmp_path / "shallow").glob("*int8*")]
     options = ("--box", "20,30,24,24", "--model", tmp_path / "shallow", "--csv", csv)
     code, _, err = run("track", videos / "square.mp4", *options)
     assert code == 0, err

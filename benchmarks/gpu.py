@@ -247,7 +247,7 @@ class Scene:
         config, device = network.config, network.bias.device
         numbers = np.linspace(0, len(self.frames) - 1, config.templates).astype(int)
         crops = [self.crop(i, self.boxes[i], config.template_factor, config.template_size) for i in numbers]
-        identities = torch.arange(config.templates).clamp(max=config.identities - 1)
+        identities = torch.tensor([config.identity(slot) for slot in range(config.templates)])
         rows = network.encode_templates(torch.from_numpy(np.stack(crops))[None].to(device), identities[None].to(device))
         return rows.repeat(batch, *[1] * (rows.ndim - 1))
 

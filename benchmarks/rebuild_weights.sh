@@ -59,4 +59,4 @@ train 8-nano "$runs/mean-3/weights.safetensors" 3020
 stack "$runs/pico-alone/weights.safetensors" "$runs/8-nano/checkpoint.safetensors" 6 "$runs/tiny-start.safetensors"
 train 9-tiny "$runs/tiny-start.safetensors" 1294
 fartrack export "$runs/9-tiny/checkpoint.safetensors" "$runs/tiny" --exits nano=10,pico=6
-# By hand after that: the settings in model.json (least_window, sure_score, interval, agreement) and the calibration.
+# By hand after that: the tracker's settings in model.json, and the calibration of the score.

@@ -20,17 +20,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from rich.progress import Progress
 
 from benchmarks.ablations.rows import RECIPE, ROWS, Row
-from benchmarks.ablations.variants import DeepToShallow
+from benchmarks.ablations.variants import DeepToShallow, delete_layers
 from fartrack.config import from_dict
 from fartrack.datasets.sequences import packed_sequences
-from fartrack.evaluate.metrics import overlaps, score_sequences
+from fartrack.evaluate.metrics import PLAIN, means, measure
 from fartrack.model.encoder import FARTrack
-from fartrack.model.init_weights import start_from, without_layers
+from fartrack.model.init_weights import start_from
 from fartrack.tracking.tracker import TrackerSettings
 from fartrack.train.recipe import Recipe
 from fartrack.train.state import CHECKPOINT, load_checkpoint
@@ -62,9 +63,9 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
 
     checkpoint = load_checkpoint(run / "train" / CHECKPOINT)
     network = FARTrack(replace(recipe.model, depth=row.depth or recipe.model.depth - len(deleted)))
-    start_from(network, without_layers(checkpoint.part("ema"), deleted))
+    start_from(network, delete_layers(checkpoint.part("ema"), deleted))
     tracker = row.trainer.make_tracker(network, TrackerSettings(**{"interval": 10, **row.settings}))
-    ious = []
+    measured = []
     for sequence in packed_sequences(val):
         boxes = [sequence.boxes[0].tolist()]
         for index, frame in enumerate(sequence.frames()):
@@ -74,8 +75,8 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
                 tracker.init(frame, sequence.boxes[0])
             else:
                 boxes.append(list(tracker.update(frame).box))
-        ious.append(overlaps(boxes, sequence.boxes[: len(boxes)]))
-    result = {"ao": score_sequences(ious).ao.mean, "steps": checkpoint.step, "samples": checkpoint.samples}
+        measured.append(measure(np.array(boxes), sequence.boxes[: len(boxes)], None, PLAIN))
+    result = {"ao": means(measured)["ao"].mean, "steps": checkpoint.step, "samples": checkpoint.samples}
     result |= {"seconds": round(taken, 1), "group": row.group, "name": row.name, "seed": seed}
     (run / "result.part").write_text(json.dumps(result, indent=1))
     (run / "result.part").replace(run / "result.json")

@@ -98,7 +98,7 @@ class DivergenceAlone(Trainer):
 class DeepToShallow(Trainer):
     """Fades layers out linearly over a share of the run, while the start network teaches what remains (MixFormerV2).
 
-    Batches must go through the network whole (``micro_batch``). Delete the layers with ``without_layers`` afterwards.
+    Batches must go through the network whole (``micro_batch``). Afterwards :func:`delete_layers` takes them out.
     """
 
     delete: ClassVar[tuple[int, ...]] = (1, 3)
@@ -122,6 +122,20 @@ class DeepToShallow(Trainer):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return losses(self.state.network, batch, self.recipe, teacher=self.teacher)
+
+
+def delete_layers(weights: dict[str, Tensor], deleted: tuple[int, ...]) -> dict[str, Tensor]:
+    """The weights of a network without some of its layers (counted from 0); those behind them move up."""
+    found = {}
+    for name, tensor in weights.items():
+        group, *rest = name.split(".")
+        if group == "blocks":
+            layer = int(rest[0])
+            if layer in deleted:
+                continue
+            rest[0] = str(layer - sum(each < layer for each in deleted))
+        found[".".join([group, *rest])] = tensor
+    return found
 
 
 class RuntimeEngine(TorchEngine):

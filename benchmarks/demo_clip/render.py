@@ -259,9 +259,9 @@ def _apply(matrix: Matrix, points: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _warp(picture: Image, matrix: Matrix, size: tuple[int, int]) -> Image:
-    """Map a picture through a matrix between continuous coordinates (OpenCV counts from pixel centres)."""
-    centred = _shift(-0.5, -0.5) @ matrix @ _shift(0.5, 0.5)
-    return _image(cv2.warpAffine(picture, centred[:2], size, flags=cv2.INTER_LINEAR))
+    """Map a picture through a matrix between continuous coordinates (OpenCV counts from pixel centers)."""
+    centered = _shift(-0.5, -0.5) @ matrix @ _shift(0.5, 0.5)
+    return _image(cv2.warpAffine(picture, centered[:2], size, flags=cv2.INTER_LINEAR))
 
 
 def _veil(picture: Image, alpha: Image) -> Image:

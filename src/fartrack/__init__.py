@@ -7,12 +7,12 @@ track = tracker.update(next_frame)     # track.box (x, y, w, h) in pixels, track
 for track in fartrack.track_video("clip.mp4", (x, y, w, h)): ...
 """
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
 from fartrack.errors import FartrackError
+from fartrack.lazy import lazy_names
 from fartrack.version import __version__
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fartrack.api import load, track_video
     from fartrack.packages import shipped
@@ -32,10 +32,17 @@ __all__ = [
     "track_video",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import what is used when it is used, so that the command can be stopped from its first moment."""
-    for module in ("api", "packages", "tracking.multi", "tracking.tracker") if name in __all__ else ():
-        if hasattr(found := import_module(f"fartrack.{module}"), name):
-            return getattr(found, name)
-    raise AttributeError(f"module 'fartrack' has no attribute {name!r}")
+# Imported when used, so that the command can be stopped from its first moment.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "MultiTracker": "fartrack.tracking.multi",
+        "State": "fartrack.tracking.tracker",
+        "Track": "fartrack.tracking.tracker",
+        "Tracker": "fartrack.tracking.tracker",
+        "TrackerSettings": "fartrack.tracking.tracker",
+        "load": "fartrack.api",
+        "shipped": "fartrack.packages",
+        "track_video": "fartrack.api",
+    },
+)

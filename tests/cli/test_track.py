@@ -1,4 +1,4 @@
-"""The command keeps its promise: it does the work, or says in one sentence what to mend and leaves nothing behind."""
+"""The command keeps its promise: it does the work, or says in one sentence what to fix and leaves nothing behind."""
 
 import csv as csv_format
 import errno
@@ -559,8 +559,11 @@ def test_a_stop_while_a_pipe_is_opened(place, signal_name, arguments):
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs signals")
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_stop_in_the_first_second(place, signal_name):
-    for delay in (0.2, 0.5):
-        process = subprocess.Popen([*COMMAND, "track", "clip.mp4", "--box", BOX, "-o", "o.mp4"], stderr=subprocess.PIPE)
+    script = "from fartrack.cli import main; print('up', flush=True); main()"  # Python itself has started
+    command = [sys.executable, "-c", script, "track", "clip.mp4", "--box", BOX, "-o", "o.mp4"]
+    for delay in (0.1, 0.3, 0.6):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout.readline() == b"up\n"
         time.sleep(delay)
         process.send_signal(getattr(signal, signal_name))
         _, said = process.communicate(timeout=20)

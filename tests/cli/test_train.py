@@ -88,7 +88,7 @@ def test_from_videos_to_a_tracker(tmp_path, videos, run):
 
     checkpoint, csv = training / "checkpoint.safetensors", tmp_path / "out.csv"
     assert run("export", checkpoint, tmp_path / "shallow", "--depth", 1, "--int8", "none")[0] == 0
-    assert (tmp_path / "shallow" / "search.onnx").exists() and not [*(tmp_path / "shallow").glob("*int8*")]
+    assert (tmp_path / "shallow" / "search-1.onnx").exists() and not [*(tmp_path / "shallow").glob("*int8*")]
     options = ("--box", "20,30,24,24", "--model", tmp_path / "shallow", "--csv", csv)
     code, _, err = run("track", videos / "square.mp4", *options)
     assert code == 0, err
@@ -101,7 +101,7 @@ def test_exits_and_means_are_exported(tmp_path, trained, run, monkeypatch):
     code, out, _ = run("export", checkpoint, tmp_path / "model", "--exits", "shallow=1", "--mean", checkpoint)
     assert code == 0 and out.splitlines() == [f"saved {tmp_path / name}" for name in ("model", "shallow")]
     assert json.loads((tmp_path / "model" / "model.json").read_text())["mean_of"] == 2
-    assert json.loads((tmp_path / "shallow" / "model.json").read_text())["depth"] == 1
+    assert json.loads((tmp_path / "shallow" / "model.json").read_text())["config"]["depth"] == 1
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """The loop with a plain engine that finds a red rectangle in the search crop, so that every number is known."""
 
-import sys
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +9,8 @@ import pytest
 from fartrack.errors import FartrackError
 from fartrack.geometry import iou
 from fartrack.model.config import ModelConfig
-from fartrack.model.vocabulary import BINS, decode, encode
+from fartrack.model.vocabulary import BINS, encode
 from fartrack.tracking.tracker import GRID, Tracker, TrackerSettings
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "ablations"))
-from sparsification import AdaptiveTracker, RuntimeTracker
 
 
 class RedFinder:
@@ -326,11 +321,10 @@ def test_targets_looked_at_differently_are_followed_as_each_alone():
     assert [track for _, track in together.step_batch(states, looks)] == expected
 
 
-@pytest.mark.parametrize("kind", [Tracker, RuntimeTracker])
 @pytest.mark.parametrize("identities", [2, 5])
-def test_several_targets_are_followed_as_each_alone(kind, identities):
+def test_several_targets_are_followed_as_each_alone(identities):
     settings = TrackerSettings(interval=2, retention=0.5, capacity=5)
-    together, alone = (kind(Whimsical(identities), settings) for _ in range(2))
+    together, alone = (Tracker(Whimsical(identities), settings) for _ in range(2))
     images = np.random.default_rng(0).integers(0, 256, (9, 240, 320, 3), np.uint8)
     boxes = [(100, 80, 40, 30), (10, 20, 30, 30), (200, 100, 50, 70), (100, 80, 40, 31)]
     states = [together.start(images[0], box) for box in boxes]
@@ -352,8 +346,7 @@ def test_several_targets_are_followed_as_each_alone(kind, identities):
                 assert np.array_equal(one.keep, same.keep) if one.keep is not None else same.keep is None
     calls = together.engine.calls[before:]
     assert max(count for count, _ in calls) > 1  # in as few calls as their sizes allow
-    if kind is Tracker:
-        assert len(calls) < len(boxes) * len(images[2:]) / 1.5
+    assert len(calls) < len(boxes) * len(images[2:]) / 1.5
 
 
 def test_targets_of_different_frames_are_followed_at_once():
@@ -366,84 +359,33 @@ def test_targets_of_different_frames_are_followed_at_once():
     assert tracker.step_batch([], []) == []
 
 
-# A window has twice the side of its target, of which a quarter is the usual share; 1 is that share.
-SHARES = {
-    "in view": ((100, 80, 40, 40), 1.0),
-    "oblong": ((100, 80, 60, 30), 1.0),
-    "half out": ((300, 80, 40, 40), 0.5),
-    "at the corner": ((300, 220, 40, 40), 0.25),
-    "longer than its window": ((100, 80, 90, 10), 2 / 3),
-    "smaller than the smallest window": ((100, 80, 4, 4), 0.25),
-}
-
-
-@pytest.mark.parametrize("name", SHARES)
-@pytest.mark.parametrize("retention", [0.6, 0.9])
-def test_adaptive_retention_is_in_proportion_to_the_targets_share(name, retention):
-    box, relative = SHARES[name]
-    counts = {}
-    for adaptive in (False, True):
-        kind = AdaptiveTracker if adaptive else Tracker
-        tracker = kind(RedFinder(), TrackerSettings(templates=1, retention=retention))
-        tracker.init(frame(box), box)
-        tracker.update(frame(box))
-        counts[adaptive] = tracker.state.memory.history[0].kv_cache.shape[-2]
-    assert counts[True] == round(retention * relative * 49)
-    assert counts[False] == round(retention * 49)
-
-
-def test_sparsification_at_run_time_decides_anew_on_every_frame():
-    truth, images = (100, 80, 40, 30), np.random.default_rng(0).integers(0, 256, (6, 240, 320, 3), np.uint8)
-    engine = Whimsical()
-    tracker = RuntimeTracker(engine, TrackerSettings(templates=1, retention=0.5))
-    tracker.init(images[0], truth)
-    kept = round(0.5 * 49)
-    for image in images[1:]:
-        state, look = tracker.state, tracker.search_region(tracker.state, image)
-        template = state.memory.history[0]
-        shown = look.crop[None], look.tokens[None]
-        _, scores = engine.search_scored(*shown, template.kv_cache[None])
-        chosen = np.sort(np.argsort(-scores[0], kind="stable")[:kept])
-        corners, _ = decode(engine.search(*shown, template.kv_cache[None][..., chosen, :])[0])
-        del engine.calls[:]
-        track = tracker.update(image)
-        assert engine.calls == [(1, 49), (1, kept)]
-        after = tracker.state.memory.history[0]
-        assert after.keep.tolist() == chosen.tolist()
-        assert np.array_equal(after.kv_cache, template.kv_cache)  # all of them stay
-        np.testing.assert_allclose(track.box, look.window.to_image(corners), atol=GRID)  # from what was chosen
-        assert template.keep is None or template.keep.tolist() != after.keep.tolist()
-
-
-@pytest.mark.parametrize("kind", [Tracker, RuntimeTracker])
-def test_a_template_made_anew_keeps_the_tokens_that_it_had(kind):
+def test_a_template_made_anew_keeps_the_tokens_that_it_had():
     engine, images = Whimsical(identities=3), np.random.default_rng(0).integers(0, 256, (9, 240, 320, 3), np.uint8)
     settings = TrackerSettings(interval=1, templates=3, capacity=4, retention=0.5)
-    tracker, moved = kind(engine, settings), 0
+    tracker, moved = Tracker(engine, settings), 0
     tracker.init(images[0], (100, 80, 40, 30))
     for image in images[1:]:
         before = {template.frame: template for template in tracker.state.memory.history}
         tracker.update(image)
         for template in tracker.state.memory.history:
             whole = engine.encode_templates(template.crop[None], np.array([template.identity]))[0]
-            kept = slice(None) if template.keep is None or kind is RuntimeTracker else template.keep
+            kept = slice(None) if template.keep is None else template.keep
             assert np.array_equal(template.kv_cache, whole[..., kept, :])
             old = before.get(template.frame, template)
             if old.identity != template.identity and old.keep is not None:
                 moved += 1
-                assert kind is RuntimeTracker or np.array_equal(old.keep, template.keep)
+                assert np.array_equal(old.keep, template.keep)
     assert moved > 0
 
 
 def test_nothing_is_scored_where_everything_is_kept():
     truth = (100, 80, 40, 30)
-    for kind in (Tracker, RuntimeTracker, AdaptiveTracker):
-        engine = Whimsical()
-        tracker = kind(engine)
-        tracker.init(frame(truth), truth)
-        tracker.update(frame(truth))
-        assert engine.calls == [(1, 49)]
-        assert tracker.state.memory.history[0].keep is None
+    engine = Whimsical()
+    tracker = Tracker(engine)
+    tracker.init(frame(truth), truth)
+    tracker.update(frame(truth))
+    assert engine.calls == [(1, 49)]
+    assert tracker.state.memory.history[0].keep is None
 
 
 def test_with_an_identity_for_every_slot_moved_templates_are_made_anew():

@@ -102,12 +102,8 @@ def test_layers_fade_out_while_the_start_network_teaches(recipe, random_network,
     assert trainer.factor == pytest.approx(0.9)
     trainer.state.step = 9
     assert trainer.factor == 0
-    kept = [block for layer, block in enumerate(network.blocks) if layer not in trainer.delete]
     shallow = FARTrack(replace(recipe.model, depth=2)).eval()
-    shallow.load_state_dict(network.state_dict(), strict=False)
-    shallow.blocks.load_state_dict(
-        {f"{i}.{n}": t for i, block in enumerate(kept) for n, t in block.state_dict().items()}
-    )
+    shallow.load_state_dict(variants.delete_layers(network.state_dict(), trainer.delete))
     with torch.no_grad():
         (faded,), (expected,) = forward_exits(network, batch, [4]), forward_exits(shallow, batch, [2])
         (taught,) = forward_exits(start, batch, [4])

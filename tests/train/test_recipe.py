@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-import fartrack
 from fartrack.config import from_dict
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
@@ -19,7 +18,6 @@ from fartrack.train.loop import rate
 from fartrack.train.recipe import LossConfig, Recipe, RolloutConfig, Stream, recipe_path, shipped_recipes
 
 SHIPPED = shipped_recipes()
-WEIGHTS = Path(fartrack.__file__).parent / "weights"
 
 BAD = [
     ("steps", 0),
@@ -140,18 +138,10 @@ def test_a_folder_of_recipes_has_the_three_phases_of_one_model(folder):
 
 
 def test_the_recipes_of_what_ships_are_those_that_are_recorded():
-    tiny, record = Recipe.read(SHIPPED["shipped/9-tiny"]), json.loads((WEIGHTS / "tiny" / "model.json").read_text())
-    training = record["training"]
-    for name in ("steps", "sets", "learning_rate", "weight_decay", "warmup", "decay", "ema", "seed"):
-        assert getattr(tiny, name) == training[name], name
-    assert tiny.freeze_layers == training["frozen"] and tiny.first_exit == training["distill"]["first"]
-    kept = training["sampling"].keys() & asdict(tiny.sampling).keys()
-    assert {name: training["sampling"][name] for name in kept} == {name: asdict(tiny.sampling)[name] for name in kept}
-    # Samples that the log counts.
+    """In the training log: samples, and the rates at which runs were stopped."""
     for name, steps, samples in (("3-light", 3600, 43_200), ("5-absent", 5600, 67_200), ("7-bent", 7500, 90_000)):
         recipe = Recipe.read(SHIPPED[f"shipped/{name}"])
         assert (recipe.steps, recipe.steps * recipe.batch) == (steps, samples)
-    # The rates at which runs were stopped.
     for name, step, share in (("6-rollouts", 1220, 0.82), ("8-nano", 3020, 0.87)):
         assert rate(step, Recipe.read(SHIPPED[f"shipped/{name}"])) == pytest.approx(share, abs=0.005)
 

@@ -53,7 +53,7 @@ def write_five(sink):
 
 
 def marks(path):
-    """The index of each frame, told by the grey of its lower right corner."""
+    """The index of each frame, told by the gray of its lower right corner."""
     with frames_from_source(path) as source:
         return [round((float(f.image[-12:-4, -12:-4].mean()) - 16) / 8) for f in source]
 
@@ -230,10 +230,10 @@ def test_video_shows_the_box(tmp_path):
 
 
 @pytest.mark.parametrize(("score", "strong", "weak"), [(1.0, 1, 2), (0.5, 2, 0), (0.0, 2, 1)])
-def test_colours(score, strong, weak):
+def test_colors(score, strong, weak):
     image = np.zeros((240, 320, 3), np.uint8)
-    b, g, r = colour = draw_track(image, Track((100, 100, 100, 80), score))[180, 150].astype(int)
-    assert colour[strong] > 190 and colour[weak] < 110
+    b, g, r = color = draw_track(image, Track((100, 100, 100, 80), score))[180, 150].astype(int)
+    assert color[strong] > 190 and color[weak] < 110
     assert (g > 150) == (score >= 0.5) and (r > 150) == (score <= 0.5) and b < 110
     assert not image.any()  # it drew on a copy
 

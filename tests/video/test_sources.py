@@ -316,15 +316,15 @@ def test_folder_in_natural_order(tmp_path):
 def test_kinds_of_pictures_become_bgr(tmp_path):
     folder = tmp_path / "p"
     folder.mkdir()
-    colour = np.full((8, 10, 3), (10, 100, 200), np.uint8)
-    cv2.imwrite(str(folder / "1.png"), colour[..., 1])
-    cv2.imwrite(str(folder / "2.png"), np.dstack([colour, np.full((8, 10), 128, np.uint8)]))
-    cv2.imwrite(str(folder / "3.png"), colour.astype(np.uint16) * 257)
-    cv2.imwrite(str(folder / "4.png"), cv2.resize(colour, (31, 17)))
-    grey, alpha, deep, large = (f.image for f in read(folder))
-    assert np.array_equal(grey, np.full((8, 10, 3), 100, np.uint8))
-    assert np.array_equal(alpha, colour) and np.array_equal(deep, colour)
-    assert large.shape == (17, 31, 3) and {i.dtype for i in (grey, alpha, deep, large)} == {np.dtype(np.uint8)}
+    color = np.full((8, 10, 3), (10, 100, 200), np.uint8)
+    cv2.imwrite(str(folder / "1.png"), color[..., 1])
+    cv2.imwrite(str(folder / "2.png"), np.dstack([color, np.full((8, 10), 128, np.uint8)]))
+    cv2.imwrite(str(folder / "3.png"), color.astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "4.png"), cv2.resize(color, (31, 17)))
+    gray, alpha, deep, large = (f.image for f in read(folder))
+    assert np.array_equal(gray, np.full((8, 10, 3), 100, np.uint8))
+    assert np.array_equal(alpha, color) and np.array_equal(deep, color)
+    assert large.shape == (17, 31, 3) and {i.dtype for i in (gray, alpha, deep, large)} == {np.dtype(np.uint8)}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", None])

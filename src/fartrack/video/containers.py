@@ -54,17 +54,8 @@ def open_video(url: str, name: str, start: int, path: Path | None) -> FrameSourc
         stream.thread_type = "AUTO"  # frame threads are faster but late
     pictures = _Pictures(container, stream, name)
     frames = _read(pictures, name, start, fps=fps or NOMINAL_FPS, seconds=seconds, path=path)
-    source = FrameSource(
-        frames,
-        name,
-        start=start,
-        fps=fps,
-        frame_count=count,
-        live=live,
-        waits=waits,
-        seconds=seconds,
-        files=[path] if path else [],
-    )
+    source = FrameSource(frames, name, start=start, fps=fps, frame_count=count, live=live, waits=waits)
+    source.seconds, source.files = seconds, [path] if path else []
     ratio = stream.sample_aspect_ratio or Fraction(1)
     if 0.1 < ratio < 10:
         source.sample_aspect_ratio = 1 / ratio if pictures.transposed else ratio

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fartrack.geometry import Image
 
-TAILS = (0.1, 99.9)
+TAILS = (1, 99)
 """Percentiles of the values that become black and white."""
 
 FULL = 2**15

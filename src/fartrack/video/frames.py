@@ -46,6 +46,10 @@ class FrameSource(Iterator[Frame]):
     sent as it is filmed). Iteration raises `FartrackError` after the last good frame of a damaged source.
     """
 
+    seconds: float | None = None
+    sample_aspect_ratio = Fraction(1)
+    files: Sequence[Path] = ()
+
     def __init__(
         self,
         frames: Frames,
@@ -56,13 +60,9 @@ class FrameSource(Iterator[Frame]):
         frame_count: int | None = None,
         live: bool = False,
         waits: bool = True,
-        seconds: float | None = None,
-        sample_aspect_ratio: Fraction = Fraction(1),
-        files: Sequence[Path] = (),
     ) -> None:
         """Read the first frame of `frames`, so that what cannot be read fails here, with `FartrackError`."""
         self.name, self.fps, self.frame_count, self.live, self.waits = name, fps, frame_count, live, waits
-        self.seconds, self.sample_aspect_ratio, self.files = seconds, sample_aspect_ratio, files
         try:
             self.first = next(frames)
         except StopIteration as end:

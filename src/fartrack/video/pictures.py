@@ -59,8 +59,9 @@ def _list_pictures(folder: Path) -> list[Path]:
 def _open(
     path: Path, files: Sequence[Path], count: int, read: Callable[[int], NDArray[Any]], start: int
 ) -> FrameSource:
-    frames, seconds = _read_pictures(str(path), count, read, start), count / NOMINAL_FPS
-    return FrameSource(frames, str(path), start=start, frame_count=count, seconds=seconds, files=files)
+    source = FrameSource(_read_pictures(str(path), count, read, start), str(path), start=start, frame_count=count)
+    source.seconds, source.files = count / NOMINAL_FPS, files
+    return source
 
 
 def _read_pictures(name: str, count: int, read: Read, start: int) -> Frames:
@@ -140,9 +141,9 @@ def _open_webp(path: Path, start: int) -> FrameSource:
             yield Frame(index, times[index], np.asarray(bgr, np.uint8))
         return count
 
-    return FrameSource(
-        read(), str(path), start=start, fps=count / seconds, frame_count=count, seconds=seconds, files=[path]
-    )
+    source = FrameSource(read(), str(path), start=start, fps=count / seconds, frame_count=count)
+    source.seconds, source.files = seconds, [path]
+    return source
 
 
 @contextmanager

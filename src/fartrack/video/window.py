@@ -78,8 +78,8 @@ class _BoxWindow(_Window):
         self._limits = (float(image.shape[1]), float(image.shape[0]))
         self._from = self._to = (0.0, 0.0)  # two corners in image pixels
         self._lines = [
-            self.canvas.create_rectangle(0, 0, 0, 0, outline=colour, width=width, state="hidden")
-            for colour, width in (("#181818", 4), ("#3ccd58", 2))
+            self.canvas.create_rectangle(0, 0, 0, 0, outline=color, width=width, state="hidden")
+            for color, width in (("#181818", 4), ("#3ccd58", 2))
         ]
         bar = self.tk.Frame(self.root, padx=8, pady=6)
         bar.pack(fill="x")

@@ -704,7 +704,7 @@ DAMAGES = {
     "another size": (lambda m: edit_json(m, config={"search_size": 256}), "do not fit together"),
     "another trajectory": (lambda m: edit_json(m, config={"trajectory": 7}), "do not fit together"),
     "newer": (lambda m: edit_json(m, format=99, further={}), "upgrade fartrack"),
-    "unknown field": (lambda m: edit_json(m, config={"colour": 1}), "model.json: 'colour' is no field"),
+    "unknown field": (lambda m: edit_json(m, config={"color": 1}), "model.json: 'color' is no field"),
     "bad field": (lambda m: edit_json(m, config={"depth": "six"}), "model.json: depth is 'six'"),
     "no format": (lambda m: (m / "model.json").write_text("{}"), "is no FARTrack model"),
     "infinite format": (lambda m: edit_json(m, format=float("inf")), "is no FARTrack model"),

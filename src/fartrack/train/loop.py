@@ -113,7 +113,7 @@ class Trainer:
         batch, lost = self.roll(work) if isinstance(work, list) else (work, None)
         crops = group.sum(torch.tensor(float(len(batch.search)), device=group.device))
         state.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, Tensor] = {"crops": crops / group.size}
+        sums: dict[str, Any] = {"crops": crops / group.size}
         for part in batch.split(recipe.micro_batch):
             part = part.to(group.device)
             if part.valid is None and recipe.prunes(state.step):
@@ -123,7 +123,7 @@ class Trainer:
             terms = self.losses(part)
             (terms["loss"] * share).backward()  # type: ignore[no-untyped-call]
             for name, value in terms.items():
-                sums[name] = sums.get(name, torch.zeros((), device=group.device)) + value.detach() * share
+                sums[name] = sums.get(name, 0) + value.detach() * share
         values = dict(zip(sums, group.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
         if lost is not None:
             values["lost"] = lost
@@ -175,7 +175,7 @@ class Trainer:
                     break
         if self.monitor is not None:
             self.monitor.close()
-        group.wait()
+        group.any(False)  # waits for all, so that what one has written is there for the others
         state.network.load_state_dict(state.average)
         state.network.eval()
         return state.network if state.step >= recipe.steps else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,15 +122,9 @@ def write_store(folder: Path, pictures: Iterable[Picture]) -> None:
                     masks_file.write(np.packbits(target.mask[rows, columns]).tobytes())
                 first.append(len(boxes))
         table = np.array(about, np.int64).reshape(-1, 4)
-        index = {
-            "offset": table[:, 0],
-            "sizes": table[:, 1:3],
-            "sequence": table[:, 3],
-            "first": np.array(first, np.int64),
-        }
-        index |= {
-            "boxes": np.array(boxes, np.float64).reshape(-1, 4),
-            "masks": np.array(masks, np.int64).reshape(-1, 5),
-        }
+        index: dict[str, NDArray[Any]] = {"offset": table[:, 0], "sizes": table[:, 1:3], "sequence": table[:, 3]}
+        index["first"] = np.array(first, np.int64)
+        index["boxes"] = np.array(boxes, np.float64).reshape(-1, 4)
+        index["masks"] = np.array(masks, np.int64).reshape(-1, 5)
         save_file({name: np.ascontiguousarray(array) for name, array in index.items()}, index_part)
         index_path.unlink(missing_ok=True)  # an old index must never point into new pixels

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,18 +75,15 @@ def prepare(
         from fartrack.datasets.readers import read_folder
         from fartrack.train.data.store import write_store
     skipped: Counter[str] = Counter()
-    meter = Meter("decoding pictures", None)
-
     # opened before the first is read, so that a wrong path is noticed at once
     readers = [read_folder(folder, skipped, every=every, longest=longest) for folder in sources]
+    with Meter("decoding pictures", None) as meter:
 
-    def pictures() -> Iterator[Picture]:
-        for reader in readers:
-            for picture in reader:
+        def pictures() -> Iterator[Picture]:
+            for picture in chain(*readers):
                 yield picture
                 meter.count()
 
-    with meter:
         write_store(data, pictures())
     print(f"{meter.frames} pictures in {data}")
     for reason, count in skipped.most_common():
@@ -170,9 +168,8 @@ def recipes(
         from fartrack.train.recipe import shipped_recipes
     shipped = shipped_recipes()
     if name is None:
-        width = max(map(len, shipped))
         for each, path in shipped.items():
-            print(f"{each:{width}}  {path.read_text().splitlines()[0].lstrip('# ')}")
+            print(f"{each:{max(map(len, shipped))}}  {path.read_text().splitlines()[0].lstrip('# ')}")
     elif name in shipped:
         print(shipped[name].read_text(), end="")
     else:

@@ -19,13 +19,10 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]
     with autocast(recipe.precision, batch.search.device.type):
         exits = forward_exits(network, batch, recipe.exit_layers)
         dense = network.aux(search_tokens(exits[-1], batch))
-        # Of the trajectory and command tokens, as the paper has it.
-        compared = [exit.tokens_BND[:, dense.shape[1] :] for exit in exits]
+        compared = [exit.tokens_BND[:, dense.shape[1] :] for exit in exits]  # trajectory and commands, as in the paper
         diverging = compare(network, compared[:-1], compared[1:]) if len(exits) > 1 else None
-    terms = box_terms(exits, batch, weight)
-    terms["dense"] = weight.dense * dense_loss(
-        dense, batch.boxes, batch.search.shape[1] // network.config.patch, batch.kept
-    )
+    terms, grid = box_terms(exits, batch, weight), batch.search.shape[1] // network.config.patch
+    terms["dense"] = weight.dense * dense_loss(dense, batch.boxes, grid, batch.kept)
     if diverging is not None:
         terms["divergence"] = weight.divergence * divergence(*diverging)
     return summed(terms, exits[-1], batch)

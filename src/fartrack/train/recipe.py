@@ -138,11 +138,7 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """A recipe from a TOML file; what is missing keeps its default.
-
-        Raises:
-            FartrackError: the file is missing or no TOML, or a field is unknown or does not fit.
-        """
+        """A recipe from a TOML file; a FartrackError if it is missing or no TOML, or a field is unknown or unfit."""
         try:
             values = tomllib.loads(path.read_text())
         except (OSError, UnicodeDecodeError):

@@ -1,7 +1,7 @@
 """The prepared data: every picture decoded once into one memory-mapped file.
 
-A store is a folder of three files. ``pixels.bin`` and ``masks.bin`` are plain bytes; ``index.safetensors`` says
-where each picture and mask lies. Training reads crops straight out of the mapped file, so decoding never slows it.
+In a store's folder, ``pixels.bin`` and ``masks.bin`` are plain bytes; ``index.safetensors`` says where each picture and
+mask lies. Training reads crops straight out of the mapped file, so decoding never slows it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,7 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Map a store that :func:`write_store` made.
-
-        Raises:
-            FartrackError: the folder holds no (whole) store.
-        """
+        """Map a store that :func:`write_store` made; a FartrackError if the folder holds no whole one."""
         try:
             index = load_file(folder / "index.safetensors")
             pixels, masks = (

@@ -108,14 +108,13 @@ def training_options(
 
 def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command with the options of :func:`training_options`, which it gets as one dictionary, ``options``."""
-    parts = [inspect.signature(function, eval_str=True) for function in (command, training_options)]
-    own = [name for name in parts[0].parameters if name != "options"]
+    own, shared = (inspect.signature(each, eval_str=True).parameters for each in (command, training_options))
 
     @functools.wraps(command)
     def call(**values: Any) -> None:
-        command(**{name: values.pop(name) for name in own}, options=values)
+        command({name: values.pop(name) for name in shared}, **values)
 
-    parameters = [p for part in parts for name, p in part.parameters.items() if name != "options"]
+    parameters = [parameter for parameter in (*own.values(), *shared.values()) if parameter.name != "options"]
     ordered = sorted(parameters, key=lambda p: p.default is not inspect.Parameter.empty)
     call.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     call.__annotations__ = {**command.__annotations__, **training_options.__annotations__}

@@ -64,6 +64,4 @@ class Group:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any of the processes."""
-        if self.size == 1:
-            return flag
         return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)

@@ -81,12 +81,7 @@ def prune(network: FARTrack, batch: Batch, retention: float) -> Tensor:
 
 
 def autocast(precision: Precision, device: str) -> torch.autocast:
-    """Within it, matmuls are computed in bf16 if :func:`uses_bf16` says so."""
-    return torch.autocast(device, torch.bfloat16, enabled=uses_bf16(precision, device))
-
-
-def uses_bf16(precision: Precision, device: str) -> bool:
-    """Whether to compute in bf16: as asked, or where the device has instructions for it."""
-    if precision != "auto":
-        return precision == "bf16"
-    return torch.cuda.is_bf16_supported() if device == "cuda" else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    """Within it, matmuls are computed in bf16 if asked or, for ``auto``, where the device has instructions for it."""
+    cpu = torch.cpu.get_capabilities()
+    able = torch.cuda.is_bf16_supported() if device == "cuda" else bool(cpu.get("avx512_bf16"))
+    return torch.autocast(device, torch.bfloat16, enabled=able if precision == "auto" else precision == "bf16")

@@ -35,13 +35,9 @@ def train_phases(
 ) -> list[Path] | None:
     """Run all three phases and export the variants; called again with the same arguments, go on.
 
+    ``recipes`` is a folder of ``pretrain.toml``, ``distill.toml`` and ``sparsify.toml``, or the name of one that ships.
     Each phase begins with the weights of the one before, the first with ``start``. A rehearsal runs a few small batches
-    of each, in ``run/rehearsal``.
-
-    Args:
-        recipes: a folder of ``pretrain.toml``, ``distill.toml`` and ``sparsify.toml``, or the name of one that ships.
-        run: gets a folder for each phase and each exported variant.
-        store, minutes, options: see :class:`fartrack.train.loop.Trainer`.
+    of each, in ``run/rehearsal``. All else: see :class:`fartrack.train.loop.Trainer`.
 
     Returns:
         The folders of the exported variants: those of ``DEPTHS`` that the network is deep enough for, or of a

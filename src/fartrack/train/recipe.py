@@ -22,14 +22,8 @@ Decay = Literal["cosine", "step"]
 RECIPES = Path(__file__).parent / "recipes"
 
 
-class Stream(IntEnum):
-    """What a step draws at random; each has random numbers of its own."""
-
-    TEMPLATES = 0
-    ROLLOUT = 1
-    CLIP = 2
-    SET = 3
-    PRUNE = 4
+# What a step draws at random; each has random numbers of its own.
+Stream = IntEnum("Stream", ["TEMPLATES", "ROLLOUT", "CLIP", "SET", "PRUNE"], start=0)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ class Cutout:
         return Cutout(cast(Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)), self.mask)
 
     def warped(self, rng: np.random.Generator, strength: float) -> Cutout:
-        """The object after an elastic deformation: 4 × 4 points are moved by a deviation of ``strength`` of its size."""
+        """The object after an elastic deformation: 4 × 4 points move by a deviation of ``strength`` of its size."""
         height, width = self.mask.shape
         scale = min(LARGEST_WARPED / max(height, width), 1.0)  # no crop shows more of it
         inner = max(round(width * scale), 2), max(round(height * scale), 2)

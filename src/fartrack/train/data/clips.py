@@ -95,7 +95,8 @@ class ClipSampler:
 
 def walk(rng: np.random.Generator, count: int, step: float, axes: int | None = None) -> FloatArray:
     """A smooth random path ``(count,)`` or ``(count, axes)`` from zero, its speed of deviation ``step`` a frame."""
-    speed = rng.normal(0, step, (count,) if axes is None else (count, axes))
+    noise = rng.standard_normal((count,) if axes is None else (count, axes))
+    speed = step * noise
     for t in range(1, count):
-        speed[t] = 0.9 * speed[t - 1] + 0.44 * speed[t]  # 0.9² + 0.44² = 1: it stays as fast
+        speed[t] = 0.9 * speed[t - 1] + step * 0.44 * noise[t]  # 0.9² + 0.44² = 1: it stays as fast
     return np.asarray(np.cumsum(speed, axis=0) - speed[0])

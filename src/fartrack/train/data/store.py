@@ -90,8 +90,11 @@ class Store:
         return int(x), int(y), bits.reshape(height, width).astype(bool)
 
 
-def write_store(folder: Path, pictures: Iterable[Picture]) -> None:
-    """Write ``pictures`` into a new store in ``folder``; one that is there is replaced once the new one is whole."""
+def write_store(folder: Path, pictures: Iterable[Picture]) -> int:
+    """Write ``pictures`` into a new store in ``folder`` → how many they are.
+
+    A store that is there is replaced once the new one is whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     numbers, first = dict[str, int](), [0]
     about, boxes, masks = list[tuple[int, ...]](), list[tuple[float, ...]](), list[tuple[int, ...]]()
@@ -124,3 +127,4 @@ def write_store(folder: Path, pictures: Iterable[Picture]) -> None:
         index["masks"] = np.array(masks, np.int64).reshape(-1, 5)
         save_file({name: np.ascontiguousarray(array) for name, array in index.items()}, index_part)
         index_path.unlink(missing_ok=True)  # an old index must never point into new pixels
+    return len(about)

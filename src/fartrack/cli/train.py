@@ -115,10 +115,9 @@ def run(
     with needs("train"):
         from fartrack.train.loop import train
         from fartrack.train.recipe import Recipe, recipe_path
-    folder = options.pop("run")
-    found = Recipe.read(recipe_path(recipe))
-    network = train(found, options.pop("data"), folder, resume=resume, until=until, **options)
-    print(f"saved {folder}" if network else f"stopped before the end, saved {folder}; add --resume to go on")
+    network = train(Recipe.read(recipe_path(recipe)), options.pop("data"), resume=resume, until=until, **options)
+    saved = f"saved {options['run']}"
+    print(saved if network else f"stopped before the end, {saved}; add --resume to go on")
 
 
 @train_app.command(name="all")
@@ -131,7 +130,7 @@ def train_all(
     """All three phases, then the exported variants; called again, it goes on where it stopped."""
     with needs("train"):
         from fartrack.train.phases import train_phases
-    exported = train_phases(recipes, options.pop("data"), options.pop("run"), rehearse=rehearse, **options)
+    exported = train_phases(recipes, options.pop("data"), rehearse=rehearse, **options)
     for folder in exported or ():
         print(f"saved {folder}")
     if exported is None:

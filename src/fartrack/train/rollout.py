@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
@@ -64,7 +63,7 @@ def _gather(tracker: Tracker, rows: Sequence[_Row]) -> Batch:
     templates: dict[tuple[int, int, int], tuple[int, Image]] = {}
     most = max(len(row.state.memory.chosen) for row in rows)
     index = np.zeros((len(rows), most), np.int64)
-    valid: NDArray[np.bool_] = np.zeros((len(rows), most, config.template_tokens), bool)
+    valid = np.zeros((len(rows), most, config.template_tokens), np.bool_)
     for number, row in enumerate(rows):
         for slot, place in enumerate(row.state.memory.chosen):
             template = row.state.memory.history[place]

@@ -54,11 +54,10 @@ class Batch:
 
     def split(self, most: int) -> list[Batch]:
         """Parts of at most ``most`` search crops (at least one set), each with the templates it uses."""
-        sets, shared = len(self.index), self.shared
+        sets, shared, parts = len(self.index), self.shared, []
         step = max(most // shared, 1)
         if step >= sets:
             return [self]
-        parts = []
         for first in range(0, sets, step):
             rows, crops = slice(first, first + step), slice(first * shared, (first + step) * shared)
             used, index = torch.unique(self.index[rows], return_inverse=True)

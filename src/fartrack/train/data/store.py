@@ -91,10 +91,7 @@ class Store:
 
 
 def write_store(folder: Path, pictures: Iterable[Picture]) -> int:
-    """Write ``pictures`` into a new store in ``folder`` → how many they are.
-
-    A store that is there is replaced once the new one is whole.
-    """
+    """Write pictures into a new store → how many they are; one that is there is replaced once the new one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers, first = dict[str, int](), [0]
     about, boxes, masks = list[tuple[int, ...]](), list[tuple[float, ...]](), list[tuple[int, ...]]()

@@ -307,8 +307,7 @@ class Tracker:
             box = np.round(np.array([center_x - w / 2, center_y - h / 2, w, h]) / GRID) * GRID
 
         if due:
-            identity = min(1, config.identities - 1)
-            memory = memory.add(self._take_template(region.frame, box, number, identity))
+            memory = memory.add(self._take_template(region.frame, box, number, config.identity(1)))
         state = State(number, region.size, np.concatenate([region.trajectory[1:], box[None]]), memory, score)
         if self.calibration is not None:
             score = float(self.calibration.apply(score))
@@ -321,7 +320,7 @@ class Tracker:
         """
         for slot, place in enumerate(memory.chosen):
             template = memory.history[place]
-            identity = min(slot, self.engine.config.identities - 1)
+            identity = self.engine.config.identity(slot)
             if template.identity != identity:
                 kv_cache = self._encode(template.crop, identity)
                 if template.kv_cache.shape != kv_cache.shape:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 import av
 import cv2
@@ -255,7 +255,7 @@ class VideoSink(Sink):
         options = {"movflags": flags, "video_track_timescale": str(self._clock)}
         # without the prefix FFmpeg takes what stands before a colon in a name for a protocol
         target = f"file:{self._part}" if self._part else self._special
-        self._container = av.open(target, "w", format=self._muxer, options=options if self._muxer != "matroska" else {})
+        self._container = av.open(target, "w", format=self._muxer, options={} if self._muxer == "matroska" else options)
         # without B-frames, whose times in an MP4 are told by offsets that a long pause breaks
         options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         self._stream = self._container.add_stream("libx264", self._rate, options)
@@ -294,73 +294,46 @@ class VideoSink(Sink):
             self._special.close()
 
 
-class _LinesSink(Sink):
-    head = ""
+class TextSink(Sink):
+    """One entry a frame: 0-based index, time in seconds, x, y, w, h in pixels, score from 0 to 1.
+
+    `kind` csv is a header and a line a frame; txt is `x,y,w,h` a line, as the GOT-10k benchmark has it; json is one
+    object of the `source`, what else is told `about` it, and the list `frames`.
+    """
+
+    def __init__(
+        self, path: str | Path, kind: Literal["csv", "json", "txt"], source: str = "", **about: str | int
+    ) -> None:
+        """Check `path` as in `Sink`."""
+        name = source.encode("utf-8", "replace").decode()
+        about = {"fartrack": __version__, "source": name, "boxes": "x,y,w,h in pixels, from the top left", **about}
+        opening = json.dumps(about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
+        self._head = {"csv": "frame,time,x,y,w,h,score\n", "json": opening, "txt": ""}[kind]
+        self._kind, self._comma = kind, ""
+        super().__init__(path)
 
     def _open(self) -> None:
         file = self._special or (self._part or self.path).open("wb")
         self._file = io.TextIOWrapper(file, "utf-8", newline="\n", line_buffering=self._special is not None)
-        self._file.write(self.head)
+        self._file.write(self._head)
 
     def _write(self, frame: Frame, track: Track) -> None:
-        self._file.write(self._line(frame, track))
+        entry = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
+        if self._kind != "txt":
+            score = round(float(track.score), 4)
+            entry = {"frame": frame.index, "time": round(frame.time, 6), **entry, "score": score}
+        if self._kind == "json":
+            self._file.write(f"{self._comma}\n    {json.dumps(entry)}")
+            self._comma = ","
+        else:
+            self._file.write(",".join(map(str, entry.values())) + "\n")
+
+    def _finish(self) -> None:
+        if self._kind == "json":
+            self._file.write("\n  ]\n}\n")
 
     def _release(self) -> None:
         self._file.close()
-
-    @abstractmethod
-    def _line(self, frame: Frame, track: Track) -> str: ...
-
-
-class CsvSink(_LinesSink):
-    """A header, then `frame,time,x,y,w,h,score` a line: 0-based index, seconds, pixels, score 0 to 1."""
-
-    head = "frame,time,x,y,w,h,score\n"
-
-    def _line(self, frame: Frame, track: Track) -> str:
-        return ",".join(map(str, _row(frame, track).values())) + "\n"
-
-
-class JsonSink(_LinesSink):
-    """One object: `fartrack` (version), `source`, `boxes` (what the numbers mean), the frame's `width`, `height` and
-    `sample_aspect_ratio` (width to height of a pixel on the screen), and the list `frames`."""
-
-    def __init__(
-        self, path: str | Path, source: str, size: tuple[int, int] = (0, 0), sample_aspect_ratio: Fraction = Fraction(1)
-    ) -> None:
-        """Check `path` as in `Sink`; `source` and `size` (width, height) are told in the file."""
-        self._about = {
-            "fartrack": __version__,
-            "source": source.encode("utf-8", "replace").decode(),
-            "boxes": "x,y,w,h in pixels, from the top left",
-            "width": size[0],
-            "height": size[1],
-            "sample_aspect_ratio": f"{sample_aspect_ratio.numerator}:{sample_aspect_ratio.denominator}",
-        }
-        self.head = json.dumps(self._about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
-        self._comma = ""
-        super().__init__(path)
-
-    def _finish(self) -> None:
-        self._file.write("\n  ]\n}\n")
-
-    def _line(self, frame: Frame, track: Track) -> str:
-        line = f"{self._comma}\n    {json.dumps(_row(frame, track))}"
-        self._comma = ","
-        return line
-
-
-class TextSink(_LinesSink):
-    """`x,y,w,h` a line and a frame, in pixels, as the GOT-10k benchmark writes results."""
-
-    def _line(self, frame: Frame, track: Track) -> str:
-        row = _row(frame, track)
-        return ",".join(str(row[key]) for key in "xywh") + "\n"
-
-
-def _row(frame: Frame, track: Track) -> dict[str, float]:
-    box = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
-    return {"frame": frame.index, "time": round(frame.time, 6), **box, "score": round(float(track.score), 4)}
 
 
 class SinkGroup(_Closing):
@@ -369,9 +342,9 @@ class SinkGroup(_Closing):
     `sinks` are those that have not failed, `errors` what the others failed with.
     """
 
-    def __init__(self, sinks: Iterable[Sink]) -> None:
-        """Take over `sinks`."""
-        self.sinks = list(sinks)
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.sinks: list[Sink] = []
         self.errors: list[FartrackError] = []
 
     def write(self, frame: Frame, track: Track) -> None:
@@ -420,7 +393,6 @@ def open_sinks(
     csv: str | Path | None = None,
     json: str | Path | None = None,
     txt: str | Path | None = None,
-    label: str | None = None,
 ) -> SinkGroup:
     """Open the outputs that have a path, all or none, for the frames of `source`.
 
@@ -429,14 +401,16 @@ def open_sinks(
     """
     height, width = source.first.image.shape[:2]
     ratio = source.sample_aspect_ratio
+    pixel = f"{ratio.numerator}:{ratio.denominator}"  # its width to height on the screen
+    about = {"source": source.name, "width": width, "height": height, "sample_aspect_ratio": pixel}
     outputs: list[tuple[str | Path | None, Callable[[Path], Sink]]] = [
-        (video, lambda path: VideoSink(path, source.fps, label, seconds=source.seconds, sample_aspect_ratio=ratio)),
-        (csv, CsvSink),
-        (json, lambda path: JsonSink(path, source.name, (width, height), ratio)),
-        (txt, TextSink),
+        (video, lambda path: VideoSink(path, source.fps, seconds=source.seconds, sample_aspect_ratio=ratio)),
+        (csv, lambda path: TextSink(path, "csv")),
+        (json, lambda path: TextSink(path, "json", **about)),
+        (txt, lambda path: TextSink(path, "txt")),
     ]
     taken: set[str] = set()
-    sinks = SinkGroup(())
+    sinks = SinkGroup()
     try:
         for given, make in outputs:
             if given is None:

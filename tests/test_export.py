@@ -1,5 +1,6 @@
 """An exported package computes in every engine what the network computes, from one copy of the weights."""
 
+import copy
 import functools
 import json
 import shutil
@@ -33,6 +34,24 @@ GRAPHS = ("template", "search", "search_scored")
 # use their own exp and erf. Rows and logits here are of size 1 to 10 with roundings of 1e-7 relative, which two
 # layers raise to some 1e-6; a wrong weight, bias or axis is off by 1e-2 and more.
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once():
+    """Tracing takes seconds, so each graph of the same network is traced once."""
+    trace, traced = module._to_onnx, {}
+
+    def once(graph):
+        network = graph.module.network
+        weights = b"".join(tensor.numpy().tobytes() for tensor in network.state_dict().values())
+        key = network.config, *graph.outputs, weights
+        if key not in traced:
+            traced[key] = trace(graph)
+        return copy.deepcopy(traced[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_to_onnx", once)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -257,24 +276,19 @@ def test_an_exit_has_no_weights_of_its_own(exits):
         assert_weights_are_shared(deep, f"{graph}-2")
 
 
-def test_exits_share_their_int8_weights(exits, tmp_path, monkeypatch):
+def test_exits_share_their_int8_weights(exits, tmp_path):
     """Three layers and two of them: what the third adds, and what is cut otherwise where a network ends, is all."""
-    deep, shallow, alone = exits
-    network = FARTrack(open_package(deep).config)
-    network.load_state_dict(load_weights(deep / WEIGHTS))
-    graphs = module.graphs  # the others come from above, for tracing takes seconds
-    monkeypatch.setattr(module, "graphs", lambda network: {"search": graphs(network)["search"]})
+    network = FARTrack(open_package(exits[0]).config)
+    network.load_state_dict(load_weights(exits[0] / WEIGHTS))
     export(network, tmp_path / "both", exits={"shallow": 2})
     export(network, tmp_path / "deep", int8=[3])
-    sizes = [(folder / WEIGHTS_INT8).stat().st_size for folder in (alone, tmp_path / "deep", tmp_path / "both")]
+    sizes = [(folder / WEIGHTS_INT8).stat().st_size for folder in (exits[0], tmp_path / "deep", tmp_path / "both")]
     assert max(sizes) == sizes[2] < 0.75 * (sizes[0] + sizes[1])
     for depth, name in ((2, "search_int8-2.onnx"), (3, "search_int8-3.onnx")):
         model = onnx.load(tmp_path / "both" / name, load_external_data=False)
         assert max(len(tensor.raw_data) for tensor in model.graph.initializer) <= 255
         assert sum("quantized" in tensor.name for tensor in model.graph.initializer) > 4 * depth
-    for name in ("template-2.onnx", "search_scored-2.onnx"):
-        shutil.copy(deep / name, tmp_path / "both")
-    found, expected = (outputs(open_package(folder), precision="int8") for folder in (tmp_path / "shallow", shallow))
+    found, expected = (outputs(open_package(folder), precision="int8") for folder in (tmp_path / "shallow", exits[1]))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 

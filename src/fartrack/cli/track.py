@@ -107,7 +107,8 @@ def demo(
 
     with stopped_at_once():
         tracker = load_tracker(model, engine, precision, threads, settings)
-    runs_on = resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision))
+    kind = resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision))
+    runs_on = ", ".join((model, *kind))
     ious: list[float] = []
     busy = 0.0
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
@@ -119,9 +120,7 @@ def demo(
                 ious.append(float(iou(found.box, truth)))
             sink.write(Frame(index, index / CLIP_FPS, image), found)
             meter.count()
-    print(
-        f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({model}, {', '.join(runs_on)})"
-    )
+    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({runs_on})")
     print(f"saved {output}")
 
 

@@ -11,7 +11,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from fartrack.errors import FartrackError
-from fartrack.files import part_of
+from fartrack.files import replacing
 from fartrack.geometry import Image
 from fartrack.version import __version__
 from fartrack.video.frames import NOMINAL_FPS, Frame, FrameSource
@@ -126,31 +126,28 @@ class Sink(_Closing):
     def __init__(self, path: str | Path) -> None:
         """Open the file, for a pipe once somebody reads it; `FartrackError` if `path` is no place for one."""
         self.path, self.descriptor = Path(path), _descriptor(Path(path))
-        self._closed = False
         self._part: Path | None = None
         self._special: BinaryIO | None = None
-        try:
-            with self._storing():
-                self._take_place()
-                self._open()
-        except BaseException:
-            self.discard()
-            raise
+        with self._storing(), ExitStack() as stack:
+            self._take_place(stack)
+            self._open(stack)
+            stack.push(self._end)
+            self._stack = stack.pop_all()
 
-    def _take_place(self) -> None:
+    def _take_place(self, stack: ExitStack) -> None:
         if self.path.is_dir():
             raise FartrackError(f"The output {self.path} is a folder; give the name of a file.")
         place = Path(os.path.realpath(self.path))  # a link stays, what it points to is replaced
         if not self.path.parent.is_dir() or not (self.path.exists() or place.parent.is_dir()):
             raise FartrackError(f"There is no folder {self.path.parent} for {self.path.name}; create it first.")
         if self.descriptor is not None:
-            self._special = os.fdopen(os.dup(self.descriptor), "wb")
+            self._special = stack.enter_context(os.fdopen(os.dup(self.descriptor), "wb"))
         elif self.path.exists() and not self.path.is_file():
-            self._special = self.path.open("wb")
+            self._special = stack.enter_context(self.path.open("wb"))
         else:
             if self.path.is_symlink() and place.is_symlink():  # to itself
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            self._place, self._part = place, part_of(place)
+            self._part = stack.enter_context(replacing(place))
             self._part.touch()
 
     def write(self, frame: Frame, track: Track) -> None:
@@ -160,26 +157,17 @@ class Sink(_Closing):
 
     def close(self) -> None:
         """Finish the file and put it in its place, over an older one; does nothing the second time."""
-        if self._closed:
-            return
-        try:
-            with self._storing():
-                self._finish()
-                self._release()
-                if self._part:
-                    self._part.replace(self._place)
-                self._closed = True
-        finally:
-            self.discard()
+        with self._storing():
+            self._stack.close()
 
     def discard(self) -> None:
         """Drop what was written, an older file stays as it was; does nothing after `close()`."""
-        if not self._closed:
-            self._closed = True
-            with suppress(Exception):
-                self._release()
-            if self._part:
-                self._part.unlink(missing_ok=True)
+        with suppress(Exception), self._stack:
+            raise InterruptedError
+
+    def _end(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
@@ -194,7 +182,7 @@ class Sink(_Closing):
             ) from error
 
     @abstractmethod
-    def _open(self) -> None:
+    def _open(self, stack: ExitStack) -> None:
         """Open `_part`, or take `_special`."""
 
     @abstractmethod
@@ -202,9 +190,6 @@ class Sink(_Closing):
 
     def _finish(self) -> None:
         """Write what is still due."""
-
-    @abstractmethod
-    def _release(self) -> None: ...
 
 
 def _descriptor(path: Path) -> int | None:
@@ -250,12 +235,13 @@ class VideoSink(Sink):
         self._begin, self._last = 0.0, -1  # seconds, ticks
         super().__init__(path)
 
-    def _open(self) -> None:
+    def _open(self, stack: ExitStack) -> None:
         flags = "faststart" if self._part else "frag_keyframe+empty_moov"  # a pipe cannot be gone back in
         options = {"movflags": flags, "video_track_timescale": str(self._clock)}
         # without the prefix FFmpeg takes what stands before a colon in a name for a protocol
         target = f"file:{self._part}" if self._part else self._special
-        self._container = av.open(target, "w", format=self._muxer, options={} if self._muxer == "matroska" else options)
+        options = {} if self._muxer == "matroska" else options
+        self._container = stack.enter_context(av.open(target, "w", format=self._muxer, options=options))
         # without B-frames, whose times in an MP4 are told by offsets that a long pause breaks
         options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         self._stream = self._container.add_stream("libx264", self._rate, options)
@@ -288,11 +274,6 @@ class VideoSink(Sink):
             raise FartrackError(f"There was no frame to write to {self.path}; check the source.")
         self._container.mux(self._stream.encode(None))
 
-    def _release(self) -> None:
-        self._container.close()
-        if self._special:
-            self._special.close()
-
 
 class TextSink(Sink):
     """One entry a frame: 0-based index, time in seconds, x, y, w, h in pixels, score from 0 to 1.
@@ -312,9 +293,10 @@ class TextSink(Sink):
         self._kind, self._comma = kind, ""
         super().__init__(path)
 
-    def _open(self) -> None:
-        file = self._special or (self._part or self.path).open("wb")
-        self._file = io.TextIOWrapper(file, "utf-8", newline="\n", line_buffering=self._special is not None)
+    def _open(self, stack: ExitStack) -> None:
+        file = self._special or stack.enter_context((self._part or self.path).open("wb"))
+        text = io.TextIOWrapper(file, "utf-8", newline="\n", line_buffering=self._special is not None)
+        self._file = stack.enter_context(text)
         self._file.write(self._head)
 
     def _write(self, frame: Frame, track: Track) -> None:
@@ -331,9 +313,6 @@ class TextSink(Sink):
     def _finish(self) -> None:
         if self._kind == "json":
             self._file.write("\n  ]\n}\n")
-
-    def _release(self) -> None:
-        self._file.close()
 
 
 class SinkGroup(_Closing):

@@ -79,10 +79,9 @@ class FrameSource(Iterator[Frame]):
     def reading_ahead(self) -> Iterator[None]:
         """Within this context a thread reads the next frames while the last one is worked on.
 
-        Frames and errors are the same in the same order, at most two of them ahead. Only of a source that does
-        not wait are those frames dropped that a newer one overtakes before they are taken, so that slow work
-        does not lag ever further behind: their numbers are missing from `Frame.index`, and `Frame.time` leaps.
-        The first frame of the iteration is never dropped. Frames that were read and not taken come next.
+        Frames and errors are the same in the same order. Only where the source does not wait, frames that a newer one
+        overtakes before they are taken are dropped, but never the first: their numbers are missing from `Frame.index`.
+        Frames that were read and not taken come next.
         """
         try:
             self._others.start()

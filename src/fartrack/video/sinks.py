@@ -33,8 +33,7 @@ MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Extensions (any case) of the videos that can be written, H.264 in all of them, and FFmpeg's names."""
 
 CLOCKS = (90_000, 1_000, 100)
-"""Ticks a second of the written video's time: the first is whole for all usual frame rates, the others are for videos
-of days and years."""
+"""Ticks a second of the written video's time: for all usual frame rates, for videos of days, and of years."""
 
 LONGEST = 2**31
 """Ticks below which FFmpeg writes the time between two frames to an MP4."""
@@ -49,9 +48,6 @@ COLORS = np.array([(58, 58, 235), (20, 176, 250), (88, 205, 60)], float)
 """BGR of the scores 0 (red), 0.5 (amber) and 1 (green)."""
 
 log = logging.getLogger("fartrack")
-
-
-# --- drawing ----------------------------------------------------------------------------------------------
 
 
 def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
@@ -90,9 +86,6 @@ def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
     return canvas
 
 
-# --- sinks ------------------------------------------------------------------------------------------------
-
-
 class _Closing(ABC):
     """A context that closes on a normal exit and discards on an exception."""
 
@@ -116,11 +109,8 @@ class Sink(_Closing):
     """Takes the frames of a source with their tracks, in order, and writes one file.
 
     It is written beside its final place under a temporary name and renamed when it is complete. What is no ordinary
-    file, a pipe or device or an open descriptor such as /dev/stdout, is written to as it is.
-
-    As a context manager it closes on a normal exit and discards on an exception. To keep what there is of a
-    damaged source, call `close()` before raising on: a closed sink has nothing left to discard. All methods raise
-    `FartrackError` for what cannot be stored, such as on a full disk.
+    file, a pipe or device or an open descriptor such as /dev/stdout, is written to as it is. To keep what there is of
+    a damaged source, call `close()` before raising on. All methods raise `FartrackError` for what cannot be stored.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -237,10 +227,10 @@ class VideoSink(Sink):
 
     def _open(self, stack: ExitStack) -> None:
         flags = "faststart" if self._part else "frag_keyframe+empty_moov"  # a pipe cannot be gone back in
-        options = {"movflags": flags, "video_track_timescale": str(self._clock)}
+        mp4 = {"movflags": flags, "video_track_timescale": str(self._clock)}
+        options = {} if self._muxer == "matroska" else mp4
         # without the prefix FFmpeg takes what stands before a colon in a name for a protocol
         target = f"file:{self._part}" if self._part else self._special
-        options = {} if self._muxer == "matroska" else options
         self._container = stack.enter_context(av.open(target, "w", format=self._muxer, options=options))
         # without B-frames, whose times in an MP4 are told by offsets that a long pause breaks
         options = {"crf": "20", "preset": "veryfast", "bf": "0"}

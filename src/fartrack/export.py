@@ -1,9 +1,8 @@
 """Export: a trained network → a model package that runs without PyTorch (see :mod:`fartrack.packages`).
 
-The package holds the weights once, in half precision, as a safetensors file. Each ONNX graph refers into that file
-by offset (ONNX external data) and casts what it reads to single precision when it is loaded, so any number of
-graphs, those of exits too, costs one copy of the weights, and PyTorch starts from the very same file. The graphs in
-int8 share a second file, in which what several depths have in common lies once as well.
+The package holds the weights once, in half precision, as a safetensors file. All ONNX graphs, those of exits too, refer
+into that file by offset (ONNX external data) and cast what they read to single precision when loaded; PyTorch starts
+from the same file. The graphs in int8 share a second file.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def export(
     Raises:
         FartrackError: a folder cannot take a package, or there is no such exit or depth.
     """
-    exits, whole = dict(exits or {}), network.config.depth
+    about, exits, whole = dict(about or {}), dict(exits or {}), network.config.depth
     depths = sorted({whole, *exits.values()})
     for name, depth in exits.items():
         if Path(name).name != name or name in ("", "..", folder.name):
@@ -68,8 +67,13 @@ def export(
             raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {whole}.")
     if unknown := sorted({*(int8 or ())} - {*depths}):
         raise FartrackError(f"No model of {unknown[0]} layers is exported that could have an int8 graph.")
+    if not folder.parent.is_dir():
+        raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
     for place in (folder, *(folder.parent / name for name in exits)):
-        _check_place(place)
+        if place.exists() and not place.is_dir():
+            raise FartrackError(f"{place} is a file; name a folder.")
+        if place.exists() and any(place.iterdir()) and not (place / RECORD).is_file():
+            raise FartrackError(f"{place} holds something that is no model; name another folder.")
     network = network.eval().cpu()
     for tensor in network.state_dict().values():
         tensor.copy_(tensor.half())
@@ -93,17 +97,7 @@ def export(
     for name, depth in exits.items():
         with _replacing(folder.parent / name) as part:
             lies = {"network": f"../{folder.name}", "layers": whole}
-            _write_record(part, replace(network.config, depth=depth), {**lies, **(about or {})})
-
-
-def _check_place(folder: Path) -> None:
-    """Check that a package may go there."""
-    if not folder.parent.is_dir():
-        raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
-    if folder.exists() and not folder.is_dir():
-        raise FartrackError(f"{folder} is a file; name a folder.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
-        raise FartrackError(f"{folder} holds something that is no model; name another folder.")
+            _write_record(part, replace(network.config, depth=depth), lies | about)
 
 
 @contextmanager
@@ -120,8 +114,8 @@ def _replacing(folder: Path) -> Iterator[Path]:
         part.rename(folder)
 
 
-def _write_record(folder: Path, config: ModelConfig, about: Mapping[str, Any] | None) -> None:
-    record = {"format": FORMAT, "config": asdict(config), **(about or {})}
+def _write_record(folder: Path, config: ModelConfig, about: dict[str, Any]) -> None:
+    record = {"format": FORMAT, "config": asdict(config), **about}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
@@ -135,8 +129,6 @@ class Graph(NamedTuple):
 
 
 class _Part(nn.Module):
-    """What a graph computes."""
-
     def __init__(self, network: FARTrack, scored: bool = False) -> None:
         super().__init__()
         self.network, self.scored = network, scored
@@ -179,8 +171,7 @@ def graphs(network: FARTrack) -> dict[str, Graph]:
 
 
 def _sides(config: ModelConfig) -> dict[int, Any]:
-    """The dynamic sides of a search crop: the whole window or less of its center, the same number of tokens missing
-    on either side."""
+    """The dynamic sides of a search crop: the whole window or its center, as many tokens missing on either side."""
     pair, grid = 2 * config.patch, config.search_size // config.patch
     if grid < 4:  # an axis with a single value is none
         return {}

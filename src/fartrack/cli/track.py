@@ -165,11 +165,7 @@ def options(
 
 
 def default_output(source: str) -> Path:
-    """The annotated video of a source without outputs: in this folder, and named after it.
-
-    Raises:
-        FartrackError: there is such a file already.
-    """
+    """The annotated video of a source without outputs, named after it; `FartrackError` if it exists already."""
     path = Path(source.partition("?")[0] if "://" in source else source)
     name = path.name if path.name.strip(".") else path.resolve().name  # which may be . or ..
     if not path.is_dir() and Path(name).suffix.lower() in VIDEOS | PICTURES:

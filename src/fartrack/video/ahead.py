@@ -116,10 +116,7 @@ class ReadAhead(Iterator[T]):
 
 
 def interruptible(call: Callable[[], T]) -> T:
-    """What `call` returns or raises, called in a thread so that Ctrl-C ends the wait for it.
-
-    For what may hang inside a library: opening a pipe or an address that nothing answers.
-    """
+    """What `call` returns or raises; in a thread, so that Ctrl-C ends the wait where it hangs inside a library."""
     done: Future[T] = Future()
 
     def run() -> None:

@@ -55,7 +55,7 @@ class _Window:
             self.root.bind(key, lambda event: action())
 
     def put(self, image: Image) -> None:
-        """Show `image` (uint8 BGR), scaled to the window."""
+        """Show a picture, scaled to the window."""
         if image.shape[1::-1] != self.size:
             image = np.asarray(cv2.resize(image, self.size, interpolation=cv2.INTER_AREA), np.uint8)
         data = b"P6 %d %d 255\n" % self.size + image[:, :, ::-1].tobytes()
@@ -67,8 +67,7 @@ class _Window:
 def select_box(image: Image, title: str = "FARTrack") -> tuple[float, float, float, float]:
     """Let the user draw a box on `image` (uint8 BGR) and return it as x, y, w, h in image pixels.
 
-    Dragging draws, dragging again draws anew, Enter or the button accepts, Esc or closing the window
-    cancels. Raises `FartrackError` if it was cancelled, or if there is no display or no tkinter.
+    Raises `FartrackError` if it was cancelled, or if there is no display or no tkinter.
     """
     window = _BoxWindow(title, image)
     window.root.mainloop()
@@ -142,7 +141,7 @@ class LiveView:
         """
         if self._ended:
             return False
-        if self._window is None:
+        if not self._window:
             self._window = _Window(self._title, image, otherwise="name an output instead, such as -o out.mp4")
             self._window.bind(self._end, "q", "Q", "<Escape>")
             self._window.root.protocol("WM_DELETE_WINDOW", self._end)

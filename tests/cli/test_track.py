@@ -644,14 +644,12 @@ def test_the_default_name_is_never_overwritten(place, refused, one_engine):
 
 
 def test_a_full_disk_of_one_output_leaves_the_others(place, command, one_engine, monkeypatch):
-    line = fartrack.video.CsvSink._line
-
-    def fill(self, frame, track):
+    def fill(self, frame, track, write=fartrack.video.TextSink._write):
         if frame.index == 4:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return line(self, frame, track)
+        write(self, frame, track)
 
-    monkeypatch.setattr(fartrack.video.CsvSink, "_line", fill)
+    monkeypatch.setattr(fartrack.video.TextSink, "_write", fill)
     Path("out.csv").write_text("old")
     code, out, err = command("track", "clip.mp4", "--box", BOX, "-o", "out.mp4", "--csv", "out.csv")
     assert code == 2 and "out.csv cannot be written (No space left" in one_sentence(err)

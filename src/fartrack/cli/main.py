@@ -68,10 +68,7 @@ def interrupt(_: int, __: FrameType | None) -> NoReturn:
 
 @contextmanager
 def stopped_at_once() -> Iterator[None]:
-    """While libraries are imported a signal ends the process, for they lose or misreport an exception.
-
-    Nothing that would have to be tidied up may be open.
-    """
+    """While libraries are imported, with nothing open to tidy up, a signal ends the process: they lose exceptions."""
     before = {number: signal.getsignal(number) for number in stopping()}
     for number in before:
         signal.signal(number, lambda *_: os._exit(INTERRUPTED))

@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 import fartrack
 import fartrack.export as module
-from fartrack.engines.base import open_engine
+from fartrack.engines.opening import open_engine
 from fartrack.errors import FartrackError
 from fartrack.export import WEIGHTS, WEIGHTS_INT8, export
 from fartrack.model.config import ModelConfig

@@ -23,7 +23,7 @@ import fartrack.cli.common as common
 import fartrack.cli.track as track
 from fartrack.api import DEFAULT_MODEL
 from fartrack.cli import main
-from fartrack.engines.base import open_engine
+from fartrack.engines.opening import open_engine
 from fartrack.packages import open_package, shipped
 from fartrack.tracking.tracker import Tracker
 

@@ -13,9 +13,10 @@ import typer
 
 from fartrack.api import DEFAULT_MODEL, load, track_frames
 from fartrack.cli.common import Engine, Meter, Model, Precision, Settings, Threads, app
-from fartrack.cli.main import stopped_at_once
-from fartrack.engines.base import EngineName, resolve
+from fartrack.cli.signals import stopped_at_once
+from fartrack.engines.base import EngineName
 from fartrack.engines.base import Precision as PrecisionName
+from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.packages import open_package, shipped

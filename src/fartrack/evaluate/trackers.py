@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fartrack.api import load
-from fartrack.engines.base import EngineName, Precision, resolve
+from fartrack.engines.base import EngineName, Precision
+from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.packages import Package, open_package, shipped

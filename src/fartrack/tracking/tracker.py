@@ -15,8 +15,8 @@ from fartrack.config import check_numbers, from_dict
 from fartrack.engines.base import Engine, Floats, Tokens
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
+from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import decode, encode
-from fartrack.tracking.calibration import Calibration
 from fartrack.tracking.templates import Template, TemplateMemory
 
 Color = Literal["bgr", "rgb"]

@@ -17,7 +17,7 @@ from fartrack.errors import FartrackError, redact
         ("rtsp://host:554/user=admin&password=secret&channel=1", "rtsp://host:554/user=admin&password=***&channel=1"),
         ("http://host/@someone/a.mp4", "http://host/@someone/a.mp4"),
         ("http://host:80/a.mp4", "http://host:80/a.mp4"),
-        ("file:///home/me@work/a.mp4", "file:///home/me@work/a.mp4"),
+        ("file:///data/me@work/a.mp4", "file:///data/me@work/a.mp4"),
         ("C:/Users/me@work/a.mp4", "C:/Users/me@work/a.mp4"),
         ("folder/12:30@home.mp4", "folder/12:30@home.mp4"),
     ],

@@ -17,7 +17,7 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 
 unit: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # The wheel, installed alone in a fresh environment, tracks from there.
 package: $(VENV)/dev

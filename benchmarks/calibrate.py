@@ -34,8 +34,8 @@ from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.evaluate.trackers import parse_trackers
 from fartrack.files import write_whole
 from fartrack.geometry import FloatArray
+from fartrack.model.calibration import EDGE, Calibration, logit, sigmoid
 from fartrack.packages import open_package, shipped
-from fartrack.tracking.calibration import EDGE, Calibration, logit, sigmoid
 
 GOOD, FAILED, FALSE_ALARMS = 0.5, 0.1, 0.05
 BINS, DRAWS = 10, 2000

@@ -21,7 +21,8 @@ import typer
 from rich.progress import Progress
 
 from fartrack.datasets.sequences import packed_sequences
-from fartrack.engines.base import Engine, open_engine
+from fartrack.engines.base import Engine
+from fartrack.engines.opening import open_engine
 from fartrack.engines.torch import TorchEngine
 from fartrack.evaluate.metrics import PLAIN, means, measure, paired
 from fartrack.evaluate.runner import run_sequence

@@ -32,7 +32,8 @@ from rich.progress import Progress
 
 from fartrack.config import from_dict
 from fartrack.datasets.sequences import Sequence, packed_sequences
-from fartrack.engines.base import Engine, open_engine
+from fartrack.engines.base import Engine
+from fartrack.engines.opening import open_engine
 from fartrack.errors import FartrackError
 from fartrack.evaluate.metrics import bootstrap, overlaps, paired, present
 from fartrack.evaluate.runner import Result, run_sequence

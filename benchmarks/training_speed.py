@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
 from fartrack.train.data.batches import Batch, Batches
-from fartrack.train.objective import losses, uses_bf16
+from fartrack.train.objective import autocast, losses
 from fartrack.train.recipe import Recipe, recipe_path
 from fartrack.train.state import make_optimizer
 
@@ -39,7 +39,8 @@ def main(
     workers: Annotated[int, typer.Option(help="of the loader; 0: samples are made between the steps")] = 1,
 ) -> None:
     plan = Recipe.read(recipe_path(recipe))
-    dtype = torch.bfloat16 if uses_bf16(plan.precision, "cpu") else torch.float32
+    with autocast(plan.precision, "cpu"):
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     table = Table("search tokens", "bound", "network alone", "of the bound", "training", "of the network alone")
     for dropout in dict.fromkeys([plan.patch_dropout if plan.patch_dropout_steps else 0.0, 0.0]):
         many = 10**6

@@ -215,7 +215,7 @@ def test_a_box_partly_outside_is_reported_as_what_is_inside(tracker, demo_clip):
 
 BAD_FRAMES = {
     "float": np.zeros((20, 20, 3)),
-    "grey": np.zeros((20, 20), np.uint8),
+    "gray": np.zeros((20, 20), np.uint8),
     "alpha": np.zeros((20, 20, 4), np.uint8),
     "empty": np.zeros((0, 20, 3), np.uint8),
     "16 bit": np.zeros((20, 20, 3), np.uint16),

@@ -28,8 +28,8 @@ from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import PLAIN
 from fartrack.evaluate.runner import Evaluation, Result
+from fartrack.model.calibration import Calibration
 from fartrack.packages import SHIPPED, open_package
-from fartrack.tracking.calibration import Calibration
 
 TRUE = Calibration(0.6, -0.5)
 

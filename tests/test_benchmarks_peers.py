@@ -195,7 +195,7 @@ def vit(monkeypatch):
     return tracker
 
 
-def test_vittrack_sees_normalised_rgb(vit):
+def test_vittrack_sees_normalized_rgb(vit):
     vit.init(FRAME, np.array([60.0, 40, 20, 20]))
     vit.update(FRAME)
     template, search = vit.maps["seen"]
@@ -205,15 +205,15 @@ def test_vittrack_sees_normalised_rgb(vit):
     np.testing.assert_allclose(search[0, :, 128, 128], expected, rtol=1e-5)
 
 
-def test_vittrack_reads_centre_and_size_in_whole_pixels(vit):
+def test_vittrack_reads_center_and_size_in_whole_pixels(vit):
     vit.init(FRAME, np.array([60.0, 40, 20, 20]))
     box, score = vit.update(FRAME)  # the window is 80 pixels wide around 70, 50
     assert box.tolist() == [60, 40, 20, 20]
     assert score == pytest.approx(0.9)
     vit.maps.update(cell=(7, 9), offset=(0.5, 0.3), size=(0.3, 0.205))
     box, _ = vit.update(FRAME)
-    centre = np.array([30 + 80 * 9.5 / 16, 10 + 80 * 7.3 / 16])
-    np.testing.assert_array_equal(box, np.floor([*(centre - [12, 8.2]), 24, 16.4]))
+    center = np.array([30 + 80 * 9.5 / 16, 10 + 80 * 7.3 / 16])
+    np.testing.assert_array_equal(box, np.floor([*(center - [12, 8.2]), 24, 16.4]))
     vit.maps.update(cell=(2, 2), score=0.19)
     still, score = vit.update(FRAME)
     assert still.tolist() == box.tolist()

@@ -1,5 +1,6 @@
 """An exported package computes in every engine what the network computes, from one copy of the weights."""
 
+import copy
 import functools
 import json
 import shutil
@@ -18,7 +19,7 @@ from safetensors import safe_open
 
 import fartrack
 import fartrack.export as module
-from fartrack.engines.base import open_engine
+from fartrack.engines.opening import open_engine
 from fartrack.errors import FartrackError
 from fartrack.export import WEIGHTS, WEIGHTS_INT8, export
 from fartrack.model.config import ModelConfig
@@ -33,6 +34,24 @@ GRAPHS = ("template", "search", "search_scored")
 # use their own exp and erf. Rows and logits here are of size 1 to 10 with roundings of 1e-7 relative, which two
 # layers raise to some 1e-6; a wrong weight, bias or axis is off by 1e-2 and more.
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once():
+    """Tracing takes seconds, so each graph of the same network is traced once."""
+    trace, traced = module._to_onnx, {}
+
+    def once(graph):
+        network = graph.module.network
+        weights = b"".join(tensor.numpy().tobytes() for tensor in network.state_dict().values())
+        key = network.config, *graph.outputs, weights
+        if key not in traced:
+            traced[key] = trace(graph)
+        return copy.deepcopy(traced[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_to_onnx", once)
+        yield
 
 
 @pytest.fixture(scope="module")

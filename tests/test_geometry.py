@@ -19,7 +19,7 @@ def test_image_crop_image_is_exact(around, box, factor):
 
 
 @given(boxes, st.floats(1, 8))
-def test_window_is_centred_and_has_the_area_factor(box, factor):
+def test_window_is_centered_and_has_the_area_factor(box, factor):
     crop = Crop.around(box, factor)
     _, _, w, h = box
     assert crop.side == pytest.approx(max(factor * np.sqrt(w * h), MIN_WINDOW))
@@ -28,7 +28,7 @@ def test_window_is_centred_and_has_the_area_factor(box, factor):
     assert crop.side >= MIN_WINDOW
 
 
-def test_the_centre_of_a_window_is_its_middle_tokens():
+def test_the_center_of_a_window_is_its_middle_tokens():
     window = Crop(10.5, -3.25, 112.0)
     image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
     inner = window.center(10 / 14)
@@ -73,7 +73,7 @@ def test_outside_the_image_is_padding():
 
 
 def test_shrinking_averages_instead_of_skipping():
-    """One-pixel stripes shrunk by eight become even grey: nothing aliases."""
+    """One-pixel stripes shrunk by eight become even gray: nothing aliases."""
     image = np.zeros((448, 448, 3), np.uint8)
     image[:, ::2] = 255
     pixels = Crop(0, 0, 448).extract(image, 56)

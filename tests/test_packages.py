@@ -5,11 +5,11 @@ import json
 import pytest
 
 import fartrack
-from fartrack.engines.base import resolve
+from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
+from fartrack.model.calibration import Calibration
 from fartrack.model.config import DEPTHS, ModelConfig
 from fartrack.packages import SHIPPED, open_package, shipped
-from fartrack.tracking.calibration import Calibration
 
 
 @pytest.fixture

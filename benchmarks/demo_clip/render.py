@@ -88,7 +88,7 @@ def render_clip(seed: int = 0) -> Iterator[tuple[Image, Box]]:
 
 
 class Pose(NamedTuple):
-    """Where a sprite is: its centre in frame pixels, frame pixels a sprite pixel, degrees clockwise."""
+    """Where a sprite is: its center in frame pixels, frame pixels a sprite pixel, degrees clockwise."""
 
     x: float
     y: float
@@ -100,7 +100,7 @@ class Sprite:
     """A cut-out that can be laid over a frame at any pose."""
 
     def __init__(self, picture: Image) -> None:
-        """Take a BGRA picture of shape (H, W, 4), its colours not multiplied by its alpha."""
+        """Take a BGRA picture of shape (H, W, 4), its colors not multiplied by its alpha."""
         alpha = picture[..., 3]
         self.height, self.width = alpha.shape
         level = np.dstack([_veil(picture[..., :3], alpha), alpha])

@@ -8,7 +8,8 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from fartrack.config import from_dict
-from fartrack.engines.base import EngineName, Precision, open_engine
+from fartrack.engines.base import EngineName, Precision
+from fartrack.engines.opening import open_engine
 from fartrack.errors import FartrackError
 from fartrack.packages import RECORD, open_package
 from fartrack.tracking.tracker import Color, Track, Tracker, TrackerSettings

@@ -11,8 +11,8 @@ class FartrackError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        """Take the sentence."""
-        super().__init__(redact(message))
+        """Take the sentence; what it holds of a file name that is not UTF-8 is escaped, so that it can be printed."""
+        super().__init__(redact(message).encode("utf-8", "backslashreplace").decode())
 
 
 URL = re.compile(r"(?i)([a-z][a-z0-9+.-]+:/+)([^\s?#]*)([?#](?:\*{3}|\S*))?")

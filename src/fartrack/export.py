@@ -1,9 +1,8 @@
 """Export: a trained network → a model package that runs without PyTorch (see :mod:`fartrack.packages`).
 
-The package holds the weights once, in half precision, as a safetensors file. Each ONNX graph refers into that file
-by offset (ONNX external data) and casts what it reads to single precision when it is loaded, so any number of
-graphs, those of exits too, costs one copy of the weights, and PyTorch starts from the very same file. The graphs in
-int8 share a second file, in which what several depths have in common lies once as well.
+The package holds the weights once, in half precision, as a safetensors file. All ONNX graphs, those of exits too, refer
+into that file by offset (ONNX external data) and cast what they read to single precision when loaded; PyTorch starts
+from the same file. The graphs in int8 share a second file.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 from onnxscript.optimizer import optimize
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -51,26 +51,29 @@ def export(
     The network's weights are rounded to half precision in place, so that it computes what the package computes.
 
     Args:
-        network: the network, of any depth and either attention.
-        folder: where the package goes; its parent must exist.
         about: what ``model.json`` of each says beside the format and the configuration, such as ``settings``.
         exits: the names of further packages, and how many of the first layers each has.
         int8: the depths that get a graph in int8; None for all.
 
     Raises:
-        FartrackError: the parent folder is absent, or a folder is a file or holds something else than a package; an
-            exit's name is none, or there is no such exit; ``int8`` is a depth that is not exported.
+        FartrackError: a folder cannot take a package, or there is no such exit or depth.
     """
-    exits, whole = dict(exits or {}), network.config.depth
+    about, exits, whole = dict(about or {}), dict(exits or {}), network.config.depth
     depths = sorted({whole, *exits.values()})
     for name, depth in exits.items():
         if Path(name).name != name or name in ("", "..", folder.name):
             raise FartrackError(f"An exit is named {name!r}; give it the name of a folder beside {folder}.")
-        _check_depth(depth, whole)
+        if not 1 <= depth <= whole:
+            raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {whole}.")
     if unknown := sorted({*(int8 or ())} - {*depths}):
         raise FartrackError(f"No model of {unknown[0]} layers is exported that could have an int8 graph.")
+    if not folder.parent.is_dir():
+        raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
     for place in (folder, *(folder.parent / name for name in exits)):
-        _check_place(place)
+        if place.exists() and not place.is_dir():
+            raise FartrackError(f"{place} is a file; name a folder.")
+        if place.exists() and any(place.iterdir()) and not (place / RECORD).is_file():
+            raise FartrackError(f"{place} holds something that is no model; name another folder.")
     network = network.eval().cpu()
     for tensor in network.state_dict().values():
         tensor.copy_(tensor.half())
@@ -94,22 +97,7 @@ def export(
     for name, depth in exits.items():
         with _replacing(folder.parent / name) as part:
             lies = {"network": f"../{folder.name}", "layers": whole}
-            _write_record(part, replace(network.config, depth=depth), {**lies, **(about or {})})
-
-
-def _check_depth(depth: int, whole: int) -> None:
-    if not 1 <= depth <= whole:
-        raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {whole}.")
-
-
-def _check_place(folder: Path) -> None:
-    """Check that a package may go there."""
-    if not folder.parent.is_dir():
-        raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
-    if folder.exists() and not folder.is_dir():
-        raise FartrackError(f"{folder} is a file; name a folder.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).is_file():
-        raise FartrackError(f"{folder} holds something that is no model; name another folder.")
+            _write_record(part, replace(network.config, depth=depth), lies | about)
 
 
 @contextmanager
@@ -126,8 +114,8 @@ def _replacing(folder: Path) -> Iterator[Path]:
         part.rename(folder)
 
 
-def _write_record(folder: Path, config: ModelConfig, about: Mapping[str, Any] | None) -> None:
-    record = {"format": FORMAT, "config": asdict(config), **(about or {})}
+def _write_record(folder: Path, config: ModelConfig, about: dict[str, Any]) -> None:
+    record = {"format": FORMAT, "config": asdict(config), **about}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
@@ -141,8 +129,6 @@ class Graph(NamedTuple):
 
 
 class _Part(nn.Module):
-    """What a graph computes."""
-
     def __init__(self, network: FARTrack, scored: bool = False) -> None:
         super().__init__()
         self.network, self.scored = network, scored
@@ -174,23 +160,18 @@ def graphs(network: FARTrack) -> dict[str, Graph]:
         "trajectory": torch.zeros(2, 4 * config.trajectory, dtype=torch.long),
         "kv_cache": torch.cat([kv_cache[:2], kv_cache[1:]], dim=-2),
     }
+    template = {"templates": templates, "identities": torch.zeros(3, dtype=torch.long)}
     B, M, T = (Dim(name) for name in "BMT")
     axes = {"search": {0: B, **_sides(config)}, "trajectory": {0: B}, "kv_cache": {0: B, 3: M}}
     return {
-        "template": Graph(
-            _EncodeTemplates(network),
-            {"templates": templates, "identities": torch.zeros(3, dtype=torch.long)},
-            {"templates": {0: T}, "identities": {0: T}},
-            ["kv_cache"],
-        ),
+        "template": Graph(_EncodeTemplates(network), template, {name: {0: T} for name in template}, ["kv_cache"]),
         "search": Graph(_Search(network), search, axes, ["logits"]),
         "search_scored": Graph(_Search(network, scored=True), search, axes, ["logits", "scores"]),
     }
 
 
 def _sides(config: ModelConfig) -> dict[int, Any]:
-    """The dynamic sides of a search crop: the whole window or less of its center, the same number of tokens missing
-    on either side."""
+    """The dynamic sides of a search crop: the whole window or its center, as many tokens missing on either side."""
     pair, grid = 2 * config.patch, config.search_size // config.patch
     if grid < 4:  # an axis with a single value is none
         return {}
@@ -207,7 +188,7 @@ def _to_onnx(graph: Graph) -> onnx.ModelProto:
             graph.module,
             kwargs=graph.inputs,
             output_names=graph.outputs,
-            dynamic_shapes={name: graph.dynamic[name] for name in graph.inputs},
+            dynamic_shapes=graph.dynamic,
             opset_version=OPSET,
             dynamo=True,
             optimize=False,
@@ -243,8 +224,9 @@ def _share_weights(model: onnx.ModelProto, weights: Path, state: Mapping[str, Te
         source, turned = sources[values.shape, values.tobytes()]
         start, end = places[source]["data_offsets"]
         name, half = initializer.name, f"{initializer.name}.half"
-        tensor = TensorProto(name=half, data_type=TensorProto.FLOAT16, dims=state[source].shape)
-        _point(tensor, WEIGHTS, 8 + length + start, end - start)
+        tensor = TensorProto(name=half, data_type=TensorProto.FLOAT16, dims=state[source].shape, raw_data=b"")
+        set_external_data(tensor, WEIGHTS, 8 + length + start, end - start)
+        tensor.ClearField("raw_data")
         model.graph.initializer.remove(initializer)
         model.graph.initializer.append(tensor)
         single = f"{name}.single" if turned else name
@@ -255,29 +237,16 @@ def _share_weights(model: onnx.ModelProto, weights: Path, state: Mapping[str, Te
         model.graph.node.insert(0, node)
 
 
-def _point(tensor: TensorProto, file: str, offset: int, length: int) -> None:
-    """Let a tensor point into a file beside its graph."""
-    for key, value in (("location", file), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.ClearField("raw_data")
-
-
-def fold(graph: Path, folded: Path) -> None:
-    """Write a graph of a package anew, its weights in it as constants of single precision."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath, options.log_severity_level = str(folded), 3
-    ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-
-
 def _quantize(graph: Path, int8: Path) -> None:
     """Write a graph anew: products with weights in 8 bits, activations in single precision. Weights have 7 bits, for
     processors without VNNI add two products of 8 bits into 16."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    folded = graph.with_name("folded.onnx")
-    fold(graph, folded)
+    folded = graph.with_name("folded.onnx")  # with its weights in it, as constants of single precision
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath, options.log_severity_level = str(folded), 3
+    ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     kind = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8}
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # its advice to infer shapes first does not matter here
@@ -300,7 +269,8 @@ def _pool(graphs: Sequence[Path], pool: Path) -> None:
                 if data not in places:
                     places[data] = len(contents)
                     contents += data + bytes(-len(data) % 64)  # each begins at a multiple of 64
-                _point(tensor, pool.name, places[data], len(data))
+                set_external_data(tensor, pool.name, places[data], len(data))
+                tensor.ClearField("raw_data")
         onnx.save(model, graph)
     if graphs:
         pool.write_bytes(contents)

@@ -14,7 +14,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What was at ``path`` before stays until then.
     """
-    part = part_of(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # hidden, and this process's own
     try:
         yield part
         part.replace(path)
@@ -26,8 +26,3 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a text (UTF-8) or bytes, or nothing of it."""
     with replacing(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def part_of(path: Path) -> Path:
-    """The temporary name of a file while it is written: hidden, in the same folder, this process's own."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")

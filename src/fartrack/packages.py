@@ -20,8 +20,8 @@ from typing import Any
 
 from fartrack.config import check_choice, check_numbers, from_dict
 from fartrack.errors import FartrackError
+from fartrack.model.calibration import Calibration
 from fartrack.model.config import ModelConfig
-from fartrack.tracking.calibration import Calibration
 
 FORMAT = 3
 RECORD = "model.json"

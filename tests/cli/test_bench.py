@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from fartrack.cli.evaluate import parse_sizes, parse_threads
+from fartrack.cli.evaluate import parse_numbers, parse_sizes
 from fartrack.errors import FartrackError
 
 CODE = """
@@ -59,13 +59,13 @@ def test_a_model_and_another_tracker(run, tmp_path):
 
 def test_sizes_and_threads():
     assert parse_sizes("640x360, 1280X720,640×360") == [(640, 360), (1280, 720)]
-    assert parse_threads("2, 1,2") == [2, 1]
+    assert parse_numbers("2, 1,2", "--threads") == [2, 1]
     for text in ("", "640", "640x", "axb", "640x360x3", "-640x360", "8x8", "9999x100", "640x360,"):
         with pytest.raises(FartrackError, match=r"such as 640x360\.$"):
             parse_sizes(text)
-    for text in ("", "0", "-1", "two", "1,", "1.5"):
-        with pytest.raises(FartrackError, match=r"such as 1,2\.$"):
-            parse_threads(text)
+    for text in ("", "two", "1,", "1.5"):
+        with pytest.raises(FartrackError, match=r"^--threads is .* such as 1,2\.$"):
+            parse_numbers(text, "--threads")
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,9 @@ def test_sizes_and_threads():
         (["--set", "interval=0"], "interval is 0; it must lie between"),
         (["--tracker", "raw:results"], "published results"),
         (["--sizes", "large"], "'large' is not a size"),
-        (["--threads", "many"], "'many' is not a number of threads"),
+        (["--threads", "many"], "--threads is 'many'; list whole numbers"),
         (["--threads", "1,4096"], "threads is 4096; this machine has"),
+        (["--threads", "0"], "threads is 0; this machine has"),
         (["clip.mp4"], "CLIP --box"),
         (["--box", "1,2,3,4"], "CLIP --box"),
         (["clip.mp4", "--box", "1,2,3"], "1,2,3"),

@@ -23,7 +23,7 @@ import fartrack.cli.common as common
 import fartrack.cli.track as track
 from fartrack.api import DEFAULT_MODEL
 from fartrack.cli import main
-from fartrack.engines.base import open_engine
+from fartrack.engines.opening import open_engine
 from fartrack.packages import open_package, shipped
 from fartrack.tracking.tracker import Tracker
 
@@ -644,14 +644,12 @@ def test_the_default_name_is_never_overwritten(place, refused, one_engine):
 
 
 def test_a_full_disk_of_one_output_leaves_the_others(place, command, one_engine, monkeypatch):
-    line = fartrack.video.CsvSink._line
-
-    def fill(self, frame, track):
+    def fill(self, frame, track, write=fartrack.video.TextSink._write):
         if frame.index == 4:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return line(self, frame, track)
+        write(self, frame, track)
 
-    monkeypatch.setattr(fartrack.video.CsvSink, "_line", fill)
+    monkeypatch.setattr(fartrack.video.TextSink, "_write", fill)
     Path("out.csv").write_text("old")
     code, out, err = command("track", "clip.mp4", "--box", BOX, "-o", "out.mp4", "--csv", "out.csv")
     assert code == 2 and "out.csv cannot be written (No space left" in one_sentence(err)
@@ -704,7 +702,7 @@ DAMAGES = {
     "another size": (lambda m: edit_json(m, config={"search_size": 256}), "do not fit together"),
     "another trajectory": (lambda m: edit_json(m, config={"trajectory": 7}), "do not fit together"),
     "newer": (lambda m: edit_json(m, format=99, further={}), "upgrade fartrack"),
-    "unknown field": (lambda m: edit_json(m, config={"colour": 1}), "model.json: 'colour' is no field"),
+    "unknown field": (lambda m: edit_json(m, config={"color": 1}), "model.json: 'color' is no field"),
     "bad field": (lambda m: edit_json(m, config={"depth": "six"}), "model.json: depth is 'six'"),
     "no format": (lambda m: (m / "model.json").write_text("{}"), "is no FARTrack model"),
     "infinite format": (lambda m: edit_json(m, format=float("inf")), "is no FARTrack model"),

@@ -54,7 +54,7 @@ def test_missing_files_are_named(tmp_path):
     with pytest.raises(FartrackError, match=r"holds no \.mp4"):
         packed_sequences(tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"")
-    with pytest.raises(FartrackError, match=r"no ground truth .*a\.txt"):
+    with pytest.raises(FartrackError, match=r"no file .*a\.txt"):
         packed_sequences(tmp_path)
 
 

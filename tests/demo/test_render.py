@@ -79,7 +79,7 @@ def test_box_fits_the_cup_in_the_finished_frame(clip, index):
     x0, y0, x1, y1 = corners(box).astype(int)
     cup[: y0 - 8], cup[y1 + 8 :], cup[:, : x0 - 8], cup[:, x1 + 8 :] = False, False, False, False
     cup = cv2.morphologyEx(cup.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
-    # Wider than the bound above: colour, motion blur and noise put the visible edge a pixel or two off.
+    # Wider than the bound above: color, motion blur and noise put the visible edge a pixel or two off.
     np.testing.assert_allclose(corners(box), extent(cup), atol=3)
 
 

@@ -40,7 +40,7 @@ from pathlib import Path
 
 
 class Drift:
-    """Moves one pixel a frame; its score is the grey of the frame's first pixel."""
+    """Moves one pixel a frame; its score is the gray of the frame's first pixel."""
 
     def init(self, frame, box):
         self.box = list(box)

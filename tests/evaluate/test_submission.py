@@ -102,10 +102,10 @@ def with_nan(result):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda result: None, "no result of video_7; run ours on it again"),
-        (lambda result: replace(result, boxes=result.boxes[:2]), "video_7 has 2 boxes for 3 frames"),
-        (lambda result: replace(result, boxes=np.ones((4, 4))), "video_7 has 4 boxes for 3 frames"),
-        (with_nan, "Line 2 of the result of video_7 is not four finite numbers"),
+        (lambda result: None, "result of video_7 is not .* each of its 3 frames; run ours on it again"),
+        (lambda result: replace(result, boxes=result.boxes[:2]), "result of video_7 is not"),
+        (lambda result: replace(result, boxes=np.ones((4, 4))), "result of video_7 is not"),
+        (with_nan, "result of video_7 is not four finite numbers"),
     ],
 )
 def test_what_is_incomplete_is_named_and_not_written(tmp_path, videos, change, sentence):

@@ -83,12 +83,15 @@ def test_identities_tell_models_and_settings_apart(tmp_path):
 
 
 def test_identities_tell_variants_of_one_model_apart(tmp_path):
+    pico = open_package("pico")
+    record = json.loads((pico.folder / "model.json").read_text()) | {"network": str(pico.network)}
+    shallow = [{"config": record["config"] | {"depth": depth}} for depth in (5, 4)]
     found = []
-    for number, own in enumerate([{}, {"depth": 5}, {"depth": 4}, {"score": {"slope": 0.5, "bias": 0.25}}]):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / "model.json").write_text(json.dumps({"format": 2, "of": "pico"} | own))
-        found.append(TrackerSpec(str(folder), engine="torch").identity())
+    for number, own in enumerate([{}, *shallow, {"score": {"slope": 0.5, "bias": 0.25}}]):
+        variant = tmp_path / str(number)
+        variant.mkdir()
+        (variant / "model.json").write_text(json.dumps(record | own))
+        found.append(TrackerSpec(str(variant), engine="torch").identity())
     assert found[0] == TrackerSpec("pico", engine="torch").identity()
     assert all(one != other for one, other in combinations(found, 2))
 
@@ -144,10 +147,8 @@ def test_the_files_of_a_class_are_part_of_its_identity(classes):
 
 def test_settings_are_those_of_the_model_with_changes_on_top():
     package = open_package("pico-fast")
-    tracker = TrackerSpec("pico-fast", settings=("interval=7", "least_window=1")).open()
-    assert asdict(tracker.settings) == asdict(
-        TrackerSettings(**{**package.settings, "interval": 7, "least_window": 1.0})
-    )
+    tracker = TrackerSpec("pico-fast", settings=("interval=7", "min_window=1")).open()
+    assert asdict(tracker.settings) == asdict(TrackerSettings(**{**package.settings, "interval": 7, "min_window": 1.0}))
 
 
 # --- boxes ------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ class Drift:
 
 
 class Bright:
-    """Stays where it is; its score is the grey of the frame's first pixel."""
+    """Stays where it is; its score is the gray of the frame's first pixel."""
 
     def init(self, frame, box):
         self.box = tuple(box)
@@ -37,8 +37,8 @@ class Bright:
         return Track(self.box, frame[0, 0, 0] / 255)
 
 
-def write_picture(path, grey=51):
-    path.write_bytes(cv2.imencode(".png", np.full((40, 60, 3), grey, np.uint8))[1].tobytes())
+def write_picture(path, gray=51):
+    path.write_bytes(cv2.imencode(".png", np.full((40, 60, 3), gray, np.uint8))[1].tobytes())
     return path
 
 

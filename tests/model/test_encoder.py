@@ -35,8 +35,8 @@ def inputs():
 
 
 def norm(x, state, name):
-    centred = x - x.mean(-1, keepdim=True)
-    whitened = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    centered = x - x.mean(-1, keepdim=True)
+    whitened = centered / (centered.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     return whitened * state[f"{name}.weight"] + state[f"{name}.bias"]
 
 

@@ -56,7 +56,7 @@ def test_expected_coordinates(rng):
     np.testing.assert_allclose(expected_coordinates(torch.tensor(logits)), expected, atol=1e-5)
 
 
-def test_expected_coordinate_of_a_certain_bin_is_its_centre():
+def test_expected_coordinate_of_a_certain_bin_is_its_center():
     logits = torch.full((3, BINS), -1e4)
     tokens = torch.tensor([0, 317, BINS - 1])
     logits[torch.arange(3), tokens] = 0

@@ -13,7 +13,7 @@ def test_coordinate_token_coordinate_is_within_half_a_bin(coordinate):
 
 
 @given(st.integers(0, v.BINS - 1))
-def test_centre_encodes_to_its_own_token(token):
+def test_center_encodes_to_its_own_token(token):
     assert int(v.encode(v.centers(token))) == token
 
 
@@ -35,7 +35,7 @@ def test_commands_and_no_trajectory_lie_behind_the_bins():
 
 
 @given(st.integers(0, v.BINS - 1))
-def test_a_sure_token_decodes_to_its_bins_centre(token):
+def test_a_sure_token_decodes_to_its_bins_center(token):
     logits = np.full(v.BINS, -50.0)
     logits[token] = 50.0
     coordinate, mass = v.decode(logits)

@@ -20,7 +20,7 @@ class RedFinder:
         self.config = ModelConfig(identities=identities, attention="cached" if identities <= 2 else "joint")
         self.sure = sure
         self.seen = []  # (trajectory, rows) of every call
-        self.taken = []  # (centre colour, identity) of every template
+        self.taken = []  # (center color, identity) of every template
 
     def encode_templates(self, crops, identities):
         self.taken += [(crop[56, 56].tolist(), int(i)) for crop, i in zip(crops, identities, strict=True)]
@@ -33,7 +33,7 @@ class RedFinder:
             red = (crop[..., 0] > 150) & (crop[..., 1] < 100)
             if red.any():
                 rows, columns = np.nonzero(red)
-                edge = (224 - len(crop)) // 2  # a smaller crop is the centre of the window
+                edge = (224 - len(crop)) // 2  # a smaller crop is the center of the window
                 corners = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + edge
                 corners = corners / 224
                 row[range(4), encode(corners)] = np.log(self.sure / (1 - self.sure) * (BINS - 1))
@@ -162,9 +162,9 @@ def test_trajectory_tokens_are_the_past_boxes_in_the_search_window():
     tracker.update(frame((110, 80, 40, 40)))
     tracker.update(frame((120, 80, 40, 40)))
     first, second = (call[0][0].reshape(3, 4) for call in engine.seen)
-    centred = encode([0.375, 0.375, 0.625, 0.625])  # a square box fills the middle quarter of a factor-4 window
-    np.testing.assert_array_equal(first, np.tile(centred, (3, 1)))
-    assert np.abs(second[-1] - centred).max() <= 1
+    centered = encode([0.375, 0.375, 0.625, 0.625])  # a square box fills the middle quarter of a factor-4 window
+    np.testing.assert_array_equal(first, np.tile(centered, (3, 1)))
+    assert np.abs(second[-1] - centered).max() <= 1
     assert second[0, 0] < second[-1, 0]  # the older box lies to the left
 
 

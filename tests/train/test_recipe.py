@@ -109,10 +109,6 @@ def test_plain_values_round_trip():
     assert from_dict(Recipe, asdict(recipe)) == recipe
 
 
-def test_the_batch_counts_search_crops():
-    assert from_dict(Recipe, {"sets": 7, "sampling": {"searches": 4}}).batch == 28
-
-
 def test_some_recipes_ship():
     assert SHIPPED
 
@@ -141,7 +137,7 @@ def test_the_recipes_of_what_ships_are_those_that_are_recorded():
     """In the training log: samples, and the rates at which runs were stopped."""
     for name, steps, samples in (("3-light", 3600, 43_200), ("5-absent", 5600, 67_200), ("7-bent", 7500, 90_000)):
         recipe = Recipe.read(SHIPPED[f"shipped/{name}"])
-        assert (recipe.steps, recipe.steps * recipe.batch) == (steps, samples)
+        assert (recipe.steps, recipe.steps * recipe.sets * recipe.sampling.searches) == (steps, samples)
     for name, step, share in (("6-rollouts", 1220, 0.82), ("8-nano", 3020, 0.87)):
         assert rate(step, Recipe.read(SHIPPED[f"shipped/{name}"])) == pytest.approx(share, abs=0.005)
 
@@ -195,7 +191,7 @@ def test_the_papers_model_and_losses(phase):
 def test_the_papers_schedule(phase, peak):
     recipe = Recipe.read(SHIPPED[f"paper/{phase}"])
     assert recipe.head_learning_rate == peak
-    assert recipe.steps * recipe.batch == 500 * 76_800
+    assert recipe.steps * recipe.sets * recipe.sampling.searches == 500 * 76_800
     assert rate(0, recipe) == rate(round(0.8 * recipe.steps) - 1, recipe) == 1
     assert rate(round(0.8 * recipe.steps), recipe) == rate(recipe.steps - 1, recipe) == pytest.approx(0.1)
 

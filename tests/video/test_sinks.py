@@ -13,9 +13,7 @@ import pytest
 import fartrack
 from fartrack.errors import FartrackError
 from fartrack.video import (
-    CsvSink,
     Frame,
-    JsonSink,
     TextSink,
     VideoSink,
     draw_track,
@@ -26,9 +24,9 @@ from fartrack.video import (
 MAKERS = {
     "a.mp4": VideoSink,
     "a.mkv": VideoSink,
-    "a.csv": CsvSink,
-    "a.json": lambda path: JsonSink(path, "film.mp4"),
-    "a.txt": TextSink,
+    "a.csv": lambda path: TextSink(path, "csv"),
+    "a.json": lambda path: TextSink(path, "json", "film.mp4"),
+    "a.txt": lambda path: TextSink(path, "txt"),
 }
 
 
@@ -122,7 +120,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, name, monkeypatch):
 
 
 def test_csv(tmp_path):
-    with CsvSink(tmp_path / "a.csv") as sink:
+    with TextSink(tmp_path / "a.csv", "csv") as sink:
         write_five(sink)
     lines = (tmp_path / "a.csv").read_text().splitlines()
     assert lines[0] == "frame,time,x,y,w,h,score"
@@ -131,7 +129,7 @@ def test_csv(tmp_path):
 
 
 def test_json(tmp_path):
-    with JsonSink(tmp_path / "a.json", 'fi"lm.mp4') as sink:
+    with TextSink(tmp_path / "a.json", "json", 'fi"lm.mp4') as sink:
         write_five(sink)
     result = json.loads((tmp_path / "a.json").read_text("utf-8"))
     assert result["fartrack"] == fartrack.__version__ and result["source"] == 'fi"lm.mp4'
@@ -141,12 +139,12 @@ def test_json(tmp_path):
 
 
 def test_json_without_frames(tmp_path):
-    JsonSink(tmp_path / "a.json", "x").close()
+    TextSink(tmp_path / "a.json", "json", "x").close()
     assert json.loads((tmp_path / "a.json").read_text())["frames"] == []
 
 
 def test_text(tmp_path):
-    with TextSink(tmp_path / "a.txt") as sink:
+    with TextSink(tmp_path / "a.txt", "txt") as sink:
         write_five(sink)
     assert np.allclose(np.loadtxt(tmp_path / "a.txt", delimiter=","), [t.box for t in TRACKS], atol=5e-4)
     assert (tmp_path / "a.txt").read_text().startswith("1.0,2.25,30.123,40.0\n")

@@ -51,11 +51,7 @@ def needs(extra: str) -> Iterator[None]:
 
 
 def check_folders(*files: Path | None) -> None:
-    """Check that each file to be written has a folder, so that what would fail in the end fails at once.
-
-    Raises:
-        FartrackError: there is none.
-    """
+    """Check that each file to be written has a folder, so that what would fail in the end fails at once."""
     for path in files:
         if path and not path.parent.is_dir():
             raise FartrackError(f"There is no folder {path.parent} for {path.name}; make it first.")
@@ -64,15 +60,16 @@ def check_folders(*files: Path | None) -> None:
 class Meter:
     """Progress with frames per second on stderr, and the closing line."""
 
-    def __init__(self, what: str, total: int | None) -> None:
-        """``total`` frames are expected, None if that is unknown."""
+    def __init__(self, what: str, total: int | None, *, live: bool = True) -> None:
+        """``total`` frames are expected, None if that is unknown. Unless ``live``, nothing is drawn between two counts,
+        since that takes time from what is timed, and no speed is shown."""
         description = TextColumn("{task.description}", markup=False)  # brackets in a path are no markup
-        columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        speed = TextColumn("{task.fields[fps]:.0f} FPS")
+        speed = TextColumn("{task.fields[fps]:.0f} FPS" if live else "")
+        columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), speed)
         quiet = not console.is_terminal
-        self._progress = Progress(*columns, speed, console=console, transient=True, disable=quiet)
+        self._progress = Progress(*columns, console=console, transient=True, auto_refresh=live, disable=quiet)
         self._task = self._progress.add_task(what, total=total, fps=0.0)
-        self._clock = time.perf_counter()
+        self._clock, self._live = time.perf_counter(), live
         self.frames = 0
 
     def __enter__(self) -> Meter:
@@ -97,7 +94,7 @@ class Meter:
     def reach(self, frames: int, total: int | None = None) -> None:
         """So many frames are done, of ``total`` if that is known only now."""
         self.frames = frames
-        self._progress.update(self._task, completed=frames, total=total, fps=self.fps)
+        self._progress.update(self._task, completed=frames, total=total, fps=self.fps, refresh=not self._live)
 
     def report(self, paths: Iterable[Path | None]) -> None:
         """Say how many frames were tracked, how fast, and what was saved."""

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fartrack.api import DEFAULT_MODEL
-from fartrack.cli.common import Engine, Meter, Precision, Settings, app, check_folders, console, needs
+from fartrack.cli.common import Engine, Meter, Precision, Settings, app, check_folders, needs
 from fartrack.errors import FartrackError
 from fartrack.files import write_whole
 from fartrack.geometry import parse_box
@@ -51,16 +50,11 @@ def evaluate_trackers(
     trackers = parse_trackers(
         tracker, engine=engine, precision=precision, threads=threads, settings=tuple(settings or ())
     )
-    if pack and len(trackers) > 1:
-        raise FartrackError("An archive for a server holds the results of one tracker; name one, or leave out --pack.")
-    try:
-        first_frames = [int(start) for start in starts.split(",")]
-    except ValueError:
-        raise FartrackError(f"--starts is {starts!r}; list frames, such as 0,5,10.") from None
-    if pack and first_frames != [0]:
-        raise FartrackError("A server wants every sequence from its first frame; leave out --starts or --pack.")
+    first_frames = parse_numbers(starts, "--starts")
     if pack:  # fails before the run, not after it
         check_server(benchmark)
+        if len(trackers) > 1 or first_frames != [0]:
+            raise FartrackError("A server takes one tracker from the first frames; name one, or leave out --pack.")
     if report:
         with needs("eval"):
             from fartrack.evaluate.report import write_report
@@ -108,17 +102,9 @@ def bench(
             import matplotlib  # noqa: F401
     check_folders(json, plot)
     options: dict[str, Any] = {"rounds": rounds, "frames": frames, "warm_up": warm_up}
-    options |= {"threads": parse_threads(threads), "sizes": parse_sizes(sizes) if sizes else ()}
-    # The bar moves only between turns, since drawing it takes time from the tracker that works.
-    columns = (TextColumn("timing"), BarColumn(), MofNCompleteColumn(), TextColumn("turns"))
-    bar = Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
-    with bar:
-        task = bar.add_task("timing", total=None)
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, refresh=True)
-
-        found = speed.bench(trackers, clip, None if box is None else parse_box(box), report=report, **options)
+    options |= {"threads": parse_numbers(threads, "--threads"), "sizes": parse_sizes(sizes) if sizes else ()}
+    with Meter("timing (turns)", None, live=False) as meter:
+        found = speed.bench(trackers, clip, None if box is None else parse_box(box), report=meter.reach, **options)
     speed.print_speed(found)
     if json:
         write_whole(json, found.to_json())
@@ -139,10 +125,9 @@ def parse_sizes(text: str) -> list[tuple[int, int]]:
     return list(dict.fromkeys(sizes))
 
 
-def parse_threads(text: str) -> list[int]:
-    """Numbers of threads such as ``1,2``; FartrackError if one is not a whole number of 1 or more."""
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if not part.isdecimal() or int(part) < 1:
-            raise FartrackError(f"{part!r} is not a number of threads; give whole numbers, such as 1,2.")
-    return list(dict.fromkeys(map(int, parts)))
+def parse_numbers(text: str, option: str) -> list[int]:
+    """Whole numbers such as ``1,2``, each once; FartrackError, which names the option, if one is not."""
+    try:
+        return list(dict.fromkeys(map(int, text.split(","))))
+    except ValueError:
+        raise FartrackError(f"{option} is {text!r}; list whole numbers, such as 1,2.") from None

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import NoReturn
 
+from fartrack.cli.signals import INTERRUPTED, interrupt, stopped_at_once, stopping
 from fartrack.errors import FartrackError, redact
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C and after a stop by the system."""
 
 
 def main() -> None:
@@ -53,33 +47,6 @@ def main() -> None:
         for number in stopping():  # nothing is left to tidy up
             signal.signal(number, signal.SIG_DFL)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def stopping() -> list[int]:
-    """The signals that stop the command and let it tidy up, but for those that are to be ignored, as with nohup."""
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def interrupt(_: int, __: FrameType | None) -> NoReturn:
-    """Do as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def stopped_at_once() -> Iterator[None]:
-    """While libraries are imported a signal ends the process, for they lose or misreport an exception.
-
-    Nothing that would have to be tidied up may be open.
-    """
-    before = {number: signal.getsignal(number) for number in stopping()}
-    for number in before:
-        signal.signal(number, lambda *_: os._exit(INTERRUPTED))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def fail(sentence: str) -> NoReturn:

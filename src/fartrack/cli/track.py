@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -14,13 +13,14 @@ import typer
 
 from fartrack.api import DEFAULT_MODEL, load, track_frames
 from fartrack.cli.common import Engine, Meter, Model, Precision, Settings, Threads, app
-from fartrack.cli.main import stopped_at_once
-from fartrack.engines.base import EngineName, resolve
+from fartrack.cli.signals import stopped_at_once
+from fartrack.engines.base import EngineName
 from fartrack.engines.base import Precision as PrecisionName
+from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.packages import open_package, shipped
-from fartrack.tracking.tracker import Track, Tracker, parse_settings
+from fartrack.tracking.tracker import Tracker, parse_settings
 from fartrack.version import __version__
 from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box
 from fartrack.video.sources import PICTURES
@@ -71,7 +71,7 @@ def track(
                 view.show(image)
             try:
                 with meter:
-                    for frame, found in until_broken(track_frames(tracker, frames, given), broken):
+                    for frame, found in track_frames(tracker, frames, given):
                         sinks.write(frame, found)
                         meter.count()
                         if watched and not view.show(draw_track(frame.image, found)):
@@ -79,6 +79,10 @@ def track(
             except KeyboardInterrupt:
                 if not frames.live:  # the ordinary end of a live source only
                     raise
+            except FartrackError as error:  # what a damaged source holds is kept
+                if not meter.frames or error in sinks.errors:
+                    raise
+                broken.append(error)
             try:
                 sinks.close()
             except FartrackError as error:
@@ -104,9 +108,8 @@ def demo(
 
     with stopped_at_once():
         tracker = load_tracker(model, engine, precision, threads, settings)
-    runs_on = ", ".join(
-        (model, *resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision)))
-    )
+    kind = resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision))
+    runs_on = ", ".join((model, *kind))
     ious: list[float] = []
     busy = 0.0
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
@@ -163,11 +166,7 @@ def options(
 
 
 def default_output(source: str) -> Path:
-    """The annotated video of a source without outputs: in this folder, and named after it.
-
-    Raises:
-        FartrackError: there is such a file already.
-    """
+    """The annotated video of a source without outputs, named after it; `FartrackError` if it exists already."""
     path = Path(source.partition("?")[0] if "://" in source else source)
     name = path.name if path.name.strip(".") else path.resolve().name  # which may be . or ..
     if not path.is_dir() and Path(name).suffix.lower() in VIDEOS | PICTURES:
@@ -176,19 +175,3 @@ def default_output(source: str) -> Path:
     if output.exists():
         raise FartrackError(f"{output} exists already; name the output with -o to replace it.")
     return output
-
-
-def until_broken(tracks: Iterable[tuple[Frame, Track]], broken: list[FartrackError]) -> Iterator[tuple[Frame, Track]]:
-    """The tracks of a source up to where it breaks off, for what a damaged one holds is kept.
-
-    The error that ends it goes to ``broken``; one before the first track is raised.
-    """
-    begun = False
-    try:
-        for pair in tracks:
-            begun = True
-            yield pair
-    except FartrackError as error:
-        if not begun:
-            raise
-        broken.append(error)

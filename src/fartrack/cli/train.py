@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.progress import track
 
-from fartrack.cli.common import Meter, app, needs
+from fartrack.cli.common import app, console, needs
 from fartrack.errors import FartrackError
-
-if TYPE_CHECKING:
-    from fartrack.datasets.pictures import Picture
 
 train_app = typer.Typer(help="Prepare data and train networks (needs the extra 'train').", no_args_is_help=True)
 app.add_typer(train_app, name="train")
@@ -26,16 +25,9 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors of a training run")],
     folder: Annotated[Path, typer.Argument(help="where the model goes")],
     depth: Annotated[int | None, typer.Option(help="only the first layers, as an exit of the network")] = None,
-    exits: Annotated[
-        str, typer.Option(help="such as nano=10,pico=6: models beside it, of so many of its layers, with no weights")
-    ] = "",
-    int8: Annotated[
-        str | None, typer.Option(help="the depths that get an 8-bit graph, such as 6,15, or none; all if left out")
-    ] = None,
-    mean: Annotated[
-        list[Path] | None,
-        typer.Option(help="a further checkpoint, or weights, of the same model: the mean is exported; repeatable"),
-    ] = None,
+    exits: Annotated[str, typer.Option(help="such as nano=10,pico=6: models beside it, of its first layers")] = "",
+    int8: Annotated[str | None, typer.Option(help="depths that get an 8-bit graph (6,15), or none; else all")] = None,
+    mean: Annotated[list[Path] | None, typer.Option(help="another checkpoint; exports the mean; repeatable")] = None,
 ) -> None:
     """Turn a training run's averaged weights into a model that tracks without PyTorch, and its exits into more."""
     try:
@@ -66,7 +58,7 @@ def prepare(
     data: Annotated[Path, typer.Option(help="folder that the prepared data go to")],
     every: Annotated[int, typer.Option(min=1, help="of a sequence, keep every N-th frame", metavar="N")] = 1,
     longest: Annotated[
-        int | None, typer.Option(min=1, help="shrink pictures whose longer side is over this", metavar="PIXELS")
+        int | None, typer.Option(min=1, help="longer sides are shrunk to this", metavar="PIXELS")
     ] = None,
 ) -> None:
     """Decode training data once, into memory-mapped arrays."""
@@ -74,20 +66,10 @@ def prepare(
         from fartrack.datasets.readers import read_folder
         from fartrack.train.data.store import write_store
     skipped: Counter[str] = Counter()
-    meter = Meter("decoding pictures", None)
-
     # opened before the first is read, so that a wrong path is noticed at once
     readers = [read_folder(folder, skipped, every=every, longest=longest) for folder in sources]
-
-    def pictures() -> Iterator[Picture]:
-        for reader in readers:
-            for picture in reader:
-                yield picture
-                meter.count()
-
-    with meter:
-        write_store(data, pictures())
-    print(f"{meter.frames} pictures in {data}")
+    bar = track(chain(*readers), "decoding pictures", console=console, transient=True, disable=not console.is_terminal)
+    print(f"{write_store(data, bar)} pictures in {data}")
     for reason, count in skipped.most_common():
         print(f"skipped {count}: {reason}")
 
@@ -95,9 +77,7 @@ def prepare(
 def training_options(
     data: Annotated[Path, typer.Option(help="folder of prepared data")],
     run: Annotated[Path, typer.Option(help="folder of this run: checkpoint, log, curves, pictures")],
-    start: Annotated[
-        Path | None, typer.Option(help="start weights, or an earlier run's checkpoint; random if left out")
-    ] = None,
+    start: Annotated[Path | None, typer.Option(help="weights, or another run's checkpoint; else random")] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that make batches")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="compile the network")] = False,
@@ -110,14 +90,13 @@ def training_options(
 
 def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command with the options of :func:`training_options`, which it gets as one dictionary, ``options``."""
-    parts = [inspect.signature(function, eval_str=True) for function in (command, training_options)]
-    own = [name for name in parts[0].parameters if name != "options"]
+    own, shared = (inspect.signature(each, eval_str=True).parameters for each in (command, training_options))
 
     @functools.wraps(command)
     def call(**values: Any) -> None:
-        command(**{name: values.pop(name) for name in own}, options=values)
+        command({name: values.pop(name) for name in shared}, **values)
 
-    parameters = [p for part in parts for name, p in part.parameters.items() if name != "options"]
+    parameters = [parameter for parameter in (*own.values(), *shared.values()) if parameter.name != "options"]
     ordered = sorted(parameters, key=lambda p: p.default is not inspect.Parameter.empty)
     call.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     call.__annotations__ = {**command.__annotations__, **training_options.__annotations__}
@@ -130,18 +109,15 @@ def run(
     options: dict[str, Any],
     recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships (fartrack train recipes)")],
     resume: Annotated[bool, typer.Option("--resume", help="go on from the run's checkpoint")] = False,
-    until: Annotated[
-        int | None, typer.Option(min=1, help="stop after this step, to be resumed later", metavar="STEP")
-    ] = None,
+    until: Annotated[int | None, typer.Option(min=1, help="stop after this step", metavar="STEP")] = None,
 ) -> None:
     """Train by one recipe."""
     with needs("train"):
         from fartrack.train.loop import train
         from fartrack.train.recipe import Recipe, recipe_path
-    folder = options.pop("run")
-    found = Recipe.read(recipe_path(recipe))
-    network = train(found, options.pop("data"), folder, resume=resume, until=until, **options)
-    print(f"saved {folder}" if network else f"stopped before the end, saved {folder}; add --resume to go on")
+    network = train(Recipe.read(recipe_path(recipe)), options.pop("data"), resume=resume, until=until, **options)
+    saved = f"saved {options['run']}"
+    print(saved if network else f"stopped before the end, {saved}; add --resume to go on")
 
 
 @train_app.command(name="all")
@@ -154,7 +130,7 @@ def train_all(
     """All three phases, then the exported variants; called again, it goes on where it stopped."""
     with needs("train"):
         from fartrack.train.phases import train_phases
-    exported = train_phases(recipes, options.pop("data"), options.pop("run"), rehearse=rehearse, **options)
+    exported = train_phases(recipes, options.pop("data"), rehearse=rehearse, **options)
     for folder in exported or ():
         print(f"saved {folder}")
     if exported is None:
@@ -162,17 +138,14 @@ def train_all(
 
 
 @train_app.command()
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="of one of them, to print its file")] = None,
-) -> None:
+def recipes(name: Annotated[str | None, typer.Argument(help="of one of them, to print its file")] = None) -> None:
     """List the recipes that ship, or print one."""
     with needs("train"):
         from fartrack.train.recipe import shipped_recipes
     shipped = shipped_recipes()
     if name is None:
-        width = max(map(len, shipped))
         for each, path in shipped.items():
-            print(f"{each:{width}}  {path.read_text().splitlines()[0].lstrip('# ')}")
+            print(f"{each:{max(map(len, shipped))}}  {path.read_text().splitlines()[0].lstrip('# ')}")
     elif name in shipped:
         print(shipped[name].read_text(), end="")
     else:

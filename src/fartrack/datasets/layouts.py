@@ -20,7 +20,7 @@ from fartrack.video.sources import PICTURES
 class Layout:
     """Where a published layout keeps the parts of a sequence.
 
-    Paths start at the sequence's folder; NAME in a path stands for the name of that folder.
+    Paths start at the sequence's folder; NAME in a path stands for the name of the sequence.
 
     Attributes:
         pictures: folder of the frames.
@@ -45,20 +45,22 @@ class Layout:
         """The folder with the frames of the sequence in ``folder``."""
         return folder / self.pictures.replace("NAME", folder.name)
 
-    def truth_of(self, folder: Path) -> Path | None:
-        """The ground-truth file of the sequence in ``folder``; None if the folder does not have this layout."""
-        if not self.pictures_of(folder).is_dir():
-            return None
-        if self.marks and not any((folder / mark).is_file() for mark in self.marks):
-            return None
-        paths = (path_from(folder, name) for name in self.truth)
-        return next((path for path in paths if path.is_file()), None)
+    def truth_of(self, folder: Path, name: str | None = None) -> Path:
+        """The ground-truth file of a sequence in ``folder``, whose name is the folder's if left out: the first that
+        exists; where none does, the first."""
+        paths = [path_from(folder, path, name or folder.name) for path in self.truth]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    def fits(self, folder: Path) -> bool:
+        """Whether the folder of a sequence has this layout."""
+        marked = not self.marks or any((folder / mark).is_file() for mark in self.marks)
+        return marked and self.pictures_of(folder).is_dir() and self.truth_of(folder).is_file()
 
 
-def path_from(folder: Path, path: str) -> Path:
+def path_from(folder: Path, path: str, name: str) -> Path:
     """A path of a :class:`Layout`, resolved from a sequence's folder."""
     # normpath does not follow links: the folder of the frames may be a link to another place
-    return Path(os.path.normpath(folder.absolute() / path.replace("NAME", folder.name)))
+    return Path(os.path.normpath(folder.absolute() / path.replace("NAME", name)))
 
 
 LAYOUTS = {
@@ -80,7 +82,7 @@ LAYOUTS = {
 
 def layout_of(folder: Path) -> Layout | None:
     """The first of :data:`LAYOUTS` that the folder of a sequence has, if any."""
-    return next((layout for layout in LAYOUTS.values() if layout.truth_of(folder)), None)
+    return next((layout for layout in LAYOUTS.values() if layout.fits(folder)), None)
 
 
 def is_picture(path: Path) -> bool:
@@ -96,11 +98,6 @@ def numbered_pictures(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[0]) if match else -1, folder / name) for match, name in digits)
 
 
-def shown(path: Path) -> str:
-    """A path as text that can be printed, even if its bytes are not valid UTF-8."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
 def present(boxes: FloatArray) -> NDArray[np.bool_]:
     """Which of the boxes ``(..., 4)`` show a target: those that are finite and have an area."""
     return np.asarray(np.isfinite(boxes).all(-1) & (boxes[..., 2:] > 0).all(-1))
@@ -108,23 +105,19 @@ def present(boxes: FloatArray) -> NDArray[np.bool_]:
 
 def read_text(path: Path) -> str:
     """A small UTF-8 text file; FartrackError if it is missing, may not be read, or is not such a text."""
+    if not path.is_file():
+        raise FartrackError(f"There is no file {path}; download it, or check the path.")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise FartrackError(f"{shown(path)} is not text in UTF-8; save or download it again.") from None
-    except FileNotFoundError:
-        raise FartrackError(f"There is no file {shown(path)}; download it, or check the path.") from None
+        raise FartrackError(f"{path} is not text in UTF-8; save or download it again.") from None
     except OSError as error:
-        raise FartrackError(f"{shown(path)} cannot be read: {error.strerror}; check its permissions.") from None
+        raise FartrackError(f"{path} cannot be read: {error.strerror}; check its permissions.") from None
 
 
 def read_boxes(path: Path, *, vatic: bool = False) -> FloatArray:
     """A file with a line ``x, y, w, h`` (commas, tabs or spaces) or, with ``vatic``, a VATIC line per frame →
-    ``(frames, 4)``.
-
-    Raises:
-        FartrackError: the file cannot be read, or a line (named) is not four finite numbers or NaNs.
-    """
+    ``(frames, 4)``; FartrackError if it cannot be read, or a line (named) is not four finite numbers or NaNs."""
     boxes = []
     for number, line in enumerate(read_text(path).strip().splitlines(), 1):
         parts = line.replace(",", " ").split()
@@ -134,30 +127,27 @@ def read_boxes(path: Path, *, vatic: bool = False) -> FloatArray:
             box = []
         if len(box) != 4 or any(map(math.isinf, box)):
             kind = "a line id,x0,y0,x1,y1,…" if vatic else "four numbers x,y,w,h"
-            raise FartrackError(f"{shown(path)}, line {number}: {line[:40]!r} is not {kind}; correct the line.")
+            raise FartrackError(f"{path}, line {number}: {line[:40]!r} is not {kind}; correct the line.")
         boxes.append([box[0], box[1], box[2] - box[0], box[3] - box[1]] if vatic else box)
     return np.array(boxes, np.float64).reshape(-1, 4)
 
 
-def absent_frames(folder: Path, layout: Layout, frames: int) -> NDArray[np.bool_]:
-    """``(frames,)`` on which frames the labels of a sequence say that the target is absent; missing files say nothing.
-
-    Raises:
-        FartrackError: a label is not a number, or there are fewer labels than frames (VastTrack sometimes has more).
-    """
+def absent_frames(folder: Path, layout: Layout, frames: int, *, required: bool = False) -> NDArray[np.bool_]:
+    """``(frames,)`` on which frames the labels of a sequence say that the target is absent. FartrackError if a label is
+    no number, there are fewer than frames (VastTrack sometimes has more), or a ``required`` file is missing."""
     absent = np.zeros(frames, bool)
     for name, value in layout.absent:
         path = folder / name
-        if not path.is_file():
+        if not (required or path.is_file()):
             continue
         words = read_text(path).replace(",", " ").split()
         try:
             flags = np.array([float(word) for word in words]) != 0
         except ValueError:
-            raise FartrackError(f"{shown(path)} holds more than numbers; download it again.") from None
+            raise FartrackError(f"{path} holds more than numbers; download it again.") from None
         if len(flags) < frames:
             raise FartrackError(
-                f"{shown(path)} has {len(flags)} labels for {frames} frames of ground truth; download it again."
+                f"{path} has {len(flags)} labels for {frames} frames of ground truth; download it again."
             )
         absent |= flags[:frames] == value
     return absent

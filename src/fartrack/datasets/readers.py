@@ -34,18 +34,9 @@ def read_folder(
 ) -> Iterator[Picture]:
     """Everything to train on in a folder, recognized by what it and its subfolders hold, sorted by name.
 
-    ==============  ==================================================================================================
-    tar shards      ``*.tar`` of ``NAME.jpg`` beside ``NAME.json``
-    videos          ``NAME.mp4`` (.avi, .mkv, .mov, .webm) beside ``NAME.txt``
-    COCO 2017       ``annotations/instances_SPLIT.json`` beside ``SPLIT/``; crowds are no targets
-    GOT-10k         ``SEQUENCE/`` with pictures, groundtruth.txt, absence.label and cover.label (0 is not visible);
-                    ``list.txt`` beside the sequences, if it exists, says which are read
-    LaSOT           ``CATEGORY/SEQUENCE/img/`` or ``SEQUENCE/img/``, groundtruth.txt counted from one,
-                    full_occlusion.txt, out_of_view.txt
-    TrackingNet     ``TRAIN_0/frames/SEQUENCE/0.jpg``, 1.jpg, …, and ``TRAIN_0/anno/SEQUENCE.txt``
-    VastTrack       ``CATEGORY/SEQUENCE/imgs/`` and Groundtruth.txt
-    plain           ``SEQUENCE/`` with groundtruth.txt and pictures in it, in ``frames/`` or in ``img/``
-    ==============  ==================================================================================================
+    These are tar shards (:func:`read_stills`), ``NAME.mp4`` (or another of :data:`VIDEOS`) beside ``NAME.txt``, COCO
+    (:func:`read_coco`), and folders of sequences in one of :data:`LAYOUTS`, of which a ``list.txt`` beside them, if it
+    exists, says which are read. docs/training.md shows them all.
 
     Pictures are decoded when they are asked for. Frames of a sequence follow one another; a sequence is named by its
     path.
@@ -57,8 +48,7 @@ def read_folder(
         longest: shrink pictures whose longer side has more pixels than this.
 
     Raises:
-        FartrackError: there is no such folder, or ``every`` or ``longest`` is below 1, at once; nothing in the
-            folder can be used, at the end.
+        FartrackError: an argument is of no use, at once; nothing in the folder can be used, at the end.
     """
     if not folder.is_dir():
         raise FartrackError(f"There is no folder {folder}; give one that holds training data.")
@@ -131,17 +121,12 @@ def _listed(folder: Path, folders: list[Path], skipped: Counter[str]) -> list[Pa
 
 def read_sequence(folder: Path, layout: Layout, skipped: Counter[str], every: int = 1) -> Iterator[Picture]:
     """Every ``every``-th frame of a folder of pictures; a frame whose target is absent or too small has no target.
-
     Frames are matched to the ground truth by their numbers, so that some may be missing; numbers that do not fit count
-    in their order, but then the ground truth must have one line for each.
-    """
+    in their order, but then the ground truth must have one line for each."""
     try:
-        path = layout.truth_of(folder)
-        if path is None:
-            raise ValueError("no ground truth")
-        truth = read_boxes(path) - (layout.origin, layout.origin, 0, 0)
+        truth = read_boxes(layout.truth_of(folder)) - (layout.origin, layout.origin, 0, 0)
         truth[absent_frames(folder, layout, len(truth))] = np.nan
-    except (OSError, ValueError):  # FartrackError is a ValueError
+    except FartrackError:
         skipped[NO_TRUTH] += 1
         return
     pictures = numbered_pictures(layout.pictures_of(folder))

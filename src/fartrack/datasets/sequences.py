@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fartrack.datasets.layouts import Layout, absent_frames, numbered_pictures, path_from, present, read_boxes, shown
+from fartrack.datasets.layouts import Layout, absent_frames, numbered_pictures, path_from, present, read_boxes
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.video.sources import frames_from_source
@@ -65,15 +65,14 @@ class Sequence:
 
     def frame(self, number: int) -> Image:
         """One frame, uint8 BGR; FartrackError if it cannot be read."""
-        path, start = (
-            (self.source[number], 0) if isinstance(self.source, tuple) else (self.source, self.skipped + number)
-        )
-        with frames_from_source(path, start=start) as source:
-            return source.first.image
+        return next(self.frames(number))
 
-    def frames(self) -> Iterator[Image]:
-        """The frames in order, uint8 BGR; FartrackError at a frame that cannot be read."""
-        paths, start = (self.source, 0) if isinstance(self.source, tuple) else ((self.source,), self.skipped)
+    def frames(self, first: int = 0) -> Iterator[Image]:
+        """The frames in order from ``first`` on, uint8 BGR; FartrackError at a frame that cannot be read."""
+        if isinstance(self.source, tuple):
+            paths, start = self.source[first:], 0
+        else:
+            paths, start = (self.source,), self.skipped + first
         for path in paths:
             with frames_from_source(path, start=start) as source:
                 for frame in source:
@@ -82,12 +81,12 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Part:
-    """A sequence within a folder: its name, its ground truth if not the layout's, and its range of frame numbers."""
+    """A sequence within a folder: its name, its range of frame numbers, and its ground truth if not the layout's."""
 
     name: str
-    truth: str | None = None
     first: int = 0
     last: float = math.inf
+    truth: str | None = None
 
 
 def read_sequence(
@@ -97,57 +96,37 @@ def read_sequence(
     *,
     first_box_only: bool = False,
     labels_required: bool = False,
-    attributes: frozenset[str] = frozenset(),
 ) -> Sequence:
-    """The sequence in a folder. Pictures are listed, not decoded.
-
-    Args:
-        folder: of one sequence.
-        layout: of the folder.
-        part: which frames of the folder; None for all.
-        first_box_only: only the first box is published.
-        labels_required: the layout's labels of absence must exist.
-        attributes: of the sequence.
-
-    Raises:
-        FartrackError: something is missing or broken, or pictures and ground truth do not match.
-    """
-    part = part or Part(folder.name)
-    place = layout.pictures_of(folder)
-    truth = path_from(folder, part.truth) if part.truth else layout.truth_of(folder)
-    if not place.is_dir():
-        raise FartrackError(f"{shown(folder)} has no folder {place.name} of pictures; download the sequence again.")
-    if truth is None or not truth.is_file():
-        path = path_from(folder, part.truth or layout.truth[0])
-        raise FartrackError(f"{shown(folder)} has no ground truth {shown(path)}; download the sequence again.")
-    for label, _ in layout.absent if labels_required else ():
-        if not (folder / label).is_file():
-            raise FartrackError(f"{shown(folder)} has no {label}; download the sequence again.")
-    numbered = [(n, path) for n, path in numbered_pictures(place) if n == -1 or part.first <= n <= part.last]
+    """The sequence in a folder, or ``part`` of it; pictures are listed, not decoded. FartrackError if something is
+    missing (with ``labels_required`` the labels of absence too) or broken, or pictures and ground truth do not match:
+    there is one box a picture, or ``first_box_only``."""
+    part, place = part or Part(folder.name), layout.pictures_of(folder)
+    if part.name.encode(errors="replace").decode() != part.name:
+        raise FartrackError(f"The name of {folder} is not text in UTF-8; rename it.")
+    numbered = numbered_pictures(place) if place.is_dir() else []
+    numbered = [(n, path) for n, path in numbered if n == -1 or part.first <= n <= part.last]
+    if not numbered:
+        raise FartrackError(f"{place} holds no pictures of {part.name}; download the sequence again.")
     pictures = tuple(path for _, path in numbered)
-    for path in (folder, *pictures):
-        if path.name != shown(Path(path.name)):
-            raise FartrackError(f"The name of {shown(path)} is not text in UTF-8; rename it.")
-    if not pictures:
-        raise FartrackError(f"{shown(place)} holds no pictures of {part.name}; download the sequence again.")
+    truth = path_from(folder, part.truth, part.name) if part.truth else layout.truth_of(folder, part.name)
     boxes = read_boxes(truth, vatic=layout.vatic)
+    _check_first_box(boxes, truth)
     if layout.vatic:
         boxes, pictures = _match_nfs(boxes, pictures)
     if first_box_only:
         for expected, (number, _) in enumerate(numbered, layout.first):  # only a gap tells that a picture is missing
             if number not in (expected, -1):
-                raise FartrackError(f"{shown(place)} has no picture number {expected}; download the sequence again.")
-    _check_first_box(boxes, truth)
+                raise FartrackError(f"{place} has no picture number {expected}; download the sequence again.")
     if len(boxes) != len(pictures) and not (first_box_only and len(boxes) == 1):
         raise FartrackError(
-            f"{shown(truth)} has {len(boxes)} lines for {len(pictures)} pictures in {shown(place)}; "
-            "download the sequence again, or correct it."
+            f"{truth} has {len(boxes)} lines for {len(pictures)} pictures in {place}; download the sequence again, or "
+            "correct it."
         )
     boxes = boxes - (layout.origin, layout.origin, 0, 0)
-    absent = absent_frames(folder, layout, len(boxes))
+    absent = absent_frames(folder, layout, len(boxes), required=labels_required)
     absent[0] = False  # the first box is given
     boxes[absent] = np.nan
-    return Sequence(part.name, pictures, boxes[:1] if first_box_only else boxes, attributes, layout.origin)
+    return Sequence(part.name, pictures, boxes[:1] if first_box_only else boxes, origin=layout.origin)
 
 
 def _match_nfs(boxes: FloatArray, pictures: tuple[Path, ...]) -> tuple[FloatArray, tuple[Path, ...]]:
@@ -164,40 +143,32 @@ def _match_nfs(boxes: FloatArray, pictures: tuple[Path, ...]) -> tuple[FloatArra
 
 
 def _check_first_box(boxes: FloatArray, truth: Path) -> None:
-    if not len(boxes):
-        raise FartrackError(f"{shown(truth)} is empty; give one line per frame.")
-    if not present(boxes[0]):
-        raise FartrackError(f"{shown(truth)} begins with a box without area, where a tracker must start; correct it.")
+    if not present(boxes[:1]).any():
+        raise FartrackError(f"{truth} does not begin with a box that has an area, where a tracker starts; correct it.")
+
+
+def packed_sequence(video: Path) -> Sequence:
+    """The sequence of ``NAME.mp4`` beside ``NAME.txt``; FartrackError if one of them cannot be read or they do not
+    match by the video's index."""
+    truth = video.with_suffix(".txt")
+    boxes = read_boxes(truth)
+    _check_first_box(boxes, truth)
+    with frames_from_source(video) as source:
+        count = source.frame_count
+    if count not in (None, len(boxes)):
+        raise FartrackError(f"{truth} has {len(boxes)} lines for {count} frames in {video}; give one line per frame.")
+    return Sequence(video.stem, video, boxes)
 
 
 def packed_sequences(folder: Path) -> list[Sequence]:
-    """The sequences of a folder of ``NAME.mp4`` beside ``NAME.txt``, sorted by name.
-
-    Raises:
-        FartrackError: there is no such folder, no video in it, or a text is missing or broken.
-    """
-    videos = sorted(path for path in folder.glob("*.mp4") if not path.name.startswith("."))
+    """The sequences of a folder of ``NAME.mp4`` beside ``NAME.txt``, sorted by name; FartrackError if there is none, or
+    one is refused by :func:`packed_sequence`."""
+    videos = list_videos(folder)
     if not videos:
-        raise FartrackError(f"{shown(folder)} holds no .mp4 sequences; give a folder of NAME.mp4 beside NAME.txt.")
-    sequences = []
-    for video in videos:
-        text = video.with_suffix(".txt")
-        if not text.is_file():
-            raise FartrackError(f"There is no ground truth {shown(text)}; each video needs one beside it.")
-        sequences.append(Sequence(video.stem, video, read_boxes(text)))
-    return sequences
+        raise FartrackError(f"{folder} holds no .mp4 sequences; give a folder of NAME.mp4 beside NAME.txt.")
+    return [packed_sequence(video) for video in videos]
 
 
-def check_video(sequence: Sequence) -> None:
-    """Check that a packed video opens and that its index has one frame per box; FartrackError if not."""
-    video = sequence.source
-    assert isinstance(video, Path)
-    truth = video.with_suffix(".txt")
-    _check_first_box(sequence.boxes, truth)
-    with frames_from_source(video) as source:
-        count = source.frame_count
-    if count is not None and count != len(sequence.boxes):
-        raise FartrackError(
-            f"{shown(truth)} has {len(sequence.boxes)} lines for {count} frames in {shown(video)}; "
-            "give one line per frame."
-        )
+def list_videos(folder: Path) -> list[Path]:
+    """The packed videos of a folder, sorted."""
+    return sorted(path for path in folder.glob("*.mp4") if not path.name.startswith("."))

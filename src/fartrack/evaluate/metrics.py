@@ -88,30 +88,24 @@ def curves(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rul
 def measure(boxes: ArrayLike, truth: ArrayLike, size: tuple[int, int] | None, rules: Rules) -> dict[str, float]:
     """One sequence's measures by name; none if no frame can be scored, as where only the first box is published.
 
-    Args:
-        boxes: ``(frames, 4)`` of the tracker, the first being the given box.
-        truth: ``(frames, 4)`` ground truth, or the first box alone; FartrackError if the lengths differ otherwise.
-        size: width and height of the picture, which only ``rules.clip`` needs.
-        rules: the benchmark's.
+    ``boxes`` ``(frames, 4)`` are the tracker's, the first being the given box; ``truth`` ``(frames, 4)``, or the first
+    box alone (FartrackError if the lengths differ otherwise). Only ``rules.clip`` needs the picture's ``size``.
     """
     errors = _errors(boxes, truth, size, rules)
     if errors is None:
         return {}
     ious, pixels, shares = errors
+    found = {"ao": ious.clip(0).mean(), "sr50": (ious > 0.5).mean(), "sr75": (ious > 0.75).mean()}
     if rules.area:
-        found = {
-            "auc": _area(ious > OVERLAPS),
-            "precision": _area(pixels <= 50 * OVERLAPS),
-            "normalized_precision": _area(shares <= OVERLAPS / 2),
-        }
+        hits = {"auc": ious > OVERLAPS, "precision": pixels <= 50 * OVERLAPS}
+        hits["normalized_precision"] = shares <= OVERLAPS / 2
+        curves_ = {name: values.mean(0) for name, values in hits.items()}
+        found |= {name: (curve[1:] + curve[:-1]).mean() / 2 for name, curve in curves_.items()}
     else:
-        found = {
-            "auc": float((ious > OVERLAPS).mean(0).mean()),
-            "precision": float((pixels <= PIXELS[HEADLINE]).mean()),
-            "normalized_precision": float((shares <= SHARES[HEADLINE]).mean()),
-        }
-    found |= {"ao": float(ious.clip(0).mean()), "sr50": float((ious > 0.5).mean()), "sr75": float((ious > 0.75).mean())}
-    return {name: found[name] for name in rules.measures}
+        found["auc"] = (ious > OVERLAPS).mean()
+        found["precision"] = (pixels <= PIXELS[HEADLINE]).mean()
+        found["normalized_precision"] = (shares <= SHARES[HEADLINE]).mean()
+    return {name: float(found[name]) for name in rules.measures}
 
 
 def overlaps(boxes: ArrayLike, truth: ArrayLike) -> FloatArray:
@@ -169,11 +163,6 @@ def _clip(boxes: FloatArray, size: tuple[int, int]) -> FloatArray:
     """Clipping as in GOT-10k's toolkit (``rect_iou`` with ``bound``): a box that begins outside keeps its size."""
     low = boxes[:, :2].clip(0, size)
     return np.concatenate([low, boxes[:, 2:].clip(0, np.asarray(size) - low)], axis=1)
-
-
-def _area(hits: NDArray[np.bool_]) -> float:
-    curve = hits.mean(0)
-    return float(curve.sum() - (curve[0] + curve[-1]) / 2) / (len(curve) - 1)
 
 
 @dataclass(frozen=True)

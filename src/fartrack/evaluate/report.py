@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import progress
 from fartrack.evaluate.metrics import HEADLINE, OVERLAPS, PIXELS, SHARES, Interval, curves, overlaps
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.tables import compare, count_runs, sequence_table, title, tracker_table
+from fartrack.evaluate.tables import by_attribute, compare, count_runs, sequence_table, title, tracker_table
 from fartrack.files import write_whole
 from fartrack.geometry import FloatArray
 
@@ -47,16 +48,12 @@ div { overflow-x: auto }
 
 
 def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
-    """Write the report of trackers on the same sequences, and return the path of its ``report.html``.
-
-    Raises:
-        FartrackError: nothing can be scored, as where only the first boxes are published; or a frame that is to be
-            shown cannot be read.
-    """
+    """Write the report of trackers on the same sequences, and return the path of its ``report.html``. FartrackError if
+    nothing can be scored, as where only the first boxes are published, or a frame to be shown cannot be read."""
     scored = _scored(evaluations)
     figures = {**_curve_figures(scored), "speed": _speed_figure(scored), "attributes": _attribute_figure(scored)}
-    pictures = {name: _png(figure) for name, figure in figures.items() if figure}
-    worst = {name: _png(figure) for name, figure in progress(list(_worst_figures(scored)), "drawing")}
+    pictures = {name: png(figure) for name, figure in figures.items() if figure}
+    worst = {name: png(figure) for name, figure in progress(list(_worst_figures(scored)), "drawing")}
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in {**pictures, **worst}.items():
         write_whole(folder / f"{name}.png", picture)
@@ -79,37 +76,30 @@ def _scored(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     return [replace(e, benchmark=part, results=[r for r in e.results if table[r.name]]) for e in evaluations]
 
 
-# --- figures ----------------------------------------------------------------------------------------------
-
-
 def _curve_figures(evaluations: list[Evaluation]) -> dict[str, Figure]:
     """Success, precision and, where the benchmark has it, normalized precision: means over sequences."""
     rules, clips = evaluations[0].benchmark.rules, evaluations[0].benchmark.sequences
-    kinds = {
-        "success": (OVERLAPS, "Success", "IoU above"),
-        "precision": (PIXELS, "Precision", "center error at most, in pixels"),
-        "normalized_precision": (SHARES, "Normalized precision", "center error at most, in sizes of the target"),
-    }
-    if "normalized_precision" not in rules.measures:
-        del kinds["normalized_precision"]
+    kinds = {"success": (OVERLAPS, "IoU above"), "precision": (PIXELS, "center error at most, in pixels")}
+    if "normalized_precision" in rules.measures:
+        kinds["normalized_precision"] = SHARES, "center error at most, in sizes of the target"
     sizes = [clip.size if rules.clip else None for clip in clips]
     found = [
         [curves(r.boxes, clip.boxes, size, rules) for r, clip, size in zip(e.results, clips, sizes, strict=True)]
         for e in evaluations
     ]
     figures = {}
-    for kind, (steps, name, label) in kinds.items():
-        figures[kind], axes = _axes()
-        lines = []
+    for kind, (steps, label) in kinds.items():
+        figures[kind], axes = new_axes()
+        values = {}
         for number, (evaluation, each) in enumerate(zip(evaluations, found, strict=True)):
             mean = np.mean([one[kind] for one in each], axis=0)
             value = float(mean.mean() if kind == "success" else mean[HEADLINE])
             style = ("-", "--", ":")[number // 10 % 3]
             (line,) = axes.plot(steps, mean, style, lw=1.8, label=f"{evaluation.tracker} [{value:.3f}]")
-            lines.append((value, line))
+            values[line] = value
         what = "area under the curve" if kind == "success" else f"value at {steps[HEADLINE]:g}"
-        handles = [line for _, line in sorted(lines, key=lambda pair: -pair[0])]
-        axes.legend(handles=handles, title=what, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+        _legend(axes, handles=sorted(values, key=lambda line: -values[line]), title=what)
+        name = title(kind).capitalize()
         axes.set(xlim=(steps[0], steps[-1]), ylim=(0, 1), title=name, xlabel=label, ylabel="share of frames")
     return figures
 
@@ -117,38 +107,34 @@ def _curve_figures(evaluations: list[Evaluation]) -> dict[str, Figure]:
 def _speed_figure(evaluations: list[Evaluation]) -> Figure | None:
     """The headline measure against frames per second; None if no speed is known."""
     headline = evaluations[0].benchmark.rules.measures[0]
-    known = [(number, row) for number, row in enumerate(compare(evaluations)) if math.isfinite(row.fps)]
+    known = [(f"C{number}", row) for number, row in enumerate(compare(evaluations)) if math.isfinite(row.fps)]
     if not known:
         return None
-    figure, axes = _axes()
-    for number, row in known:
+    figure, axes = new_axes()
+    for color, row in known:
         mean, label = row.means[headline], f"{row.tracker} [{row.fps:.3g}]"
-        axes.errorbar([row.fps], [mean.mean], _error_bars([mean]), fmt="o", color=f"C{number}", capsize=3, label=label)
-    axes.set_xlim(0, 1.1 * max(row.fps for _, row in known))
+        axes.errorbar([row.fps], [mean.mean], _error_bars([mean]), fmt="o", color=color, capsize=3, label=label)
     axes.set(title="Speed and accuracy", xlabel="frames per second, without decoding")
-    axes.set_ylabel(f"{title(headline)}, 95 % interval")
-    axes.legend(title="frames per second", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set(xlim=(0, 1.1 * max(row.fps for _, row in known)), ylabel=f"{title(headline)}, 95 % interval")
+    _legend(axes, title="frames per second")
     return figure
 
 
 def _attribute_figure(evaluations: list[Evaluation]) -> Figure | None:
     """The headline measure over the sequences of each attribute; None if no sequence has one."""
-    clips, headline = evaluations[0].benchmark.sequences, evaluations[0].benchmark.rules.measures[0]
-    attributes = sorted(set().union(*(clip.attributes for clip in clips)))
+    attributes, headline = by_attribute(evaluations), evaluations[0].benchmark.rules.measures[0]
     if not attributes:
         return None
-    members = [{clip.name for clip in clips if name in clip.attributes} for name in attributes]
-    rows = [compare(evaluations, chosen) for chosen in members]
     count = len(evaluations)
-    figure, axes = _axes(width=min(max(3 + 0.17 * len(attributes) * (count + 1), 7), 24))
+    figure, axes = new_axes(min(max(3 + 0.17 * len(attributes) * (count + 1), 7), 24))
     for number, evaluation in enumerate(evaluations):
-        means = [each[number].means[headline] for each in rows]
+        means = [rows[number].means[headline] for _, rows in attributes.values()]
         places = np.arange(len(attributes)) + (number - (count - 1) / 2) * 0.8 / count
         axes.bar(places, [m.mean for m in means], 0.8 / count, yerr=_error_bars(means), label=evaluation.tracker)
-    labels = [f"{name} ({len(chosen)})" for name, chosen in zip(attributes, members, strict=True)]
+    labels = [f"{name} ({members})" for name, (members, _) in attributes.items()]
     axes.set_xticks(range(len(attributes)), labels, rotation=90)
     axes.set(ylim=(0, 1), title="By attribute (number of sequences)", ylabel=f"{title(headline)}, 95 % interval")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _legend(axes)
     return figure
 
 
@@ -200,12 +186,17 @@ def _draw_frame(axes: Axes, clip: Clip, result: Result, index: int) -> None:
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
 
 
-def _axes(width: float = 7.5) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, 4.5), layout="constrained")
+def new_axes(width: float = 7.5, height: float = 4.5) -> tuple[Figure, Axes]:
+    """A figure of so many inches with one plot."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _legend(axes: Axes, **options: Any) -> None:
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), **options)
 
 
 def _error_bars(means: Sequence[Interval]) -> list[list[float]]:
@@ -213,13 +204,11 @@ def _error_bars(means: Sequence[Interval]) -> list[list[float]]:
     return [[mean.mean - mean.low for mean in means], [mean.high - mean.mean for mean in means]]
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
-
-
-# --- the page ---------------------------------------------------------------------------------------------
 
 
 def _page(evaluations: list[Evaluation], left_out: list[str], pictures: _Pngs, worst: _Pngs) -> str:

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fartrack.datasets.layouts import read_boxes
+from fartrack.datasets.layouts import read_boxes, read_text
 from fartrack.datasets.sequences import Sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import Benchmark
@@ -55,14 +55,8 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One tracker's results on a benchmark.
-
-    Attributes:
-        tracker: its name in this run.
-        benchmark: the rules, and the sequences that are compared.
-        results: one for each of those sequences, in their order.
-        jobs: the most trackers that ran at once while this one was timed, itself included.
-    """
+    """A tracker's results on the sequences of a benchmark, in their order; at most ``jobs`` trackers ran at once while
+    it was timed, itself included."""
 
     tracker: str
     benchmark: Benchmark
@@ -84,13 +78,8 @@ class Evaluation:
 
 
 def run_sequence(tracker: AnyTracker, sequence: Sequence, report: Callable[[int], None] | None = None) -> Result:
-    """Track a sequence from its first ground-truth box to its end.
-
-    ``report`` is called after each frame with 1, the number of frames since the last call.
-
-    Raises:
-        FartrackError: a frame cannot be read, one is missing, or the tracker fails (the frame is named).
-    """
+    """Track a sequence from its first ground-truth box to its end; ``report`` is called with 1 after each frame.
+    FartrackError if a frame cannot be read, one is missing, or the tracker fails (the frame is named)."""
     boxes, scores, seconds = [sequence.boxes[0].tolist()], [1.0], [0.0]
     for index, frame in zip(range(sequence.length), sequence.frames(), strict=False):
         start = time.perf_counter()
@@ -111,9 +100,6 @@ def run_sequence(tracker: AnyTracker, sequence: Sequence, report: Callable[[int]
     return Result(sequence.name, np.array(boxes), np.array(scores), np.array(seconds))
 
 
-# --- files ------------------------------------------------------------------------------------------------
-
-
 def save_result(folder: Path, result: Result) -> None:
     """Write a result; its boxes are written last, so that they mark it as complete."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,23 +114,19 @@ def load_result(folder: Path, sequence: Sequence) -> Result | None:
     try:
         boxes = read_boxes(folder / f"{sequence.name}.txt")
         seconds, scores = (
-            np.array((folder / f"{sequence.name}_{kind}.txt").read_text().split(), np.float64)
+            np.array(read_text(folder / f"{sequence.name}_{kind}.txt").split(), np.float64)
             for kind in ("time", "score")
         )
-    except (FartrackError, OSError, ValueError):
+    except ValueError:  # FartrackError is one
         return None
     complete = len(boxes) == len(seconds) == len(scores) == sequence.length and bool(np.isfinite(boxes).all())
-    if not complete or np.abs(boxes[0] - sequence.boxes[0]).max() > 1e-3:
-        return None
-    return Result(sequence.name, boxes, scores, seconds)
+    same = complete and np.abs(boxes[0] - sequence.boxes[0]).max() < 1e-3
+    return Result(sequence.name, boxes, scores, seconds) if same else None
 
 
-def load_published(folder: Path, sequence: Sequence) -> Result | None:
-    """A tracker's published result, ``NAME.txt`` with a line ``x, y, w, h`` per frame; None if there is none,
-    FartrackError if it is broken."""
+def load_published(folder: Path, sequence: Sequence) -> Result:
+    """A published result, ``NAME.txt`` with a line ``x, y, w, h`` per frame; FartrackError if it is broken."""
     path = folder / f"{sequence.name}.txt"
-    if not path.exists():
-        return None
     boxes = read_boxes(path)
     if len(boxes) != sequence.length:
         raise FartrackError(f"{path} has {len(boxes)} lines for the {sequence.length} frames; give one per frame.")
@@ -157,14 +139,9 @@ def load_published(folder: Path, sequence: Sequence) -> Result | None:
 
 
 def claim(folder: Path, tracker: str, identity: Mapping[str, Any], jobs: int) -> int:
-    """Make a folder that of the tracker with this name and :meth:`TrackerSpec.identity`, or check that it already is.
-
-    ``jobs`` processes at once will add results, 0 if none will be added. Returns the most processes at once with which
-    any result in the folder was timed.
-
-    Raises:
-        FartrackError: it holds results of another model or other settings.
-    """
+    """Make a folder that of the tracker with this name and :meth:`TrackerSpec.identity`; FartrackError if it holds
+    results of another. ``jobs`` processes at once will add results, 0 if none will be added. Returns the most at once
+    with which any result in the folder was timed."""
     path, found = folder / "tracker.json", {}
     with suppress(OSError, ValueError, TypeError):
         found = dict(json.loads(path.read_text()))
@@ -180,9 +157,6 @@ def claim(folder: Path, tracker: str, identity: Mapping[str, Any], jobs: int) ->
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({"identity": identity, "jobs": most}, indent=1) + "\n")
     return most
-
-
-# --- all trackers over all sequences ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,51 +178,38 @@ def evaluate(
 ) -> list[Evaluation]:
     """Results of several trackers on the same sequences; those that ``results`` already holds are not run again.
 
-    Where published results lack sequences, all trackers are compared on those that they have. Trackers run in other
-    processes, so a program that calls this needs ``if __name__ == "__main__":``.
+    Where published results lack sequences, all trackers are compared on those that they have. Trackers run in ``jobs``
+    processes at once, so a program that calls this needs ``if __name__ == "__main__":``. ``report`` is called now and
+    then with the frames done and the frames to do.
 
-    Args:
-        trackers: name → what it is.
-        benchmark: the sequences and their rules.
-        results: folder of the raw results.
-        jobs: processes at once; with more than one, trackers are timed while others run.
-        report: called now and then with the frames done and the frames to do.
-
-    Raises:
-        FartrackError: a tracker cannot be opened or fails, a sequence cannot be read, the folder holds results of
-            another model or other settings, or a process dies. Finished results are kept.
+    Finished results are kept where FartrackError is raised: a tracker cannot be opened or fails, a sequence cannot be
+    read, the folder holds results of another model or other settings, or a process dies.
     """
-    for spec in trackers.values():
-        if spec.published:
-            benchmark = _with_results(benchmark, spec.published)
+    for folder in (spec.published for spec in trackers.values() if spec.published):
+        kept = [s for s in benchmark.sequences if (folder / f"{s.name}.txt").is_file()]
+        if not kept:
+            name = min((s.name for s in benchmark.sequences), default="NAME")
+            raise FartrackError(
+                f"{folder} holds no results of the sequences left to compare; give one of {name}.txt …."
+            )
+        benchmark = replace(benchmark, sequences=kept)
+    folders = {name: spec.published or results / benchmark.name / name for name, spec in trackers.items()}
     waiting: list[Job] = []
-    most: dict[str, int] = {}
+    most = dict.fromkeys(trackers, 1)
     for name, spec in trackers.items():
         if spec.published is None:
-            folder = results / benchmark.name / name
-            missing = [s for s in benchmark.sequences if load_result(folder, s) is None]
-            most[name] = claim(folder, name, spec.identity(), jobs if missing else 0)
-            waiting += [Job(name, spec, sequence, folder) for sequence in missing]
+            missing = [s for s in benchmark.sequences if load_result(folders[name], s) is None]
+            most[name] = claim(folders[name], name, spec.identity(), jobs if missing else 0)
+            waiting += [Job(name, spec, sequence, folders[name]) for sequence in missing]
     run_jobs(waiting, jobs, report)
     evaluations = []
-    for name, spec in trackers.items():
-        folder = spec.published or results / benchmark.name / name
-        load = load_published if spec.published else load_result
-        found = [load(folder, sequence) for sequence in benchmark.sequences]
-        kept = [result for result in found if result is not None]
-        if len(kept) < len(found):
+    for name, folder in folders.items():
+        load = load_published if trackers[name].published else load_result
+        found = [result for sequence in benchmark.sequences if (result := load(folder, sequence))]
+        if len(found) < len(benchmark.sequences):
             raise FartrackError(f"Results in {folder} vanished or changed during the run; run again to go on.")
-        evaluations.append(Evaluation(name, benchmark, kept, most.get(name, 1)))
+        evaluations.append(Evaluation(name, benchmark, found, most[name]))
     return evaluations
-
-
-def _with_results(benchmark: Benchmark, folder: Path) -> Benchmark:
-    """The benchmark with only those sequences that have published results."""
-    kept = [s for s in benchmark.sequences if (folder / f"{s.name}.txt").is_file()]
-    if not kept:
-        names = f"{benchmark.sequences[0].name}.txt" if benchmark.sequences else "NAME.txt"
-        raise FartrackError(f"{folder} holds no results of the sequences left to compare; give a folder of {names} ….")
-    return replace(benchmark, sequences=kept)
 
 
 def run_jobs(jobs: list[Job], processes: int, report: Callable[[int, int], None]) -> None:
@@ -262,23 +223,23 @@ def run_jobs(jobs: list[Job], processes: int, report: Callable[[int, int], None]
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _start_process, (done,))
     futures: dict[Future[None], Job] = {}
     try:
-        futures |= {pool.submit(_run_job, job): job for job in jobs}
+        for job in jobs:
+            futures[pool.submit(_run_job, job)] = job
         running = set(futures)
         while running:
-            finished, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            _, running = wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
             report(done.value, total)
-            for future in finished:
+            for future in (future for future in futures if future.done()):  # in order: the first error is told
                 future.result()
     except BaseException as error:
         for process in set(multiprocessing.active_children()).difference(others):
             process.terminate()
         if not isinstance(error, BrokenProcessPool):
             raise
-        lost = (job for future, job in futures.items() if future.done() and future.exception())
-        names = [f"{job.tracker} tracked {job.sequence.name}" for job, _ in zip(lost, range(processes), strict=False)]
+        lost = [job for future, job in futures.items() if not future.done() or future.exception()]
+        names = " or ".join(f"{job.tracker} tracked {job.sequence.name}" for job in lost[:processes])
         raise FartrackError(
-            f"A process ended by itself while {' or '.join(names) or 'it started'}; if memory is short give fewer "
-            "--jobs, and run again to go on."
+            f"A process ended by itself while {names}; if memory is short give fewer --jobs, and run again to go on."
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -297,22 +258,24 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-_process: dict[str, Any] = {}
+_done: Any = None
 """In a process that runs jobs: the shared number of frames done."""
 
 
 def _start_process(done: Any) -> None:
+    global _done
+    _done = done
     end_with_parent()
-    _process["done"] = done
+
+
+def _count(frames: int) -> None:
+    with _done.get_lock():
+        _done.value += frames
 
 
 def _run_job(job: Job) -> None:
-    def count(frames: int) -> None:
-        with _process["done"].get_lock():
-            _process["done"].value += frames
-
     try:
-        save_result(job.folder, run_sequence(_open_once(job.spec), job.sequence, count))
+        save_result(job.folder, run_sequence(_open_once(job.spec), job.sequence, _count))
     except Exception as error:
         raise FartrackError(f"{job.tracker}: {error_text(error)}") from None
 

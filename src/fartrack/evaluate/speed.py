@@ -7,7 +7,6 @@ round, so that whatever else the machine does affects all of them alike. Ratios 
 
 from __future__ import annotations
 
-import io
 import json
 import multiprocessing
 import os
@@ -20,6 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
 
 @dataclass(frozen=True, eq=False)
 class Film:
-    """A clip in one size: the file of its frames (uint8 BGR), width and height, the number of frames (at least 2), and
-    the target's box on the first, ``(4,)`` x, y, w, h in pixels."""
+    """A clip in one size: the file of its frames, uint8 BGR ``(count, height, width, 3)``, at least two, and the
+    target's box on the first, ``(4,)`` x, y, w, h in pixels."""
 
     path: Path
     size: Size
@@ -65,10 +66,8 @@ class Film:
 
     def frame(self, number: int) -> Image:
         """A frame of the film played forward and backward without end, read anew so that no tracker has it cached."""
-        width, height = self.size
         place = number % (2 * self.count - 2)
-        place, length = min(place, 2 * self.count - 2 - place), height * width * 3
-        return np.fromfile(self.path, np.uint8, length, offset=place * length).reshape(height, width, 3)
+        return np.array(np.load(self.path, mmap_mode="r")[min(place, 2 * self.count - 2 - place)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +75,7 @@ class Run:
     """One tracker with one number of threads on frames of one size.
 
     Attributes:
-        tracker: its name.
-        threads: of the tracker, and cores that it is pinned to if ``pinned``.
-        size: width and height of the frames.
-        pinned: whether the system can pin a process to cores.
+        pinned: whether it is pinned to as many cores as it has threads, which not every system can do.
         first_box: milliseconds to open the tracker, give it the target, and update once.
         rounds: for each round, the milliseconds of every counted ``update``, without decoding.
         busy: for each round, the number of cores that were busy, on average.
@@ -96,15 +92,8 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Speed:
-    """What :func:`bench` found.
-
-    Attributes:
-        machine: processor, cores, load before the start, versions of the libraries.
-        clip: its name and number of frames.
-        trackers: name → :meth:`TrackerSpec.identity`. Ratios are to the first.
-        runs: size by size, in the order of the trackers, then of the threads.
-        turns: round (0 to warm up), tracker, threads and size of each turn, in the order in which they took place.
-    """
+    """What :func:`bench` found: trackers by name with their identities, the first of which is what ratios are to; runs
+    size by size; and round (0 to warm up), tracker, threads and size of each turn, in order."""
 
     machine: Mapping[str, Any]
     clip: Mapping[str, Any]
@@ -143,20 +132,13 @@ def bench(
 ) -> Speed:
     """Time trackers on the same frames, in processes that need the caller's ``if __name__ == "__main__":``.
 
-    Args:
-        trackers: name → what it is, whatever its number of threads.
-        clip: a video file or a folder of pictures; None for the demo clip.
-        box: of the target on the clip's first frame, x, y, w, h in its pixels; the demo clip has its own.
-        threads: each tracker runs with each of these numbers.
-        sizes: width and height that frames are resized to; none for the clip's own.
-        rounds: in each of which every tracker has a turn; at least 1.
-        frames: counted in a turn; at least 1.
-        warm_up: frames of each tracker before the first round.
-        report: called before each turn with the turns done and to do.
+    ``clip`` is a video file or a folder of pictures with the target's ``box`` on its first frame, x, y, w, h in pixels;
+    without one, it is the demo's. Each tracker runs with each number of ``threads`` on frames of each of ``sizes``
+    (width and height; none for the clip's own): ``warm_up`` frames, then a turn of ``frames`` in each of ``rounds``.
+    ``report`` is called before each turn with the turns done and to do.
 
-    Raises:
-        FartrackError: a tracker cannot be opened, fails, or is one of published results; the clip or the box cannot
-            be used; or there are more threads than cores.
+    FartrackError if a tracker cannot be opened, fails, or is one of published results; if the clip or the box cannot be
+    used; or if there are more threads than cores.
     """
     cores = available_cores()
     for count in threads:
@@ -181,19 +163,19 @@ def bench(
         for film in films:
             with ExitStack() as stack:
                 workers = [
-                    stack.enter_context(Worker(name, replace(spec, threads=count), film))
+                    stack.enter_context(worker(name, replace(spec, threads=count), film))
                     for name, spec in trackers.items()
                     for count in threads
                 ]
                 for number in range(1 + rounds):
-                    for worker in workers if number == 0 or number % 2 else workers[::-1]:
+                    for run, track in workers if number == 0 or number % 2 else workers[::-1]:
                         report(len(turns), total)
-                        turns.append((number, worker.run.tracker, worker.run.threads, film.size))
-                        times, busy = worker.ask(_track, frames if number else warm_up)
+                        turns.append((number, run.tracker, run.threads, film.size))
+                        times, busy = track(frames if number else warm_up)
                         if number:
-                            worker.run.rounds.append(times)
-                            worker.run.busy.append(busy)
-                runs += [worker.run for worker in workers]
+                            run.rounds.append(times)
+                            run.busy.append(busy)
+                runs += [run for run, _ in workers]
     report(total, total)
     return Speed(machine, {"name": clip or "demo", "frames": films[0].count}, identities, runs, turns)
 
@@ -203,33 +185,29 @@ def record(folder: Path, clip: str | None, box: ArrayLike | None, sizes: Sequenc
     errors are :func:`bench`'s."""
     if clip is None:
         clip, (_, box) = str(CLIP), next(demo_frames())
-    with ExitStack() as stack:
-        source = stack.enter_context(frames_from_source(clip))
+    with frames_from_source(clip) as source:
         if source.live:
             raise FartrackError(f"{source.name} is live; give a video file or a folder of pictures.")
-        images = (frame.image for frame in source)
-        first = next(images)
-        height, width = first.shape[:2]
+        height, width = source.first.image.shape[:2]
         given = np.array(check_box(box, width, height))
         sizes = sizes or [(width, height)]
-        paths = [folder / f"{w}x{h}.raw" for w, h in sizes]
-        files = [stack.enter_context(path.open("wb")) for path in paths]
         most = max(min(MAX_FRAMES, MAX_BYTES // sum(3 * w * h for w, h in sizes)), 2)
-        image: Image | None = first
-        count = 0
-        while image is not None and count < most:
-            for size, file in zip(sizes, files, strict=True):
-                interpolation = cv2.INTER_AREA if size[0] < width else cv2.INTER_LINEAR
-                resized = image if size == (width, height) else cv2.resize(image, size, interpolation=interpolation)
-                file.write(resized.tobytes())
-            count, image = count + 1, next(images, None)
-    if count < 2:
+        images = [[_resize(frame.image, size) for size in sizes] for frame in islice(source, most)]
+    if len(images) < 2:
         raise FartrackError(f"{clip} has one frame; give a clip of two or more.")
-    scales = [np.tile(np.array(size) / (width, height), 2) for size in sizes]
-    return [Film(path, size, count, given * scale) for path, size, scale in zip(paths, sizes, scales, strict=True)]
+    films = []
+    for size, frames in zip(sizes, zip(*images, strict=True), strict=True):
+        path = folder / "{}x{}.npy".format(*size)
+        np.save(path, np.stack(frames))
+        films.append(Film(path, size, len(frames), given * np.tile(np.array(size) / (width, height), 2)))
+    return films
 
 
-# --- processes --------------------------------------------------------------------------------------------
+def _resize(image: Image, size: Size) -> Image:
+    if size == image.shape[1::-1]:
+        return image
+    interpolation = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
 
 
 def available_cores() -> list[int]:
@@ -263,44 +241,31 @@ def limited(threads: int) -> Iterator[None]:
 
 
 def _pin(cores: Sequence[int]) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):  # `Run.pinned` tells whether it worked
-            os.sched_setaffinity(0, cores)
+    with suppress(OSError, AttributeError):  # `Run.pinned` tells whether it worked
+        os.sched_setaffinity(0, cores)
 
 
-class Worker:
-    """A tracker in a process of its own, which works only while :meth:`ask` waits for it; and its times, ``run``."""
+@contextmanager
+def worker(
+    name: str, spec: TrackerSpec, film: Film
+) -> Iterator[tuple[Run, Callable[[int], tuple[list[float], float]]]]:
+    """A tracker with its target in a process of its own: its run, and a function that tracks so many frames, which are
+    timed as in :func:`_track`. FartrackError, which begins with the name, if anything fails in the process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
 
-    def __init__(self, name: str, spec: TrackerSpec, film: Film) -> None:
-        """Start the process, open the tracker and give it the target; the errors are those of :meth:`ask`."""
-        self._name, threads = name, spec.threads or 1
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent)
-        try:
-            with limited(threads):
-                pinned, first_box = self.ask(_open, spec, film)
-        except BaseException:
-            self._pool.shutdown()
-            raise
-        self.run = Run(name, threads, film.size, pinned, first_box)
+        def call(function: Callable[..., Any], *arguments: Any) -> Any:
+            try:
+                return pool.submit(function, *arguments).result()
+            except BrokenProcessPool:
+                what = "the process ended by itself; if memory is short compare fewer trackers at once."
+                raise FartrackError(f"{name}: {what}") from None
+            except Exception as error:
+                raise FartrackError(f"{name}: {error_text(error)}") from None
 
-    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function returns in the process; FartrackError, which begins with the name, if it fails there."""
-        try:
-            return self._pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            raise FartrackError(
-                f"{self._name}: the process ended by itself; if memory is short compare fewer trackers at once."
-            ) from None
-        except Exception as error:
-            raise FartrackError(f"{self._name}: {error_text(error)}") from None
-
-    def __enter__(self) -> Worker:
-        """Return the worker itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the process."""
-        self._pool.shutdown()
+        threads = spec.threads or 1
+        with limited(threads):
+            pinned, first_box = call(_open, spec, film)
+        yield Run(name, threads, film.size, pinned, first_box), partial(call, _track)
 
 
 _process: dict[str, Any] = {}
@@ -335,9 +300,6 @@ def _track(frames: int) -> tuple[list[float], float]:
     return times, 1000 * work / sum(times) if times else 0.0
 
 
-# --- output -----------------------------------------------------------------------------------------------
-
-
 def print_speed(speed: Speed) -> None:
     """Print the machine, and a table for each size."""
     machine, runs = speed.machine, speed.runs
@@ -353,31 +315,27 @@ def print_speed(speed: Speed) -> None:
         f"{len(runs[0].rounds[0])} frames in turn; milliseconds per frame without decoding",
         *doubts,
     )
-    ratio = [f"times {next(iter(speed.trackers))}"] if len(speed.trackers) > 1 else []
+    columns = {"median [quartiles]": "{median:.2f} [{low:.2f}, {high:.2f}]", "mean": "{mean:.2f}", "95 %": "{p95:.2f}"}
+    columns |= {"99 %": "{p99:.2f}", "FPS": "{fps:.1f}"}
+    if len(speed.trackers) > 1:
+        columns[f"times {next(iter(speed.trackers))}"] = "{ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}]"
     for size in dict.fromkeys(run.size for run in runs):
-        table = new_table(
-            "tracker", "threads", "median [quartiles]", "mean", "95 %", "99 %", "FPS", *ratio, "first box"
-        )
+        table = new_table("tracker", "threads", *columns, "first box")
         for run in (run for run in runs if run.size == size):
-            text = "{median:.2f} [{low:.2f}, {high:.2f}];{mean:.2f};{p95:.2f};{p99:.2f};{fps:.1f}"
-            text += ";{ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}]" if ratio else ""
-            cells = text.format(**speed.summary(run)).split(";")
+            cells = [form.format(**speed.summary(run)) for form in columns.values()]
             table.add_row(run.tracker, str(run.threads), *cells, f"{run.first_box:.0f}")
         print_paragraphs("{}×{}".format(*size), table)
 
 
 def plot_speed(speed: Speed) -> bytes:
     """A PNG of the median time of every run with its quartiles (extra ``eval``)."""
-    from matplotlib.figure import Figure
+    from fartrack.evaluate.report import new_axes, png
 
     names = [f"{r.tracker}, {r.size[0]}×{r.size[1]}, {r.threads} threads" for r in speed.runs]
     found = [speed.summary(run) for run in speed.runs]
     errors = [[s["median"] - s["low"] for s in found], [s["high"] - s["median"] for s in found]]
-    figure = Figure(figsize=(9, 1.5 + 0.3 * len(names)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_axes(9, 1.5 + 0.3 * len(names))
     axes.bar_label(axes.barh(names, [s["median"] for s in found], xerr=errors), fmt=" %.1f", padding=4)
     axes.invert_yaxis()
     axes.set(title=speed.machine["processor"], xlabel="milliseconds per frame without decoding: median, quartiles")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png(figure)

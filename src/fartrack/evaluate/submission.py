@@ -19,11 +19,8 @@ from fartrack.files import replacing
 
 
 def write_submission(evaluation: Evaluation, path: Path) -> Path:
-    """Write the zip file for a benchmark's server, completely or not at all; the same results give the same bytes.
-
-    Raises:
-        FartrackError: the benchmark has no server, or the results are incomplete.
-    """
+    """Write the zip file for a benchmark's server, the same bytes for the same results, completely or not at all;
+    FartrackError if there is no server or the results are incomplete."""
     check_server(evaluation.benchmark.name)
     texts: dict[str, str] = {}
     for result in _complete(evaluation):
@@ -38,10 +35,8 @@ def write_submission(evaluation: Evaluation, path: Path) -> Path:
 def check_server(benchmark: str) -> None:
     """Check that a benchmark has a server that takes submissions; FartrackError if not."""
     if benchmark not in FILES:
-        raise FartrackError(
-            f"There is no server for {benchmark}, whose ground truth is public; "
-            f"submissions are for {' and '.join(FILES)}."
-        )
+        servers = " and ".join(FILES)
+        raise FartrackError(f"There is no server for {benchmark}, whose ground truth is public; one is for {servers}.")
 
 
 def _complete(evaluation: Evaluation) -> list[Result]:
@@ -53,19 +48,15 @@ def _complete(evaluation: Evaluation) -> list[Result]:
             "run all of them."
         )
     results = {result.name: result for result in evaluation.results}
-    fix = f"run {evaluation.tracker} on it again"
     complete = []
     for sequence in sequences:
         result = results.get(sequence.name)
-        if result is None:
-            raise FartrackError(f"There is no result of {sequence.name}; {fix}.")
-        if len(result.boxes) != sequence.length:
-            raise FartrackError(f"{sequence.name} has {len(result.boxes)} boxes for {sequence.length} frames; {fix}.")
-        finite = np.isfinite(result.boxes).all(-1)
-        if not finite.all():
-            line = int(finite.argmin()) + 1
-            raise FartrackError(f"Line {line} of the result of {sequence.name} is not four finite numbers; {fix}.")
-        complete.append(replace(result, boxes=result.boxes + np.array([sequence.origin, sequence.origin, 0, 0])))
+        if result is None or result.boxes.shape != (sequence.length, 4) or not np.isfinite(result.boxes).all():
+            raise FartrackError(
+                f"The result of {sequence.name} is not four finite numbers for each of its {sequence.length} frames; "
+                f"run {evaluation.tracker} on it again."
+            )
+        complete.append(replace(result, boxes=result.boxes + np.array([sequence.origin] * 2 + [0, 0])))
     return complete
 
 

@@ -65,12 +65,11 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
     if len(sequences) < len(whole.sequences):
         videos = len({sequence.video for sequence in scored})
         count = f"{videos} of {count_runs(whole.sequences)}, those of which all have results"
-    attributes = attribute_table(evaluations)
     print_paragraphs(
         f"{whole.name}, {count}; means over sequences, each counting once, with 95 % intervals (differences: paired)",
         tracker_table(evaluations),
         _speed(evaluations, threads),
-        *([attributes] if attributes.row_count else []),
+        attribute_table(evaluations),
         sequence_table(evaluations),
     )
 
@@ -88,13 +87,19 @@ def tracker_table(evaluations: Sequence[Evaluation]) -> Table:
 
 def attribute_table(evaluations: Sequence[Evaluation]) -> Table:
     """Each tracker's headline measure over the sequences of each attribute."""
-    sequences, first = evaluations[0].benchmark.sequences, evaluations[0].benchmark.rules.measures[0]
+    first = evaluations[0].benchmark.rules.measures[0]
     table = new_table("attribute", "sequences", *(f"{title(first)} of {e.tracker}" for e in evaluations))
-    for name in sorted(set().union(*(sequence.attributes for sequence in sequences))):
-        chosen = {s.name for s in sequences if name in s.attributes and evaluations[0].table[s.name]}
-        if rows := compare(evaluations, chosen):
-            table.add_row(name, str(len(chosen)), *(str(row.means[first]) for row in rows))
+    for name, (count, rows) in by_attribute(evaluations).items():
+        table.add_row(name, str(count), *(str(row.means[first]) for row in rows))
     return table
+
+
+def by_attribute(evaluations: Sequence[Evaluation]) -> dict[str, tuple[int, list[Row]]]:
+    """Attribute → the number of sequences that have it, and the trackers on these; without what cannot be scored."""
+    scored = [s for s in evaluations[0].benchmark.sequences if evaluations[0].table[s.name]]
+    names = sorted({name for sequence in scored for name in sequence.attributes})
+    members = {name: [s.name for s in scored if name in s.attributes] for name in names}
+    return {name: (len(chosen), compare(evaluations, chosen)) for name, chosen in members.items()}
 
 
 def sequence_table(evaluations: Sequence[Evaluation]) -> Table:
@@ -158,9 +163,11 @@ def new_table(name: str, *columns: str) -> Table:
 
 
 def print_paragraphs(*parts: str | Table) -> None:
-    """Print each part as a paragraph; the lines of tables are never wrapped, so that they stay Markdown."""
+    """Print each part that is not empty as a paragraph; lines of tables are never wrapped, so they stay Markdown."""
     console = Console(width=1000, color_system=None)
     for part in parts:
+        if isinstance(part, Table) and not part.row_count:
+            continue
         with console.capture() as captured:
             console.print(part, markup=False, highlight=False, soft_wrap=True)
         if text := "\n".join(line.rstrip() for line in captured.get().strip().splitlines()):

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fartrack.api import load
-from fartrack.engines.base import EngineName, Precision, resolve
+from fartrack.engines.base import EngineName, Precision
+from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.packages import Package, open_package, shipped
@@ -31,19 +32,14 @@ class AnyTracker(Protocol):
 
     def init(self, frame: Image, box: FloatArray) -> Any:
         """Take the object in ``box`` (x, y, w, h in pixels) of ``frame`` (uint8 BGR) as the target."""
-        ...
 
     def update(self, frame: Image) -> Any:
         """The target in the next frame: four numbers x, y, w, h; such a box and a score; or a ``Track``."""
-        ...
 
 
 def as_track(found: Any) -> Track:
-    """What a tracker's ``update`` returned, as a track; without a score, the score is NaN.
-
-    Raises:
-        FartrackError: it is not a box of four finite numbers.
-    """
+    """What a tracker's ``update`` returned, as a track; without a score, the score is NaN. FartrackError if it is not
+    a box of four finite numbers."""
     try:
         if hasattr(found, "box"):
             box, score = found.box, found.score
@@ -115,14 +111,14 @@ class TrackerSpec:
 
     def _find_model(self, package: Package) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
         settings = parse_settings(package.settings, self.settings)
-        files = sorted(path for path in package.network.iterdir() if path.suffix in (".json", ".onnx", ".safetensors"))
+        files = sorted(path for path in package.network.iterdir() if path.suffix in (".bin", ".onnx", ".safetensors"))
         engine, precision = resolve(package, self.engine, self.precision)
         identity: dict[str, Any] = {"model": digest(files), "engine": engine, "precision": precision}
-        identity |= {"depth": package.config.depth, "settings": asdict(settings)}
-        if package.calibration:
-            identity["score"] = asdict(package.calibration)
-        options: dict[str, Any] = {"engine": engine, "precision": precision, "threads": self.threads}
-        return identity, lambda: load(self.spec, settings=settings, **options)
+        identity |= {"config": asdict(package.config), "settings": asdict(settings)}
+        identity["score"] = asdict(package.calibration) if package.calibration else None
+        return identity, lambda: load(
+            self.spec, engine=engine, precision=precision, threads=self.threads, settings=settings
+        )
 
     def _find_class(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
         module, _, name = self.spec.partition(":")
@@ -146,18 +142,14 @@ def parse_trackers(text: str, **options: Any) -> dict[str, TrackerSpec]:
     """Trackers separated by commas, each ``NAME=SPEC`` or ``SPEC`` → specs by name, in order.
 
     Without a name, a folder gives its own and a class its own. ``options`` are those of :class:`TrackerSpec`.
-
-    Raises:
-        FartrackError: there is none, a name cannot be that of a folder, or two have the same.
+    FartrackError if there is none, a name cannot be that of a folder, or two have the same.
     """
     trackers: dict[str, TrackerSpec] = {}
     for part in text.split(","):
         name, _, spec = part.strip().rpartition("=")
         name = name or Path(spec).name.rpartition(":")[2]
         if not spec or not name or name.startswith(".") or set(name) & set("/\\"):
-            raise FartrackError(
-                f"{part!r} does not name a tracker; give SPEC or NAME=SPEC, with commas between several."
-            )
+            raise FartrackError(f"{part!r} does not name a tracker; give SPEC or NAME=SPEC, separated by commas.")
         if name in trackers:
             raise FartrackError(f"Two trackers are called {name}; give one another name, as NAME={spec}.")
         trackers[name] = TrackerSpec(spec, **options)

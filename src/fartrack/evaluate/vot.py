@@ -28,11 +28,8 @@ HELLO = {"trax.version": "1", "trax.name": "fartrack", "trax.image": "path", "tr
 
 
 def serve(tracker: AnyTracker, requests: TextIO, replies: TextIO) -> None:
-    """Answer the messages of ``requests`` until a ``quit`` or the end.
-
-    Raises:
-        FartrackError: a message, image or region that cannot be used; a ``quit`` with the reason is sent first.
-    """
+    """Answer the messages of ``requests`` until a ``quit`` or the end. FartrackError, after a ``quit`` with the reason,
+    for a message, image or region that cannot be used."""
     _send(replies, "hello", **HELLO)
     try:
         for line in requests:

@@ -19,59 +19,30 @@ DEPTHS = {"pico": 6, "nano": 10, "tiny": 15}
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a network and of its inputs.
+    """The shape of a network and of its inputs."""
 
-    Attributes:
-        depth: encoder layers, 1 to 15; every depth from 5 upwards is meant as an exit of one network.
-        attention: ``joint``, every token attends to every other (the paper); or ``cached``, a template attends
-            to itself only, so that its keys and values are computed once.
-        width: channels of a token.
-        heads: attention heads; must divide ``width``.
-        mlp_ratio: hidden width of the MLP over ``width``.
-        patch, template_size, search_size: sides of a patch and of the crops, in pixels.
-        template_factor: side of a template's window over sqrt(w · h) of its target.
-        search_factor: side of the search window over sqrt(w · h) of the last box.
-        templates: the most templates used at once.
-        identities: of templates: template 0 has the first, and those beyond the last share it. 2 (first, later)
-            keeps a template's cache valid while newer ones come; one each (the paper) needs ``joint`` attention.
-        trajectory: number of past boxes given as tokens, 0 to 7.
-        drop_path: probability that training drops a residual branch of the last layer, linear in depth before.
-    """
-
-    depth: int = 6
-    attention: Attention = "cached"
-    width: int = 192
-    heads: int = 3
-    mlp_ratio: float = 4.0
-    patch: int = 16
-    template_size: int = 112
-    search_size: int = 224
-    template_factor: float = 2.0
-    search_factor: float = 4.0
-    templates: int = 5
-    identities: int = 2
-    trajectory: int = 3
-    drop_path: float = 0.0
+    depth: int = 6  # encoder layers; every depth from 5 upwards is meant as an exit of one network
+    attention: Attention = "cached"  # a template attends to itself only; or "joint": all to all (the paper)
+    width: int = 192  # channels of a token
+    heads: int = 3  # attention heads; must divide the width
+    mlp_ratio: float = 4.0  # hidden width of the MLP over the width
+    patch: int = 16  # side of a patch, in pixels
+    template_size: int = 112  # side of a template crop, in pixels
+    search_size: int = 224  # side of the search crop, in pixels
+    template_factor: float = 2.0  # side of a template's window over sqrt(w · h) of its target
+    search_factor: float = 4.0  # side of the search window over sqrt(w · h) of the last box
+    templates: int = 5  # the most templates used at once
+    identities: int = 2  # first and later; one each (the paper) needs joint attention
+    trajectory: int = 3  # number of past boxes given as tokens
+    drop_path: float = 0.0  # probability that training drops a branch of the last layer, linear in depth before
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         check_choice(self, "attention", get_args(Attention))
-        check_numbers(
-            self,
-            depth=(1, 15),
-            width=(1, 4096),
-            heads=(1, 64),
-            mlp_ratio=(0.25, 16),
-            patch=(1, 64),
-            template_size=(16, 1024),
-            search_size=(16, 1024),
-            template_factor=(1, 16),
-            search_factor=(1, 16),
-            templates=(1, 16),
-            identities=(1, self.templates),
-            trajectory=(0, 7),
-            drop_path=(0, 0.9),
-        )
+        check_numbers(self, depth=(1, 15), width=(1, 4096), heads=(1, 64), mlp_ratio=(0.25, 16), patch=(1, 64))
+        check_numbers(self, template_size=(16, 1024), search_size=(16, 1024))
+        check_numbers(self, template_factor=(1, 16), search_factor=(1, 16), templates=(1, 16))
+        check_numbers(self, identities=(1, self.templates), trajectory=(0, 7), drop_path=(0, 0.9))
         if self.width % self.heads:
             raise FartrackError(f"heads is {self.heads}; it must divide width, which is {self.width}.")
         for name in ("template_size", "search_size"):

@@ -15,8 +15,8 @@ from fartrack.config import check_numbers, from_dict
 from fartrack.engines.base import Engine, Floats, Tokens
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
+from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
-from fartrack.tracking.calibration import Calibration
 from fartrack.tracking.recovery import Recovery, Status, is_plain, seek
 from fartrack.tracking.templates import Template, TemplateMemory
 
@@ -347,8 +347,7 @@ class Tracker:
                 recovery = replace(recovery, status="lost")
                 trajectory = np.repeat(recovery.sure[None], len(trajectory), axis=0)
         if due and recovery.status == "tracking":
-            identity = min(1, self.engine.config.identities - 1)
-            memory = memory.add(self._take_template(region.frame, box, number, identity))
+            memory = memory.add(self._take_template(region.frame, box, number, self.engine.config.identity(1)))
         shown = recovery.sure if recovery.status == "lost" else box
         state = State(number, region.size, trajectory, memory, recovery, score)
         if self.calibration is not None:
@@ -388,7 +387,7 @@ class Tracker:
         """
         for slot, place in enumerate(memory.chosen):
             template = memory.history[place]
-            identity = min(slot, self.engine.config.identities - 1)
+            identity = self.engine.config.identity(slot)
             if template.identity != identity:
                 kv_cache = self._encode(template.crop, identity)
                 if template.kv_cache.shape != kv_cache.shape:

@@ -1,7 +1,6 @@
 """Several processes, on one host or many, that train one network: each takes its share of every batch.
 
-Started by ``torchrun``; without it there is one process. DistributedDataParallel would expect one forward call a step;
-templates, search and dense head are three.
+DistributedDataParallel would expect one forward call a step; templates, search and dense head are three.
 """
 
 from __future__ import annotations
@@ -19,21 +18,18 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 @dataclass(frozen=True)
 class Group:
-    """This process's ``rank`` among the ``size`` that train together (rank 0 writes checkpoints and logs), its device,
-    and whether ``torchrun`` has restarted the group after a process was lost."""
+    """The processes that ``torchrun`` has started, or this one alone."""
 
-    rank: int
+    rank: int  # of this process; 0 writes checkpoints and logs
     size: int
     device: torch.device
-    restarted: bool = False
+    restarted: bool = False  # by torchrun, after a process was lost
 
     @classmethod
     def join(cls, device: str | None = None) -> Group:
-        """The group that ``torchrun`` describes in the environment, or a single process; on a GPU where there is one,
-        unless ``device`` (``cpu`` or ``cuda``) says otherwise."""
+        """The group that the environment describes, on ``cpu`` or ``cuda``; by default on a GPU where there is one."""
         kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        place = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+        place = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if kind == "cuda" else kind)
         if kind == "cuda":
             torch.cuda.set_device(place)
         if "WORLD_SIZE" not in os.environ:
@@ -68,15 +64,4 @@ class Group:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any of the processes."""
-        if self.size == 1:
-            return flag
         return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
-
-    def wait(self) -> None:
-        """Until all are here, so that what one has written is there for the others."""
-        self.any(False)
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one of its group that writes files."""
-    return int(os.environ.get("RANK", 0)) == 0

@@ -25,16 +25,11 @@ def export_checkpoint(
 ) -> None:
     """Export the averaged weights of a training run's checkpoint, with what is known of the run.
 
-    Args:
-        checkpoint: of the run.
-        folder, exits, int8: see :func:`fartrack.export.export`.
-        depth: export the first layers only, as an exit of the network.
-        mean: further checkpoints, or weights, of the same model; the mean of all is exported (Wortsman et al., "Model
-            soups", 2022).
+    Of the first ``depth`` layers only, if given; ``folder``, ``exits``, ``int8``: see :func:`fartrack.export.export`.
+    The mean is taken with further checkpoints or weights (Wortsman et al., "Model soups", 2022).
 
     Raises:
-        FartrackError: no readable checkpoint or weights, or of another model; no such exit; or see
-            :func:`fartrack.export.export`.
+        FartrackError: no readable checkpoint or weights, or of another model; no such exit; or of the export itself.
     """
     run = load_checkpoint(checkpoint)
     recipe = run.recipe

@@ -7,6 +7,8 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -32,6 +34,8 @@ from fartrack.train.recipe import Recipe
 from fartrack.train.rollout import roll
 from fartrack.train.state import CHECKPOINT, Checkpoint, TrainState, load_checkpoint, save_checkpoint
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def train(recipe: Recipe, store: Path, run: Path, **options: Any) -> FARTrack | None:
     """Run a recipe (see :class:`Trainer`) → the network with the averaged weights; None if it was stopped early."""
@@ -42,21 +46,6 @@ def train(recipe: Recipe, store: Path, run: Path, **options: Any) -> FARTrack | 
 class Trainer:
     """One run of a recipe. Under ``torchrun``, several processes share every batch.
 
-    Attributes:
-        recipe: what to do.
-        store: folder of prepared data (:mod:`fartrack.train.data.store`).
-        run: folder of this run: ``checkpoint.safetensors`` (replaced as it goes) and what the monitor writes.
-        start: start weights; without them the network starts at random.
-        resume: go on from the run's checkpoint. ``recipe`` may differ in its number of steps.
-        workers: processes that make batches; 0 makes them in this one.
-        save_every: steps between checkpoints.
-        device: ``cpu`` or ``cuda``; by default a GPU where there is one.
-        compile: compile the network; it pays on a GPU and for long runs.
-        minutes: stop after this long, to be resumed later. SIGTERM and SIGINT stop as cleanly.
-        until: stop after this step, to be resumed later.
-        val: folder of sequences to track every ``val_every`` steps, the best weights being kept; never trained on.
-        val_every: steps between.
-
     Raises:
         FartrackError: no data, unreadable start weights or checkpoint, a run that exists already, sets or clips that
             the processes cannot share evenly, frozen layers without start weights, or a loss that is not finite
@@ -64,24 +53,25 @@ class Trainer:
     """
 
     recipe: Recipe
-    store: Path
-    run: Path
+    store: Path  # folder of prepared data
+    run: Path  # folder of this run: its checkpoint, replaced as it goes, and what the monitor writes
     _: KW_ONLY
-    start: Path | None = None
-    resume: bool = False
-    workers: int = 1
-    save_every: int = 100
-    device: str | None = None
-    compile: bool = False
-    minutes: float | None = None
-    until: int | None = None
-    val: Path | None = None
+    start: Path | None = None  # start weights; random without
+    resume: bool = False  # go on from the run's checkpoint; the recipe may differ in its number of steps
+    workers: int = 1  # processes that make batches; 0 makes them in this one
+    save_every: int = 100  # steps between checkpoints
+    device: str | None = None  # "cpu" or "cuda"; by default a GPU where there is one
+    compile: bool = False  # compile the network; it pays on a GPU and for long runs
+    minutes: float | None = None  # stop after this long, to be resumed later; SIGTERM and SIGINT stop as cleanly
+    until: int | None = None  # stop after this step, to be resumed later
+    val: Path | None = None  # sequences to track every ``val_every`` steps, never trained on; the best weights are kept
     val_every: int = 1000
 
     def __post_init__(self) -> None:
         """Join the other processes, check the arguments, and set up the state."""
         recipe, path = self.recipe, self.run / CHECKPOINT
-        self.group, self.stop = Group.join(self.device), Stop(self.minutes)
+        self.group = Group.join(self.device)
+        self.end = math.inf if self.minutes is None else time.monotonic() + 60 * self.minutes
         resume = self.resume or (self.group.restarted and path.exists())
         self.monitor = Monitor(self.run, recipe, self.val, self.val_every) if self.group.rank == 0 else None
         for name, shared in (("sets", recipe.sets), ("clips", recipe.rollout.clips if recipe.rollout.share else 0)):
@@ -123,7 +113,7 @@ class Trainer:
         batch, lost = self.roll(work) if isinstance(work, list) else (work, None)
         crops = group.sum(torch.tensor(float(len(batch.search)), device=group.device))
         state.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, Tensor] = {"crops": crops / group.size}
+        sums: dict[str, Any] = {"crops": crops / group.size}
         for part in batch.split(recipe.micro_batch):
             part = part.to(group.device)
             if part.valid is None and recipe.prunes(state.step):
@@ -133,7 +123,7 @@ class Trainer:
             terms = self.losses(part)
             (terms["loss"] * share).backward()  # type: ignore[no-untyped-call]
             for name, value in terms.items():
-                sums[name] = sums.get(name, torch.zeros((), device=group.device)) + value.detach() * share
+                sums[name] = sums.get(name, 0) + value.detach() * share
         values = dict(zip(sums, group.sum(torch.stack(list(sums.values()))).tolist(), strict=True))
         if lost is not None:
             values["lost"] = lost
@@ -168,7 +158,7 @@ class Trainer:
             pin_memory=group.device.type == "cuda",
         )
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with self.stop, Progress(*columns, disable=self.monitor is None) as progress:
+        with signals_noted() as signaled, Progress(*columns, disable=self.monitor is None) as progress:
             task = progress.add_task("training", total=recipe.steps, completed=state.step)
             for work in loader:
                 batch, values = self.train_step(work)
@@ -178,14 +168,14 @@ class Trainer:
                     self.monitor.count(state, rate(state.step - 1, recipe), values, last)
                     self.monitor.picture(state.step, batch, state.network)
                     self.monitor.validate(state, last)
-                stopped = group.any(self.stop.asked)
+                stopped = group.any(signaled.is_set() or time.monotonic() >= self.end)
                 if self.monitor is not None and (state.step % self.save_every == 0 or last or stopped):
                     save_checkpoint(self.run / CHECKPOINT, state.checkpoint(recipe))
                 if stopped:
                     break
         if self.monitor is not None:
             self.monitor.close()
-        group.wait()
+        group.any(False)  # waits for all, so that what one has written is there for the others
         state.network.load_state_dict(state.average)
         state.network.eval()
         return state.network if state.step >= recipe.steps else None
@@ -200,38 +190,27 @@ def rate(step: int, recipe: Recipe) -> float:
     return warm * (0.1 if recipe.decay_shape == "step" else 0.5 - 0.5 * math.cos(math.pi * left / recipe.decay))
 
 
-class Stop:
-    """A request to stop, by a signal or because the time is up; the step under way is finished first."""
+@contextmanager
+def signals_noted() -> Iterator[threading.Event]:
+    """Within it, SIGINT and SIGTERM only set the event, so that the step under way is finished; a second one interrupts
+    at once."""
+    signaled = threading.Event()
 
-    def __init__(self, minutes: float | None) -> None:
-        """The time starts now; None is no limit."""
-        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
-        self.signaled = False
-        self.handlers: dict[int, Any] = {}
-
-    @property
-    def asked(self) -> bool:
-        """Whether to stop."""
-        return self.signaled or time.monotonic() >= self.end
-
-    def _signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signaled:  # a second time: at once
+    def handle(number: int, frame: FrameType | None) -> None:
+        if signaled.is_set():
             raise KeyboardInterrupt
-        self.signaled = True
+        signaled.set()
 
-    def __enter__(self) -> Stop:
-        """Handle SIGINT and SIGTERM."""
-        if threading.current_thread() is threading.main_thread():  # others may not
-            self.handlers = {number: signal.signal(number, self._signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give the signals back."""
-        for number, handler in self.handlers.items():
+    in_main = threading.current_thread() is threading.main_thread()  # other threads may not handle signals
+    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS if in_main}
+    try:
+        yield signaled
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def ignore_signals(worker: int) -> None:
     """Leave stopping to the main process: a signal may go to its workers as well, which it needs to the end."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -30,8 +30,7 @@ from fartrack.train.state import Checkpoint, TrainState, save_checkpoint
 
 LOG = "log.jsonl"
 BEST = "best.safetensors"
-LOG_EVERY = 20
-"""Steps that a line of the log averages."""
+LOG_EVERY = 20  # steps that a line of the log averages
 PICTURE_EVERY = 500
 
 
@@ -39,11 +38,8 @@ class Monitor:
     """Writes ``log.jsonl``, TensorBoard's event files, ``samples.png`` and ``best.safetensors`` into a run's folder."""
 
     def __init__(self, run: Path, recipe: Recipe, val: Path | None = None, val_every: int = 1000) -> None:
-        """Of the run in this folder; ``val`` holds sequences to be tracked every ``val_every`` steps.
-
-        Raises:
-            FartrackError: ``val`` holds no sequences.
-        """
+        """Of the run in this folder; a FartrackError if there are no sequences in ``val``, to be tracked every
+        ``val_every`` steps."""
         self.run, self.recipe, self.val_every = run, recipe, val_every
         self.sequences = packed_sequences(val) if val else []
         self.writer: SummaryWriter | None = None
@@ -122,16 +118,16 @@ def predict(network: FARTrack, batch: Batch) -> FloatArray:
 def draw_samples(batch: Batch, predicted: FloatArray, columns: int = 6, rows: int = 4) -> Image:
     """A sheet of search crops, each under its first template, with the true box, if there is one, in green and the
     predicted one in red; BGR."""
-    search, templates = batch.search.cpu().numpy(), batch.templates.cpu().numpy()
+    search, templates, boxes = (t.cpu().numpy() for t in (batch.search, batch.templates, batch.boxes))
     firsts = batch.index[:, 0].repeat_interleave(batch.shared).tolist()
     picks = np.linspace(0, len(search) - 1, min(columns * rows, len(search))).astype(int)
     side, small = search.shape[1], templates.shape[1]
     sheet = np.full((-(-len(picks) // columns) * (side + small), columns * side, 3), 32, np.uint8)
     for place, pick in enumerate(picks.tolist()):
         crop = np.ascontiguousarray(search[pick, ..., ::-1])
-        for corners, color in ((batch.boxes[pick].cpu().numpy(), (0, 200, 0)), (predicted[pick], (40, 40, 230))):
+        for corners, color in ((boxes[pick], (0, 200, 0)), (predicted[pick], (40, 40, 230))):
             if np.isfinite(corners).all():
-                x0, y0, x1, y1 = np.round(np.asarray(corners) * side).astype(int).tolist()
+                x0, y0, x1, y1 = np.round(corners * side).astype(int).tolist()
                 cv2.rectangle(crop, (x0, y0), (x1, y1), color, 1)
         top, left = place // columns * (side + small), place % columns * side
         sheet[top : top + small, left : left + small] = templates[firsts[pick]][..., ::-1]

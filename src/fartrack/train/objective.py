@@ -19,13 +19,10 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]
     with autocast(recipe.precision, batch.search.device.type):
         exits = forward_exits(network, batch, recipe.exit_layers)
         dense = network.aux(search_tokens(exits[-1], batch))
-        # Of the trajectory and command tokens, as the paper has it.
-        compared = [exit.tokens_BND[:, dense.shape[1] :] for exit in exits]
+        compared = [exit.tokens_BND[:, dense.shape[1] :] for exit in exits]  # trajectory and commands, as in the paper
         diverging = compare(network, compared[:-1], compared[1:]) if len(exits) > 1 else None
-    terms = box_terms(exits, batch, weight)
-    terms["dense"] = weight.dense * dense_loss(
-        dense, batch.boxes, batch.search.shape[1] // network.config.patch, batch.kept
-    )
+    terms, grid = box_terms(exits, batch, weight), batch.search.shape[1] // network.config.patch
+    terms["dense"] = weight.dense * dense_loss(dense, batch.boxes, grid, batch.kept)
     if diverging is not None:
         terms["divergence"] = weight.divergence * divergence(*diverging)
     return summed(terms, exits[-1], batch)
@@ -84,12 +81,7 @@ def prune(network: FARTrack, batch: Batch, retention: float) -> Tensor:
 
 
 def autocast(precision: Precision, device: str) -> torch.autocast:
-    """Within it, matmuls are computed in bf16 if :func:`uses_bf16` says so."""
-    return torch.autocast(device, torch.bfloat16, enabled=uses_bf16(precision, device))
-
-
-def uses_bf16(precision: Precision, device: str) -> bool:
-    """Whether to compute in bf16: as asked, or where the device has instructions for it."""
-    if precision != "auto":
-        return precision == "bf16"
-    return torch.cuda.is_bf16_supported() if device == "cuda" else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    """Within it, matmuls are computed in bf16 if asked or, for ``auto``, where the device has instructions for it."""
+    cpu = torch.cpu.get_capabilities()
+    able = torch.cuda.is_bf16_supported() if device == "cuda" else bool(cpu.get("avx512_bf16"))
+    return torch.autocast(device, torch.bfloat16, enabled=able if precision == "auto" else precision == "bf16")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fartrack.model.config import DEPTHS
-from fartrack.train.distributed import is_main_process
 from fartrack.train.export import export_checkpoint
 from fartrack.train.loop import train
 from fartrack.train.recipe import RECIPES, Recipe
@@ -35,14 +35,9 @@ def train_phases(
 ) -> list[Path] | None:
     """Run all three phases and export the variants; called again with the same arguments, go on.
 
-    Args:
-        recipes: a folder of ``pretrain.toml``, ``distill.toml`` and ``sparsify.toml``, or the name of one that ships.
-        store: folder of prepared data.
-        run: holds a folder for each phase and each exported variant.
-        start: start weights of the first phase; each later one starts from the one before.
-        minutes: stop after this long.
-        rehearse: a few small batches of each phase only, in ``run/rehearsal``.
-        options: of :class:`fartrack.train.loop.Trainer`.
+    ``recipes`` is a folder of ``pretrain.toml``, ``distill.toml`` and ``sparsify.toml``, or the name of one that ships.
+    Each phase begins with the weights of the one before, the first with ``start``. A rehearsal runs a few small batches
+    of each, in ``run/rehearsal``. All else: see :class:`fartrack.train.loop.Trainer`.
 
     Returns:
         The folders of the exported variants: those of ``DEPTHS`` that the network is deep enough for, or of a
@@ -63,7 +58,7 @@ def train_phases(
         start = checkpoint
     depth = plan["sparsify"].model.depth
     variants = {name: layers for name, layers in DEPTHS.items() if layers <= depth} or {"model": depth}
-    if is_main_process():
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts
         *exits, deepest = variants
         export_checkpoint(checkpoint, run / deepest, variants[deepest], {name: variants[name] for name in exits})
     return [run / name for name in variants]

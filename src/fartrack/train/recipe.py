@@ -22,35 +22,20 @@ Decay = Literal["cosine", "step"]
 RECIPES = Path(__file__).parent / "recipes"
 
 
-class Stream(IntEnum):
-    """What a step draws at random; each has random numbers of its own."""
-
-    TEMPLATES = 0
-    ROLLOUT = 1
-    CLIP = 2
-    SET = 3
-    PRUNE = 4
+# What a step draws at random; each has random numbers of its own.
+Stream = IntEnum("Stream", ["TEMPLATES", "ROLLOUT", "CLIP", "SET", "PRUNE"], start=0)
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The weight of each term of the loss; 0 switches it off.
+    """The weight of each term of the loss; 0 switches it off."""
 
-    Attributes:
-        cross_entropy: of the coordinate tokens.
-        siou: 1 − SIoU of the expected box.
-        l1: mean absolute error of the expected coordinates.
-        dense: the training-only head on the search tokens.
-        divergence: KL divergence of each exit from the next one (self-distillation).
-        smoothing: deviation, in bins, of the coordinate tokens' targets; 0 is one-hot (the paper).
-    """
-
-    cross_entropy: float = 1.0
-    siou: float = 2.0
-    l1: float = 5.0
-    dense: float = 1.0
-    divergence: float = 0.01
-    smoothing: float = 2.5
+    cross_entropy: float = 1.0  # of the coordinate tokens
+    siou: float = 2.0  # 1 − SIoU of the expected box
+    l1: float = 5.0  # mean absolute error of the expected coordinates
+    dense: float = 1.0  # the training-only head on the search tokens
+    divergence: float = 0.01  # KL divergence of each exit from the next one (self-distillation)
+    smoothing: float = 2.5  # deviation, in bins, of the coordinate tokens' targets; 0 is one-hot (the paper)
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
@@ -59,22 +44,13 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Training on what the tracker itself does on clips (phase 3).
+    """Training on what the tracker itself does on clips (phase 3)."""
 
-    Attributes:
-        share: of the run's steps that are rollouts; the others draw single frames.
-        frames: length of a clip.
-        clips: of one step.
-        synthetic: share of clips that are made of stills: a masked object that moves over another picture.
-        pruned: share of the other steps, of single frames, on which templates are pruned as in a rollout.
-        tracker: settings of the tracker; ``retention`` is the share of template tokens that is kept.
-    """
-
-    share: float = 0.0
-    frames: int = 32
-    clips: int = 4
-    synthetic: float = 0.3
-    pruned: float = 0.0
+    share: float = 0.0  # of the run's steps that are rollouts; the others draw single frames
+    frames: int = 32  # length of a clip
+    clips: int = 4  # of one step
+    synthetic: float = 0.3  # share of clips that are made of stills: a masked object that moves over another picture
+    pruned: float = 0.0  # share of the other steps, of single frames, on which templates are pruned as in a rollout
     tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(interval=5, retention=0.75))
 
     def __post_init__(self) -> None:
@@ -84,49 +60,29 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run.
+    """One training run."""
 
-    Attributes:
-        steps: optimizer steps in all.
-        sets: sample sets a step; the batch is ``sets · sampling.searches`` search crops.
-        templates: numbers of templates, one of which is drawn for every step.
-        learning_rate: of the ViT: patch embedding, layers and norm.
-        head_learning_rate: of what has no ImageNet start: vocabulary, positions, identities, dense head.
-        weight_decay: of AdamW; not on biases, norms and embeddings.
-        warmup: steps of linear warm-up.
-        decay: steps at the end over which the rates fall; before, they are constant, so that a run can be made longer.
-        decay_shape: ``cosine`` to zero, or ``step``, a tenth (the paper).
-        max_grad_norm: gradients are clipped to this norm.
-        ema: decay of the moving average of the weights, which is what is exported.
-        seed: of everything random.
-        precision: ``bf16`` (autocast), ``fp32``, or ``auto``: bf16 where the processor computes in it.
-        micro_batch: the most search crops that go through the network at once; gradients of a larger batch are summed.
-        first_exit: every layer from this one on, counted from 1, is an exit, and each is the teacher of the one before;
-            0: only the last is.
-        patch_dropout: share of the search tokens that is dropped after the embedding, to save time.
-        patch_dropout_steps: steps from the start on which it is.
-        freeze_layers: so many of the first layers, and all embeddings, the norm and the head, stay as the start weights
-            have them: the network may grow, while an exit after these layers remains what it was.
-        model, sampling, loss, rollout: see their classes.
-    """
-
-    steps: int = 3000
-    sets: int = 12
-    templates: tuple[int, ...] = (1, 2, 3, 5)
-    learning_rate: float = 3e-4
-    head_learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup: int = 200
-    decay: int = 1500
-    decay_shape: Decay = "cosine"
-    max_grad_norm: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    precision: Precision = "auto"
-    micro_batch: int = 64
-    first_exit: int = 0
-    patch_dropout: float = 0.5
-    patch_dropout_steps: int = 0
+    steps: int = 3000  # optimizer steps in all
+    sets: int = 12  # sample sets a step; the batch is ``sets · sampling.searches`` search crops
+    templates: tuple[int, ...] = (1, 2, 3, 5)  # numbers of templates, one of which is drawn for every step
+    learning_rate: float = 3e-4  # of the ViT: patch embedding, layers and norm
+    head_learning_rate: float = 1e-3  # of what has no ImageNet start: vocabulary, positions, identities, dense head
+    weight_decay: float = 1e-4  # of AdamW; not on biases, norms and embeddings
+    warmup: int = 200  # steps of linear warm-up
+    decay: int = 1500  # steps at the end over which the rates fall; constant before, so a run can be made longer
+    decay_shape: Decay = "cosine"  # to zero, or "step": to a tenth (the paper)
+    max_grad_norm: float = 1.0  # gradients are clipped to this norm
+    ema: float = 0.999  # decay of the moving average of the weights, which is what is exported
+    seed: int = 0  # of everything random
+    precision: Precision = "auto"  # "bf16" (autocast), "fp32", or bf16 where the processor computes in it
+    micro_batch: int = 64  # most search crops in the network at once; gradients of a larger batch are summed
+    first_exit: int = (
+        0  # from this layer on, counted from 1, each is an exit and learns from the next; 0: only the last
+    )
+    patch_dropout: float = 0.5  # share of the search tokens that is dropped after the embedding, to save time
+    patch_dropout_steps: int = 0  # steps from the start on which it is
+    # So many of the first layers, all embeddings, the norm and the head stay as the start weights have them: the
+    # network may grow, while an exit after these layers remains what it was.
     freeze_layers: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -142,20 +98,14 @@ class Recipe:
         check_numbers(self, first_exit=(0, self.model.depth), freeze_layers=(0, self.model.depth - 1))
         check_choice(self, "precision", get_args(Precision))
         check_choice(self, "decay_shape", get_args(Decay))
-        most = self.model.templates
-        listed = isinstance(self.templates, tuple) and len(self.templates) > 0
-        if not listed or not all(type(n) is int and 1 <= n <= most for n in self.templates):
+        most, counts = self.model.templates, self.templates if isinstance(self.templates, tuple) else ()
+        if not counts or not all(type(n) is int and 1 <= n <= most for n in counts):
             raise FartrackError(f"templates is {self.templates}; it must list whole numbers from 1 to {most}.")
 
     @property
     def exit_layers(self) -> range:
         """The layers, counted from 1, that are exits in training."""
         return range(self.first_exit or self.model.depth, self.model.depth + 1)
-
-    @property
-    def batch(self) -> int:
-        """Search crops a step."""
-        return self.sets * self.sampling.searches
 
     def trains(self, name: str) -> bool:
         """Whether the network's parameter of this name is trained."""
@@ -182,11 +132,7 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """A recipe from a TOML file; what is missing keeps its default.
-
-        Raises:
-            FartrackError: the file is missing or no TOML, or a field is unknown or does not fit.
-        """
+        """A recipe from a TOML file; a FartrackError if it is missing or no TOML, or a field is unknown or unfit."""
         try:
             values = tomllib.loads(path.read_text())
         except (OSError, UnicodeDecodeError):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
@@ -17,52 +16,43 @@ from fartrack.train.data.clips import Clip
 
 
 def roll(tracker: Tracker, clips: Sequence[Clip]) -> tuple[Batch, int]:
-    """Run a tracker, which looks at whole search windows, over clips of one length, all at once.
+    """Run a tracker over clips of one length, all at once → the batch, and how often a target was lost.
 
     Each search crop comes with the templates and the token masks that the tracker used for it. When the center of a
     target has left the search window, it is lost, and the tracker is set back to the truth; a frame on which even that
-    window does not hold it is left out.
-
-    Returns:
-        The batch (one template set a search crop), and how often a target was lost.
-
-    Raises:
-        FartrackError: no frame can be used.
+    window does not hold it is left out, and a FartrackError raised if no frame is left.
     """
     states = [tracker.start(clip.frames[0], clip.boxes[0]) for clip in clips]
     rows: list[_Row] = []
     lost = 0
     for t in range(1, len(clips[0].frames)):
-        looks = []
+        looks = [tracker.search_region(state, clip.frames[t]) for state, clip in zip(states, clips, strict=True)]
         for i, clip in enumerate(clips):
-            look = tracker.search_region(states[i], clip.frames[t])
-            if not in_view(look, clip.boxes[t]):
+            if not in_view(looks[i].window.to_crop(clip.boxes[t])):
                 lost += 1
                 anchored = np.repeat(clip.boxes[t - 1][None], len(states[i].trajectory), axis=0)
                 states[i] = replace(states[i], trajectory=anchored)
-                look = tracker.search_region(states[i], clip.frames[t])
-            looks.append(look)
-        for i, clip in enumerate(clips):
-            if in_view(looks[i], clip.boxes[t]):
-                rows.append(_Row(i, states[i], looks[i], looks[i].window.to_crop(clip.boxes[t])))
+                looks[i] = tracker.search_region(states[i], clip.frames[t])
+            box = looks[i].window.to_crop(clip.boxes[t])
+            if in_view(box):
+                rows.append(_Row(i, states[i], looks[i], box))
         states = [state for state, _ in tracker.step_batch(states, looks)]
     return _gather(tracker, rows), lost
 
 
-def in_view(look: SearchRegion, box: FloatArray) -> bool:
-    """Whether the center of an image box lies in a look's search window."""
-    center = look.window.to_crop(box).reshape(2, 2).mean(0)
-    return bool((np.abs(center - 0.5) < 0.5).all())
+def in_view(corners: FloatArray) -> bool:
+    """Whether the center of a box lies in the crop whose frame it is given in."""
+    return bool((np.abs(corners.reshape(2, 2).mean(0) - 0.5) < 0.5).all())
 
 
 @dataclass(frozen=True)
 class _Row:
-    """What the network was shown of a frame: the clip's number, the state before, the look, the truth in the crop."""
+    """What the network was shown of a frame."""
 
     clip: int
-    state: State
+    state: State  # before the frame
     look: SearchRegion
-    box: FloatArray
+    box: FloatArray  # the truth in the crop's frame
 
 
 def _gather(tracker: Tracker, rows: Sequence[_Row]) -> Batch:
@@ -73,7 +63,7 @@ def _gather(tracker: Tracker, rows: Sequence[_Row]) -> Batch:
     templates: dict[tuple[int, int, int], tuple[int, Image]] = {}
     most = max(len(row.state.memory.chosen) for row in rows)
     index = np.zeros((len(rows), most), np.int64)
-    valid: NDArray[np.bool_] = np.zeros((len(rows), most, config.template_tokens), bool)
+    valid = np.zeros((len(rows), most, config.template_tokens), np.bool_)
     for number, row in enumerate(rows):
         for slot, place in enumerate(row.state.memory.chosen):
             template = row.state.memory.history[place]

@@ -21,6 +21,7 @@ from fartrack.model.init_weights import load_weights, start_from
 from fartrack.train.recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 
 
 @dataclass
@@ -39,11 +40,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint whole or not at all: to a temporary file, flushed to disk, then renamed.
-
-    Raises:
-        FartrackError: the disk is full, or may not be written to.
-    """
+    """Write a checkpoint whole or not at all; a FartrackError if the disk is full or may not be written to."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"step": str(checkpoint.step), "samples": str(checkpoint.samples)}
     header["recipe"] = json.dumps(asdict(checkpoint.recipe))
@@ -57,20 +54,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        FartrackError: the file is missing, damaged, no checkpoint of a training run, or of a version of FARTrack whose
-            recipes have other fields.
-    """
+    """Read a checkpoint; a FartrackError if it is missing, damaged, none of a training run, or of another version."""
     if not path.is_file():
         raise FartrackError(f"There is no checkpoint {path}; check the path, or start the run without --resume.")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step, recipe = int(header["step"]), dict(json.loads(header["recipe"]))
-        samples = int(header.get("samples", 0))
+        step, samples = int(header["step"]), int(header.get("samples", 0))
+        recipe = dict(json.loads(header["recipe"]))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         raise FartrackError(f"{path} is no readable checkpoint of a training run; give another file.") from None
     try:
@@ -105,9 +97,8 @@ class TrainState:
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"ema.{name}": tensor for name, tensor in self.average.items()}
         for name, parameter in self.network.named_parameters():
-            for key in ("exp_avg", "exp_avg_sq"):
-                if parameter in self.optimizer.state:
-                    tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
+            for key in MOMENTS if parameter in self.optimizer.state else ():
+                tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key]
         return Checkpoint(self.step, self.samples, recipe, tensors)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -115,14 +106,11 @@ class TrainState:
         device, self.step, self.samples = self.network.bias.device, checkpoint.step, checkpoint.samples
         self.network.load_state_dict(checkpoint.part("model"))
         self.average = {name: tensor.to(device) for name, tensor in checkpoint.part("ema").items()}
-        first, second = checkpoint.part("exp_avg"), checkpoint.part("exp_avg_sq")
         for name, parameter in self.network.named_parameters():
-            if name in first:
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(checkpoint.step), device=device),
-                    "exp_avg": first[name].to(device, copy=True),
-                    "exp_avg_sq": second[name].to(device, copy=True),
-                }
+            found = {key: checkpoint.tensors.get(f"{key}.{name}") for key in MOMENTS}
+            own = {key: tensor.to(device, copy=True) for key, tensor in found.items() if tensor is not None}
+            if own:
+                self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step), device=device), **own}
 
 
 def make_optimizer(network: FARTrack, recipe: Recipe) -> torch.optim.AdamW:

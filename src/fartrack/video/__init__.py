@@ -6,22 +6,9 @@ the tracks as an annotated video, CSV, JSON or plain text, whole or not at all; 
 whatever a user can fix is a `FartrackError` of one sentence.
 """
 
-from fartrack.video.sinks import CsvSink, JsonSink, Sink, SinkGroup, TextSink, VideoSink, draw_track, open_sinks
+from fartrack.video.sinks import TextSink, VideoSink, draw_track, open_sinks
 from fartrack.video.sources import Frame, FrameSource, frames_from_source
 from fartrack.video.window import LiveView, select_box
 
-__all__ = [
-    "CsvSink",
-    "Frame",
-    "FrameSource",
-    "JsonSink",
-    "LiveView",
-    "Sink",
-    "SinkGroup",
-    "TextSink",
-    "VideoSink",
-    "draw_track",
-    "frames_from_source",
-    "open_sinks",
-    "select_box",
-]
+__all__ = ["Frame", "FrameSource", "LiveView", "TextSink", "VideoSink"]
+__all__ += ["draw_track", "frames_from_source", "open_sinks", "select_box"]

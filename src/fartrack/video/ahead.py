@@ -21,17 +21,15 @@ PATIENCE = 1.0
 class ReadAhead(Iterator[T]):
     """The items of a generator, in order, and what it raises, in its place.
 
-    They are read as they are asked for or, from :meth:`start` to :meth:`stop`, by a thread. The two may be called at
-    any time: what was read and not taken is given first. One thread at a time may iterate.
+    They are read as they are asked for or, from `start()` to `stop()`, by a thread. The two may be called at any time:
+    what was read and not taken is given first. One thread at a time may iterate.
     """
 
     def __init__(self, items: Generator[T, Any, Any], *, newest: bool) -> None:
-        """Take over ``items``, which nothing else may touch from now on.
+        """Take over `items`, which nothing else may touch from now on.
 
-        Args:
-            items: the generator; :meth:`close` closes it.
-            newest: the thread never waits and holds only the newest item, so that those not taken in time are
-                dropped. Otherwise it holds up to ``AHEAD`` of them, and nothing is dropped.
+        If `newest`, the thread never waits and holds only the newest item, so that those not taken in time are
+        dropped. Otherwise it holds up to `AHEAD` of them, and nothing is dropped.
         """
         self._items, self._newest = items, newest
         self._ready: deque[T] = deque(maxlen=1 if newest else None)
@@ -39,7 +37,7 @@ class ReadAhead(Iterator[T]):
         self._wanted = False  # whether a thread should read
         self._reading = False  # whether one does, and alone may touch the items
         self._thread: threading.Thread | None = None
-        self._closed = self._orphaned = False
+        self._closed = False
         self._change = threading.Condition()
 
     def start(self) -> None:
@@ -56,11 +54,7 @@ class ReadAhead(Iterator[T]):
                 self._thread, self._reading = thread, True
 
     def stop(self) -> None:
-        """Stop reading ahead.
-
-        The thread has ended when this returns, unless a read takes longer than ``PATIENCE``; then it ends with that
-        read, and an interpreter that exits does not wait for it.
-        """
+        """Stop reading ahead, and end the thread; after `PATIENCE` it ends by itself, with the read that hangs."""
         with self._change:
             self._wanted = False
             self._change.notify_all()
@@ -74,10 +68,9 @@ class ReadAhead(Iterator[T]):
         with self._change:
             self._closed = True
             self._ready.clear()
+            reading = self._reading
         self.stop()
-        with self._change:
-            self._orphaned = self._reading
-        if not self._orphaned:
+        if not reading:  # else the thread closes them at its end
             self._items.close()
 
     def __next__(self) -> T:
@@ -97,7 +90,12 @@ class ReadAhead(Iterator[T]):
 
     def _read(self) -> None:
         """What the thread does."""
-        while self._has_room():
+        while True:
+            with self._change:
+                while self._wanted and not self._newest and len(self._ready) >= AHEAD:
+                    self._change.wait()
+                if not self._wanted:
+                    break
             try:
                 item = next(self._items)
             except BaseException as end:  # whatever it is, it belongs to who waits
@@ -112,23 +110,13 @@ class ReadAhead(Iterator[T]):
         with self._change:
             self._reading = False
             self._change.notify_all()
-            orphaned = self._orphaned
-        if orphaned:
+            closed = self._closed
+        if closed:
             self._items.close()
-
-    def _has_room(self) -> bool:
-        """Wait until one more may be read; False once none is wanted any more."""
-        with self._change:
-            while self._wanted and not self._newest and len(self._ready) >= AHEAD:
-                self._change.wait()
-            return self._wanted
 
 
 def interruptible(call: Callable[[], T]) -> T:
-    """What `call` returns or raises, called in a thread so that Ctrl-C ends the wait for it.
-
-    For what may hang inside a library: opening a pipe or an address that nothing answers.
-    """
+    """What `call` returns or raises; in a thread, so that Ctrl-C ends the wait where it hangs inside a library."""
     done: Future[T] = Future()
 
     def run() -> None:

@@ -32,6 +32,8 @@ PROBED = 60
 FASTEST_AVI = 240
 """Frames a second up to which the empty places of an AVI are repeated frames; a higher rate is a clock."""
 
+MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"sidx", b"styp", b"uuid", b"udta"}
+
 log = logging.getLogger("fartrack")
 
 
@@ -43,31 +45,30 @@ def open_video(url: str, name: str, start: int, path: Path | None) -> FrameSourc
     except BaseException:
         container.close()
         raise
-    rate = stream.average_rate or stream.guessed_rate
-    fps = float(rate) if rate else None
-    seconds = container.duration / av.time_base if container.duration else None
-    live = path is None and seconds is None
-    count = stream.frames or (round(seconds * fps) if seconds and fps else None)
-    # what has a size is a recording, and HLS and DASH are served in pieces of seconds: both wait to be fetched
-    waits = not live or container.size > 0 or container.format.name in ("hls", "dash")
-    if not live:
-        stream.thread_type = "AUTO"  # frame threads are faster but late
-    pictures = _Pictures(container, stream, name)
-    frames = _read(pictures, name, start, fps=fps or NOMINAL_FPS, seconds=seconds, path=path)
-    source = FrameSource(frames, name, start=start, fps=fps, frame_count=count, live=live, waits=waits)
-    source.seconds, source.files = seconds, [path] if path else []
+    video = _Video(container, stream, name, path)
+    source = FrameSource(
+        video.frames(),
+        name,
+        start,
+        fps=video.fps,
+        frame_count=stream.frames or (round(video.seconds * video.fps) if video.seconds and video.fps else None),
+        seconds=video.seconds,
+        files=[path] if path else [],
+        live=video.live,
+        # what has a size is a recording, and HLS and DASH are served in pieces of seconds: both wait to be fetched
+        waits=not video.live or container.size > 0 or container.format.name in ("hls", "dash"),
+    )
     ratio = stream.sample_aspect_ratio or Fraction(1)
     if 0.1 < ratio < 10:
-        source.sample_aspect_ratio = 1 / ratio if pictures.transposed else ratio
+        source.sample_aspect_ratio = 1 / ratio if video.transposed else ratio
     return source
 
 
 def _open(url: str, name: str, path: Path | None) -> InputContainer:
+    options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
+    timeout = None if path else (OPEN_TIMEOUT, READ_TIMEOUT)
     try:
-        if path:
-            return av.open(url, metadata_errors="replace")
-        options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
-        return av.open(url, options=options, timeout=(OPEN_TIMEOUT, READ_TIMEOUT), metadata_errors="replace")
+        return av.open(url, options=options, timeout=timeout, metadata_errors="replace")
     except av.InvalidDataError:
         raise FartrackError(
             f"{name} is not a video, or it is cut off before its index; convert, download or copy it again."
@@ -127,52 +128,17 @@ def _describe(stream: VideoStream, counts: dict[int, int]) -> str:
     return f"{stream.index} ({kind}, {stream.width}×{stream.height})"
 
 
-def _read(
-    pictures: _Pictures, name: str, start: int, *, fps: float, seconds: float | None, path: Path | None
-) -> Frames:
-    index, offset, last = 0, 0.0, -1 / fps
-    image: Image | None = None
-    with pictures.container:
-        for picture in pictures:
-            time = picture.time
-            if image is None and time is not None:
-                offset = -time
-            now = last + 1 / fps if time is None else time + offset
-            if now < last - 1:  # time starts anew, as where two recordings were put together
-                offset += last + 1 / fps - now
-            now = now if now > last else last + 1 / fps
-            if pictures.avi and fps <= FASTEST_AVI and image is not None:
-                repeats = round((now - last) * fps) - 1
-                for _ in range(min(repeats, pictures.stream.frames - index - 1)):
-                    last += 1 / fps
-                    if index >= start:
-                        yield Frame(index, last, image)
-                    index += 1
-            last, image = now, pictures.upright(picture)
-            if index >= start:
-                yield Frame(index, last, image)
-            index += 1
-        live = path is None and seconds is None
-        if live and pictures.broken:
-            raise FartrackError(
-                f"The stream {name} broke off (frames read: {index}); check the network and open it again."
-            )
-        whole = 0 < pictures.stream.frames <= index
-        if not live and index and not whole and (pictures.damaged or pictures.short(path, seconds)):
-            part = f", up to {last:.1f} s of {seconds:.1f} s" if seconds and last < seconds else ""
-            part = f" of about {pictures.stream.frames}" if pictures.stream.frames else part
-            raise FartrackError(
-                f"{name} is damaged or cut off (frames read: {index}{part}); "
-                "record, download or copy it again for the rest."
-            )
-    return index
+class _Video:
+    """A video track as it is read, and what is met on the way."""
 
-
-class _Pictures:
-    """The pictures that can be decoded, in the order of presentation, and what was met on the way."""
-
-    def __init__(self, container: InputContainer, stream: VideoStream, name: str) -> None:
-        self.container, self.stream, self._name = container, stream, name
+    def __init__(self, container: InputContainer, stream: VideoStream, name: str, path: Path | None) -> None:
+        self.container, self.stream, self.name, self.path = container, stream, name, path
+        rate = stream.average_rate or stream.guessed_rate
+        self.fps = float(rate) if rate else None
+        self.seconds = container.duration / av.time_base if container.duration else None
+        self.live = path is None and self.seconds is None
+        if not self.live:
+            stream.thread_type = "AUTO"  # frame threads are faster but late
         self.avi = container.format.name == "avi"
         self.damaged = False  # some of the video could not be read or decoded
         self.broken = False  # reading itself failed
@@ -180,16 +146,57 @@ class _Pictures:
         self._contrast: Contrast | None = None
         self._end_time, self._end_byte = 0.0, 0  # of all packets of all tracks
 
-    def __iter__(self) -> Iterator[av.VideoFrame]:
+    def frames(self) -> Frames:
+        """All frames, upright and with times that grow; then `FartrackError` where there should have been more."""
+        fps = self.fps or NOMINAL_FPS
+        index, offset, last = 0, 0.0, -1 / fps
+        image: Image | None = None
+        with self.container:
+            for picture in self._pictures():
+                time = picture.time
+                if image is None and time is not None:
+                    offset = -time
+                now = last + 1 / fps if time is None else time + offset
+                if now < last - 1:  # time starts anew, as where two recordings were put together
+                    offset += last + 1 / fps - now
+                now = now if now > last else last + 1 / fps
+                if self.avi and fps <= FASTEST_AVI and image is not None:
+                    repeats = round((now - last) * fps) - 1
+                    for _ in range(min(repeats, self.stream.frames - index - 1)):
+                        last += 1 / fps
+                        yield Frame(index, last, image)
+                        index += 1
+                last, image = now, self._upright(picture)
+                yield Frame(index, last, image)
+                index += 1
+            self._check_end(index, last)
+        return index
+
+    def _check_end(self, index: int, last: float) -> None:
+        """Raise `FartrackError` if there should be more than `index` frames, the last at `last` seconds."""
+        count, seconds = self.stream.frames, self.seconds
+        if self.live and self.broken:
+            raise FartrackError(
+                f"The stream {self.name} broke off (frames read: {index}); check the network and open it again."
+            )
+        if not self.live and index and not 0 < count <= index and (self.damaged or self._is_short()):
+            part = f", up to {last:.1f} s of {seconds:.1f} s" if seconds and last < seconds else ""
+            part = f" of about {count}" if count else part
+            raise FartrackError(
+                f"{self.name} is damaged or cut off (frames read: {index}{part}); "
+                "record, download or copy it again for the rest."
+            )
+
+    def _pictures(self) -> Iterator[av.VideoFrame]:
+        """The pictures that can be decoded, in the order of presentation."""
         started = False
         places: deque[int] = deque()  # an AVI counts the places of frames in the order of the file
         try:
             # every track is read, so that a sound track that outlasts the pictures counts as content
             for packet in self.container.demux():
                 if packet.pts is not None and packet.time_base:
-                    self._end_time = max(
-                        self._end_time, float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                    )
+                    end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    self._end_time = max(self._end_time, end)
                     self._end_byte = max(self._end_byte, (packet.pos or 0) + packet.size)
                 if packet.stream.index != self.stream.index:
                     continue
@@ -223,13 +230,13 @@ class _Pictures:
                     return [picture]
         return self.stream.decode(packet)
 
-    def upright(self, picture: av.VideoFrame) -> Image:
+    def _upright(self, picture: av.VideoFrame) -> Image:
         """BGR, flipped and turned by quarters as the display matrix says."""
         parts = picture.format.components
         deep = len(parts) == 1 and parts[0].bits > 8
         image: NDArray[Any] = picture.to_ndarray(format="gray16le" if deep else "bgr24")
         if deep:
-            self._contrast = self._contrast or Contrast(self._name, [image])
+            self._contrast = self._contrast or Contrast(self.name, [image])
             image = np.dstack([self._contrast(image)] * 3)
         a, b, c, d = _display_matrix(picture)
         self.transposed = abs(a) < abs(b)
@@ -237,16 +244,14 @@ class _Pictures:
             image, a, d = image.transpose(1, 0, 2), c, b
         return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1], np.uint8)
 
-    def short(self, path: Path | None, seconds: float | None) -> bool:
-        """Whether the content, read to its end without an error, is less than what the file declares.
-
-        The declared duration alone is no proof, as the last frame of a variable rate may last long.
-        """
-        if path is None or not path.is_file():
+    def _is_short(self) -> bool:
+        """Whether the content, read to its end without an error, is less than what the file declares."""
+        if self.path is None or not self.path.is_file():
             return False
-        size = path.stat().st_size
-        unread = seconds is not None and self._end_time < seconds - 0.5 and self._end_byte < 0.95 * size
-        return unread or _is_cut(path, size)
+        size = self.path.stat().st_size
+        # the duration alone is no proof, as the last frame of a variable rate may last long
+        late = self.seconds is not None and self._end_time < self.seconds - 0.5
+        return (late and self._end_byte < 0.95 * size) or _is_cut(self.path, size)
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...]:
@@ -264,18 +269,13 @@ def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...]:
 
 def _is_cut(path: Path, size: int) -> bool:
     """Whether the outermost elements of an MP4, MOV, AVI, Matroska or WebM file reach beyond its end."""
-    position = 0
+    position, length = 0, 1
     with path.open("rb") as file:
-        while position < size:
+        while length and position < size:
             file.seek(position)
             length = _element_length(file.read(16))
-            if not length:
-                return False
             position += length
     return position > size
-
-
-BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"sidx", b"styp", b"uuid", b"udta"}
 
 
 def _element_length(head: bytes) -> int:
@@ -288,7 +288,7 @@ def _element_length(head: bytes) -> int:
         ones = (1 << 7 * width) - 1
         length = int.from_bytes(head[4 : 4 + width], "big") & ones
         return 4 + width + length if width < 9 and length < ones else 0
-    if head[4:8] in BOXES:
+    if head[4:8] in MP4_BOXES:
         length = int.from_bytes(head[:4], "big")
         return int.from_bytes(head[8:16], "big") if length == 1 else length
     return 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -32,64 +33,55 @@ class Frame:
 
 
 Frames = Generator[Frame, None, int]
-"""Yields the frames from `start` on and returns the number of frames that the source holds."""
+"""Yields the frames of a source, those before `start` as it likes, and returns how many the source holds."""
 
 
+@dataclass(eq=False, repr=False)
 class FrameSource(Iterator[Frame]):
     """An open source of frames: iterate it once, use it as a context manager or call `close()`.
 
-    Attributes: `name` (as the user wrote it, without a password), `first` (the first frame of the
-    iteration, ready at once, so that a box can be drawn on it), `fps` (nominal frames a second, None if
-    unknown), `frame_count` (an estimate for the whole source, None if unknown), `seconds` (its duration, None if
-    unknown), `sample_aspect_ratio` (width to height of a pixel on the screen), `files` (what it is read from), `live`
-    (it has no known end) and `waits` (no frame is lost while nobody reads: False for a webcam and a stream that is
-    sent as it is filmed). Iteration raises `FartrackError` after the last good frame of a damaged source.
+    `first`, the first frame of the iteration, is ready at once, so that a box can be drawn on it. `FartrackError` is
+    raised on construction, if that cannot be read, and by the iteration after the last good frame of a damaged source.
     """
 
-    seconds: float | None = None
-    sample_aspect_ratio = Fraction(1)
-    files: Sequence[Path] = ()
+    frames: InitVar[Frames]
+    name: str  # as the user wrote it, without a password
+    start: int
+    fps: float | None = None  # nominal frames a second, if known
+    frame_count: int | None = None  # an estimate for the whole source, if known
+    seconds: float | None = None  # its duration, if known
+    files: Sequence[Path] = ()  # what it is read from
+    live: bool = False  # it has no known end
+    waits: bool = True  # no frame is lost while nobody reads, unlike a webcam's or those sent as they are filmed
+    sample_aspect_ratio: Fraction = Fraction(1)  # width to height of a pixel on the screen
 
-    def __init__(
-        self,
-        frames: Frames,
-        name: str,
-        *,
-        start: int,
-        fps: float | None = None,
-        frame_count: int | None = None,
-        live: bool = False,
-        waits: bool = True,
-    ) -> None:
-        """Read the first frame of `frames`, so that what cannot be read fails here, with `FartrackError`."""
-        self.name, self.fps, self.frame_count, self.live, self.waits = name, fps, frame_count, live, waits
+    def __post_init__(self, frames: Frames) -> None:
+        """Read up to the first frame of the iteration."""
         try:
             self.first = next(frames)
+            while self.first.index < self.start:
+                self.first = next(frames)
         except StopIteration as end:
             if not end.value:
-                raise FartrackError(f"{name} holds no picture that can be decoded; check or convert it.") from None
+                raise FartrackError(f"{self.name} holds no picture that can be decoded; check or convert it.") from None
             raise FartrackError(
-                f"{name} has {end.value} frames, so it cannot start at frame {start}; "
+                f"{self.name} has {end.value} frames, so it cannot start at frame {self.start}; "
                 f"give a start from 0 to {end.value - 1}."
             ) from None
-        self._begun = False
-        self._others = ReadAhead(frames, newest=not waits)
+        self._others = ReadAhead(frames, newest=not self.waits)
+        self._all = chain([self.first], self._others)
 
     def __next__(self) -> Frame:
         """The next frame; what was taken is not given again."""
-        if not self._begun:
-            self._begun = True
-            return self.first
-        return next(self._others)
+        return next(self._all)
 
     @contextmanager
     def reading_ahead(self) -> Iterator[None]:
         """Within this context a thread reads the next frames while the last one is worked on.
 
-        Frames and errors are the same in the same order, at most two of them ahead. Only of a source that does
-        not wait are those frames dropped that a newer one overtakes before they are taken, so that slow work
-        does not lag ever further behind: their numbers are missing from `Frame.index`, and `Frame.time` leaps.
-        The first frame of the iteration is never dropped. Frames that were read and not taken come next.
+        Frames and errors are the same in the same order. Only where the source does not wait, frames that a newer one
+        overtakes before they are taken are dropped, but never the first: their numbers are missing from `Frame.index`.
+        Frames that were read and not taken come next.
         """
         try:
             self._others.start()
@@ -98,10 +90,7 @@ class FrameSource(Iterator[Frame]):
             self._others.stop()
 
     def close(self) -> None:
-        """Release the file or device; may be called again.
-
-        If a thread is in the midst of a read that hangs, the device is released when that returns.
-        """
+        """Release the file or device, where a read hangs once it returns; may be called again."""
         self._others.close()
 
     def __enter__(self) -> Self:

@@ -43,6 +43,44 @@ def open_pictures(path: Path, start: int) -> FrameSource:
     return _open_webp(path, start) if webp else open_video(f"file:{path}", str(path), start, path)
 
 
+def _open(path: Path, files: Sequence[Path], count: int, read: Read, start: int) -> FrameSource:
+    times = [index / NOMINAL_FPS for index in range(count + 1)]
+    frames = _read_pictures(str(path), times, read, start)
+    return FrameSource(frames, str(path), start, frame_count=count, seconds=times[-1], files=files)
+
+
+def _open_webp(path: Path, start: int) -> FrameSource:
+    """An animated WebP, decoded at once, since FFmpeg does not read it."""
+    whole, data = False, np.frombuffer(path.read_bytes(), np.uint8)
+    with quiet_opencv(), suppress(cv2.error):
+        whole, animation = cv2.imdecodeanimation(data)
+    if not whole:
+        raise FartrackError(f"The animation {path} is broken or cut off; download or copy it again.")
+    times = [0.0, *map(float, np.cumsum(np.maximum(animation.durations, 1)) / 1000)]
+    count, seconds = len(times) - 1, times[-1]
+    images = [np.ascontiguousarray(image[..., :3]) for image in animation.frames]  # without transparency
+    frames = _read_pictures(str(path), times, lambda index: images[index], start)
+    return FrameSource(frames, str(path), start, fps=count / seconds, frame_count=count, seconds=seconds, files=[path])
+
+
+def _read_pictures(name: str, times: Sequence[float], read: Read, start: int) -> Frames:
+    """The pictures from `start` on; `times` are those of all, in seconds, and of the end."""
+    contrast: Contrast | None = None
+    count = len(times) - 1
+    for index in range(start, count):
+        image = read(index)
+        if image.dtype != np.uint8:
+            if contrast is None:
+                samples = [image]
+                for other in sorted({round(i) for i in np.linspace(0, count - 1, SAMPLES)}):
+                    with suppress(FartrackError, OSError):  # it is told of in its place
+                        samples.append(read(other))
+                contrast = Contrast(name, samples[1:] or samples)
+            image = contrast(image)
+        yield Frame(index, times[index], image)
+    return count
+
+
 def _natural_key(path: Path) -> list[str | int]:
     parts = re.split(r"([0-9]+)", path.name.casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
@@ -54,33 +92,6 @@ def _list_pictures(folder: Path) -> list[Path]:
         known = ", ".join(sorted(s[1:] for s in PICTURES))
         raise FartrackError(f"The folder {folder} holds no pictures; give one with files of {known}.")
     return sorted(paths, key=_natural_key)
-
-
-def _open(
-    path: Path, files: Sequence[Path], count: int, read: Callable[[int], NDArray[Any]], start: int
-) -> FrameSource:
-    source = FrameSource(_read_pictures(str(path), count, read, start), str(path), start=start, frame_count=count)
-    source.seconds, source.files = count / NOMINAL_FPS, files
-    return source
-
-
-def _read_pictures(name: str, count: int, read: Read, start: int) -> Frames:
-    contrast: Contrast | None = None
-    for index in range(start, count):
-        image = read(index)
-        if image.dtype != np.uint8:
-            if contrast is None:
-                samples = [image]
-                for other in sorted({round(i) for i in np.linspace(0, count - 1, SAMPLES)}):
-                    with suppress(FartrackError, OSError):  # it is told of in its place
-                        samples.append(read(other))
-                contrast = Contrast(name, samples[1:] or samples)
-            image = contrast(image)
-        yield Frame(index, index / NOMINAL_FPS, image)
-    return count
-
-
-# --- one file ---------------------------------------------------------------------------------------------
 
 
 def _count_pictures(path: Path) -> int:
@@ -122,28 +133,6 @@ def _decode(path: Path, page: int | None = None) -> NDArray[Any]:
         if image is not None and (image.dtype != np.uint8 or flags != cv2.IMREAD_UNCHANGED):
             return np.asarray(image[..., :3] if image.ndim == 3 else np.dstack([image] * 3))
     raise FartrackError(f"The picture {path} is broken or cut off; replace or remove it.")
-
-
-def _open_webp(path: Path, start: int) -> FrameSource:
-    """An animated WebP, decoded at once, since FFmpeg does not read it."""
-    whole, data = False, np.frombuffer(path.read_bytes(), np.uint8)
-    with quiet_opencv(), suppress(cv2.error):
-        whole, animation = cv2.imdecodeanimation(data)
-    if not whole:
-        raise FartrackError(f"The animation {path} is broken or cut off; download or copy it again.")
-    ends = [0.0, *map(float, np.cumsum(np.maximum(animation.durations, 1)) / 1000)]
-    times, seconds, count = ends[:-1], ends[-1], len(ends) - 1
-
-    def read() -> Frames:
-        for index in range(start, count):
-            image = animation.frames[index]
-            bgr = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR) if image.shape[2] == 4 else image
-            yield Frame(index, times[index], np.asarray(bgr, np.uint8))
-        return count
-
-    source = FrameSource(read(), str(path), start=start, fps=count / seconds, frame_count=count)
-    source.seconds, source.files = seconds, [path]
-    return source
 
 
 @contextmanager

@@ -11,17 +11,17 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 import av
 import cv2
 import numpy as np
 
 from fartrack.errors import FartrackError
-from fartrack.files import part_of
+from fartrack.files import replacing
 from fartrack.geometry import Image
 from fartrack.version import __version__
 from fartrack.video.frames import NOMINAL_FPS, Frame, FrameSource
@@ -33,8 +33,7 @@ MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Extensions (any case) of the videos that can be written, H.264 in all of them, and FFmpeg's names."""
 
 CLOCKS = (90_000, 1_000, 100)
-"""Ticks a second of the written video's time: the first is whole for all usual frame rates, the others are for videos
-of days and years."""
+"""Ticks a second of the written video's time: for all usual frame rates, for videos of days, and of years."""
 
 LONGEST = 2**31
 """Ticks below which FFmpeg writes the time between two frames to an MP4."""
@@ -49,9 +48,6 @@ COLORS = np.array([(58, 58, 235), (20, 176, 250), (88, 205, 60)], float)
 """BGR of the scores 0 (red), 0.5 (amber) and 1 (green)."""
 
 log = logging.getLogger("fartrack")
-
-
-# --- drawing ----------------------------------------------------------------------------------------------
 
 
 def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
@@ -90,9 +86,6 @@ def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
     return canvas
 
 
-# --- sinks ------------------------------------------------------------------------------------------------
-
-
 class _Closing(ABC):
     """A context that closes on a normal exit and discards on an exception."""
 
@@ -116,41 +109,35 @@ class Sink(_Closing):
     """Takes the frames of a source with their tracks, in order, and writes one file.
 
     It is written beside its final place under a temporary name and renamed when it is complete. What is no ordinary
-    file, a pipe or device or an open descriptor such as /dev/stdout, is written to as it is.
-
-    As a context manager it closes on a normal exit and discards on an exception. To keep what there is of a
-    damaged source, call `close()` before raising on: a closed sink has nothing left to discard. All methods raise
-    `FartrackError` for what cannot be stored, such as on a full disk.
+    file, a pipe or device or an open descriptor such as /dev/stdout, is written to as it is. To keep what there is of
+    a damaged source, call `close()` before raising on. All methods raise `FartrackError` for what cannot be stored.
     """
 
     def __init__(self, path: str | Path) -> None:
         """Open the file, for a pipe once somebody reads it; `FartrackError` if `path` is no place for one."""
         self.path, self.descriptor = Path(path), _descriptor(Path(path))
-        self._closed = False
         self._part: Path | None = None
         self._special: BinaryIO | None = None
-        try:
-            with self._storing():
-                self._take_place()
-                self._open()
-        except BaseException:
-            self.discard()
-            raise
+        with self._storing(), ExitStack() as stack:
+            self._take_place(stack)
+            self._open(stack)
+            stack.push(self._end)
+            self._stack = stack.pop_all()
 
-    def _take_place(self) -> None:
+    def _take_place(self, stack: ExitStack) -> None:
         if self.path.is_dir():
             raise FartrackError(f"The output {self.path} is a folder; give the name of a file.")
         place = Path(os.path.realpath(self.path))  # a link stays, what it points to is replaced
         if not self.path.parent.is_dir() or not (self.path.exists() or place.parent.is_dir()):
             raise FartrackError(f"There is no folder {self.path.parent} for {self.path.name}; create it first.")
         if self.descriptor is not None:
-            self._special = os.fdopen(os.dup(self.descriptor), "wb")
+            self._special = stack.enter_context(os.fdopen(os.dup(self.descriptor), "wb"))
         elif self.path.exists() and not self.path.is_file():
-            self._special = self.path.open("wb")
+            self._special = stack.enter_context(self.path.open("wb"))
         else:
             if self.path.is_symlink() and place.is_symlink():  # to itself
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            self._place, self._part = place, part_of(place)
+            self._part = stack.enter_context(replacing(place))
             self._part.touch()
 
     def write(self, frame: Frame, track: Track) -> None:
@@ -160,26 +147,17 @@ class Sink(_Closing):
 
     def close(self) -> None:
         """Finish the file and put it in its place, over an older one; does nothing the second time."""
-        if self._closed:
-            return
-        try:
-            with self._storing():
-                self._finish()
-                self._release()
-                if self._part:
-                    self._part.replace(self._place)
-                self._closed = True
-        finally:
-            self.discard()
+        with self._storing():
+            self._stack.close()
 
     def discard(self) -> None:
         """Drop what was written, an older file stays as it was; does nothing after `close()`."""
-        if not self._closed:
-            self._closed = True
-            with suppress(Exception):
-                self._release()
-            if self._part:
-                self._part.unlink(missing_ok=True)
+        with suppress(Exception), self._stack:
+            raise InterruptedError
+
+    def _end(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
@@ -194,7 +172,7 @@ class Sink(_Closing):
             ) from error
 
     @abstractmethod
-    def _open(self) -> None:
+    def _open(self, stack: ExitStack) -> None:
         """Open `_part`, or take `_special`."""
 
     @abstractmethod
@@ -202,9 +180,6 @@ class Sink(_Closing):
 
     def _finish(self) -> None:
         """Write what is still due."""
-
-    @abstractmethod
-    def _release(self) -> None: ...
 
 
 def _descriptor(path: Path) -> int | None:
@@ -250,12 +225,13 @@ class VideoSink(Sink):
         self._begin, self._last = 0.0, -1  # seconds, ticks
         super().__init__(path)
 
-    def _open(self) -> None:
+    def _open(self, stack: ExitStack) -> None:
         flags = "faststart" if self._part else "frag_keyframe+empty_moov"  # a pipe cannot be gone back in
-        options = {"movflags": flags, "video_track_timescale": str(self._clock)}
+        mp4 = {"movflags": flags, "video_track_timescale": str(self._clock)}
+        options = {} if self._muxer == "matroska" else mp4
         # without the prefix FFmpeg takes what stands before a colon in a name for a protocol
         target = f"file:{self._part}" if self._part else self._special
-        self._container = av.open(target, "w", format=self._muxer, options=options if self._muxer != "matroska" else {})
+        self._container = stack.enter_context(av.open(target, "w", format=self._muxer, options=options))
         # without B-frames, whose times in an MP4 are told by offsets that a long pause breaks
         options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         self._stream = self._container.add_stream("libx264", self._rate, options)
@@ -288,79 +264,45 @@ class VideoSink(Sink):
             raise FartrackError(f"There was no frame to write to {self.path}; check the source.")
         self._container.mux(self._stream.encode(None))
 
-    def _release(self) -> None:
-        self._container.close()
-        if self._special:
-            self._special.close()
 
+class TextSink(Sink):
+    """One entry a frame: 0-based index, time in seconds, x, y, w, h in pixels, score from 0 to 1.
 
-class _LinesSink(Sink):
-    head = ""
-
-    def _open(self) -> None:
-        file = self._special or (self._part or self.path).open("wb")
-        self._file = io.TextIOWrapper(file, "utf-8", newline="\n", line_buffering=self._special is not None)
-        self._file.write(self.head)
-
-    def _write(self, frame: Frame, track: Track) -> None:
-        self._file.write(self._line(frame, track))
-
-    def _release(self) -> None:
-        self._file.close()
-
-    @abstractmethod
-    def _line(self, frame: Frame, track: Track) -> str: ...
-
-
-class CsvSink(_LinesSink):
-    """A header, then `frame,time,x,y,w,h,score` a line: 0-based index, seconds, pixels, score 0 to 1."""
-
-    head = "frame,time,x,y,w,h,score\n"
-
-    def _line(self, frame: Frame, track: Track) -> str:
-        return ",".join(map(str, _row(frame, track).values())) + "\n"
-
-
-class JsonSink(_LinesSink):
-    """One object: `fartrack` (version), `source`, `boxes` (what the numbers mean), the frame's `width`, `height` and
-    `sample_aspect_ratio` (width to height of a pixel on the screen), and the list `frames`."""
+    `kind` csv is a header and a line a frame; txt is `x,y,w,h` a line, as the GOT-10k benchmark has it; json is one
+    object of the `source`, what else is told `about` it, and the list `frames`.
+    """
 
     def __init__(
-        self, path: str | Path, source: str, size: tuple[int, int] = (0, 0), sample_aspect_ratio: Fraction = Fraction(1)
+        self, path: str | Path, kind: Literal["csv", "json", "txt"], source: str = "", **about: str | int
     ) -> None:
-        """Check `path` as in `Sink`; `source` and `size` (width, height) are told in the file."""
-        self._about = {
-            "fartrack": __version__,
-            "source": source.encode("utf-8", "replace").decode(),
-            "boxes": "x,y,w,h in pixels, from the top left",
-            "width": size[0],
-            "height": size[1],
-            "sample_aspect_ratio": f"{sample_aspect_ratio.numerator}:{sample_aspect_ratio.denominator}",
-        }
-        self.head = json.dumps(self._about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
-        self._comma = ""
+        """Check `path` as in `Sink`."""
+        name = source.encode("utf-8", "replace").decode()
+        about = {"fartrack": __version__, "source": name, "boxes": "x,y,w,h in pixels, from the top left", **about}
+        opening = json.dumps(about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
+        self._head = {"csv": "frame,time,x,y,w,h,score\n", "json": opening, "txt": ""}[kind]
+        self._kind, self._comma = kind, ""
         super().__init__(path)
 
+    def _open(self, stack: ExitStack) -> None:
+        file = self._special or stack.enter_context((self._part or self.path).open("wb"))
+        text = io.TextIOWrapper(file, "utf-8", newline="\n", line_buffering=self._special is not None)
+        self._file = stack.enter_context(text)
+        self._file.write(self._head)
+
+    def _write(self, frame: Frame, track: Track) -> None:
+        entry = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
+        if self._kind != "txt":
+            score = round(float(track.score), 4)
+            entry = {"frame": frame.index, "time": round(frame.time, 6), **entry, "score": score}
+        if self._kind == "json":
+            self._file.write(f"{self._comma}\n    {json.dumps(entry)}")
+            self._comma = ","
+        else:
+            self._file.write(",".join(map(str, entry.values())) + "\n")
+
     def _finish(self) -> None:
-        self._file.write("\n  ]\n}\n")
-
-    def _line(self, frame: Frame, track: Track) -> str:
-        line = f"{self._comma}\n    {json.dumps(_row(frame, track))}"
-        self._comma = ","
-        return line
-
-
-class TextSink(_LinesSink):
-    """`x,y,w,h` a line and a frame, in pixels, as the GOT-10k benchmark writes results."""
-
-    def _line(self, frame: Frame, track: Track) -> str:
-        row = _row(frame, track)
-        return ",".join(str(row[key]) for key in "xywh") + "\n"
-
-
-def _row(frame: Frame, track: Track) -> dict[str, float]:
-    box = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
-    return {"frame": frame.index, "time": round(frame.time, 6), **box, "score": round(float(track.score), 4)}
+        if self._kind == "json":
+            self._file.write("\n  ]\n}\n")
 
 
 class SinkGroup(_Closing):
@@ -369,9 +311,9 @@ class SinkGroup(_Closing):
     `sinks` are those that have not failed, `errors` what the others failed with.
     """
 
-    def __init__(self, sinks: Iterable[Sink]) -> None:
-        """Take over `sinks`."""
-        self.sinks = list(sinks)
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.sinks: list[Sink] = []
         self.errors: list[FartrackError] = []
 
     def write(self, frame: Frame, track: Track) -> None:
@@ -420,7 +362,6 @@ def open_sinks(
     csv: str | Path | None = None,
     json: str | Path | None = None,
     txt: str | Path | None = None,
-    label: str | None = None,
 ) -> SinkGroup:
     """Open the outputs that have a path, all or none, for the frames of `source`.
 
@@ -429,14 +370,16 @@ def open_sinks(
     """
     height, width = source.first.image.shape[:2]
     ratio = source.sample_aspect_ratio
+    pixel = f"{ratio.numerator}:{ratio.denominator}"  # its width to height on the screen
+    about = {"source": source.name, "width": width, "height": height, "sample_aspect_ratio": pixel}
     outputs: list[tuple[str | Path | None, Callable[[Path], Sink]]] = [
-        (video, lambda path: VideoSink(path, source.fps, label, seconds=source.seconds, sample_aspect_ratio=ratio)),
-        (csv, CsvSink),
-        (json, lambda path: JsonSink(path, source.name, (width, height), ratio)),
-        (txt, TextSink),
+        (video, lambda path: VideoSink(path, source.fps, seconds=source.seconds, sample_aspect_ratio=ratio)),
+        (csv, lambda path: TextSink(path, "csv")),
+        (json, lambda path: TextSink(path, "json", **about)),
+        (txt, lambda path: TextSink(path, "txt")),
     ]
     taken: set[str] = set()
-    sinks = SinkGroup(())
+    sinks = SinkGroup()
     try:
         for given, make in outputs:
             if given is None:

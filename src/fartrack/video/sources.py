@@ -21,13 +21,11 @@ def frames_from_source(source: str | Path | int, *, start: int = 0) -> FrameSour
     """Open anything that holds frames, and read its first one.
 
     `source` is a video file, a picture, an animation, a folder of pictures (in natural order, img2 before img10; their
-    sizes may differ; their times are nominal, 25 a second), the number of a webcam (0 or "0"; a file of
-    that name is "./0") or the URL of a stream. `start` skips to the frame of that index, exactly: skipped
-    frames are decoded and counted, never sought.
+    sizes may differ; their times are nominal, 25 a second), the number of a webcam (0 or "0"; a file of that name is
+    "./0") or the URL of a stream. `start` skips to the frame of that index, exactly: frames are counted, never sought.
 
-    Raises `FartrackError`, here, for what is missing, empty, without pictures, unreachable or not a video
-    and for a `start` that the source does not have; and while iterating, after the last good frame, for a
-    file that is cut off or damaged, a picture that cannot be read and a camera or stream that breaks off.
+    Raises `FartrackError`, here, for what is missing, empty, without pictures, unreachable or not a video and for a
+    `start` that the source does not have; while iterating, after the last good frame, for what is cut off or damaged.
     """
     if start < 0:
         raise FartrackError(f"The start frame is {start}, but frames are counted from 0; give 0 or more.")
@@ -51,35 +49,29 @@ def frames_from_source(source: str | Path | int, *, start: int = 0) -> FrameSour
         raise FartrackError(f"{path} cannot be read: {error.strerror}; check its permissions.") from error
 
 
-# --- a webcam ---------------------------------------------------------------------------------------------
-
-
 def _open_webcam(number: int, start: int) -> FrameSource:
     with quiet_opencv():
         camera = cv2.VideoCapture(number)
     if not camera.isOpened():
         raise FartrackError(f"Webcam {number} cannot be opened; plug it in or try another number.")
-    name = f"webcam {number}"
     fps = camera.get(cv2.CAP_PROP_FPS)
-    frames = _read_webcam(camera, name, start)
-    rate = fps if fps > 0 else None
-    return FrameSource(frames, name, start=start, fps=rate, frame_count=None, live=True, waits=False)
+    frames, rate = _read_webcam(camera, number), fps if fps > 0 else None
+    return FrameSource(frames, f"webcam {number}", start, fps=rate, live=True, waits=False)
 
 
-def _read_webcam(camera: cv2.VideoCapture, name: str, start: int) -> Frames:
+def _read_webcam(camera: cv2.VideoCapture, number: int) -> Frames:
     index, begin, last = 0, 0.0, -1.0
     try:
         while True:
             good, image = camera.read()
             if not good:
                 raise FartrackError(
-                    f"The {name} stopped (frames read: {index}); check its cable and what else uses it."
+                    f"The webcam {number} stopped (frames read: {index}); check its cable and what else uses it."
                 )
             now = clock.monotonic()
             begin = begin if index else now
             last = max(now - begin, last + 1e-3)
-            if index >= start:
-                yield Frame(index, last, np.asarray(image, np.uint8))
+            yield Frame(index, last, np.asarray(image, np.uint8))
             index += 1
     finally:
         camera.release()

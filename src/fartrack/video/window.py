@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import cv2
@@ -48,8 +49,13 @@ class _Window:
         self.put(image)
         self.root.focus_force()
 
+    def bind(self, action: Callable[[], None], *keys: str) -> None:
+        """Let any of the keys do something."""
+        for key in keys:
+            self.root.bind(key, lambda event: action())
+
     def put(self, image: Image) -> None:
-        """Show `image` (uint8 BGR), scaled to the window."""
+        """Show a picture, scaled to the window."""
         if image.shape[1::-1] != self.size:
             image = np.asarray(cv2.resize(image, self.size, interpolation=cv2.INTER_AREA), np.uint8)
         data = b"P6 %d %d 255\n" % self.size + image[:, :, ::-1].tobytes()
@@ -61,8 +67,7 @@ class _Window:
 def select_box(image: Image, title: str = "FARTrack") -> tuple[float, float, float, float]:
     """Let the user draw a box on `image` (uint8 BGR) and return it as x, y, w, h in image pixels.
 
-    Dragging draws, dragging again draws anew, Enter or the button accepts, Esc or closing the window
-    cancels. Raises `FartrackError` if it was cancelled, or if there is no display or no tkinter.
+    Raises `FartrackError` if it was cancelled, or if there is no display or no tkinter.
     """
     window = _BoxWindow(title, image)
     window.root.mainloop()
@@ -75,8 +80,8 @@ class _BoxWindow(_Window):
     def __init__(self, title: str, image: Image) -> None:
         super().__init__(title, image, otherwise="pass the box as --box x,y,w,h")
         self.accepted = False
+        self.box = (0.0, 0.0, 0.0, 0.0)
         self._limits = (float(image.shape[1]), float(image.shape[0]))
-        self._from = self._to = (0.0, 0.0)  # two corners in image pixels
         self._lines = [
             self.canvas.create_rectangle(0, 0, 0, 0, outline=color, width=width, state="hidden")
             for color, width in (("#181818", 4), ("#3ccd58", 2))
@@ -91,41 +96,31 @@ class _BoxWindow(_Window):
         self.canvas.configure(cursor="crosshair")
         self.canvas.bind("<ButtonPress-1>", self._press)
         self.canvas.bind("<B1-Motion>", self._drag)
-        for key in ("<Return>", "<KP_Enter>"):
-            self.root.bind(key, lambda event: self._accept())
-        self.root.bind("<Escape>", lambda event: self.root.destroy())
+        self.bind(self._accept, "<Return>", "<KP_Enter>")
+        self.bind(self.root.destroy, "<Escape>")
 
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(self._from, self._to, strict=True))
-        return x0, y0, x1 - x0, y1 - y0
-
-    def _point(self, event: Event) -> tuple[float, float]:
-        x, y = (
-            min(max(at / self.scale, 0.0), limit) for at, limit in zip((event.x, event.y), self._limits, strict=True)
-        )
-        return x, y
+    def _point(self, event: Event) -> list[float]:
+        """The x, y of the mouse in image pixels."""
+        places = zip((event.x, event.y), self._limits, strict=True)
+        return [min(max(at / self.scale, 0.0), limit) for at, limit in places]
 
     def _press(self, event: Event) -> None:
         self._from = self._point(event)
         self._drag(event)
 
     def _drag(self, event: Event) -> None:
-        self._to = self._point(event)
+        corners = zip(self._from, self._point(event), strict=True)
+        (left, right), (top, bottom) = (sorted(pair) for pair in corners)
+        self.box = left, top, right - left, bottom - top
         x, y, w, h = (round(v) for v in self.box)
         self._hint.configure(text=f"x {x}, y {y}, w {w}, h {h}")
-        self._button.configure(state="normal" if self._good else "disabled")
-        corners = [v * self.scale for v in (*self._from, *self._to)]
+        self._button.configure(state="normal" if min(self.box[2:]) >= SMALLEST else "disabled")
         for line in self._lines:
-            self.canvas.coords(line, *corners)
+            self.canvas.coords(line, *(v * self.scale for v in (left, top, right, bottom)))
             self.canvas.itemconfigure(line, state="normal")
 
-    @property
-    def _good(self) -> bool:
-        return min(self.box[2:]) >= SMALLEST
-
     def _accept(self) -> None:
-        if self._good:
+        if min(self.box[2:]) >= SMALLEST:
             self.accepted = True
             self.root.destroy()
 
@@ -146,10 +141,9 @@ class LiveView:
         """
         if self._ended:
             return False
-        if self._window is None:
+        if not self._window:
             self._window = _Window(self._title, image, otherwise="name an output instead, such as -o out.mp4")
-            for key in ("q", "Q", "<Escape>"):
-                self._window.root.bind(key, lambda event: self._end())
+            self._window.bind(self._end, "q", "Q", "<Escape>")
             self._window.root.protocol("WM_DELETE_WINDOW", self._end)
         else:
             self._window.put(image)

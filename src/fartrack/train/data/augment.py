@@ -13,12 +13,9 @@ from fartrack.datasets.pictures import Mask, mask_extent
 from fartrack.geometry import FloatArray, Image
 from fartrack.train.data.store import Store
 
-STRETCH = 0.2
-"""Share of sample sets and clips that are stretched along one axis, so that long targets are not rare."""
-DEGRADE = 0.25
-"""Share of crops that are blurred, noisy or of low resolution."""
-LARGEST_WARPED = 160
-"""Longest side in pixels to which an object is shrunk before it is warped."""
+STRETCH = 0.2  # share of sample sets and clips that are stretched along one axis, so that long targets are not rare
+DEGRADE = 0.25  # share of crops that are blurred, noisy or of low resolution
+LARGEST_WARPED = 160  # longest side in pixels to which an object is shrunk before it is warped
 
 
 def draw_aspect(rng: np.random.Generator) -> float:
@@ -132,8 +129,7 @@ class Cutout:
         return Cutout(cast(Image, cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)), self.mask)
 
     def warped(self, rng: np.random.Generator, strength: float) -> Cutout:
-        """The object in another shape (elastic deformation): each of 4 × 4 points on and around it is moved by a
-        deviation of ``strength`` of its size, interpolated between them."""
+        """The object after an elastic deformation: 4 × 4 points move by a deviation of ``strength`` of its size."""
         height, width = self.mask.shape
         scale = min(LARGEST_WARPED / max(height, width), 1.0)  # no crop shows more of it
         inner = max(round(width * scale), 2), max(round(height * scale), 2)
@@ -155,18 +151,10 @@ class Cutout:
     def paste(
         self, crop: Image, center: FloatArray, size: float, angle: float, stretch: float, mirror: bool
     ) -> FloatArray:
-        """Paste the object over a crop, in place.
+        """Paste the object over a crop ``(S, S, 3)``, in place → its extent there, unclipped corners x0, y0, x1, y1.
 
-        Args:
-            crop: ``(S, S, 3)`` BGR.
-            center: where the object's center goes, x, y in the crop's pixels.
-            size: sqrt(w · h) of the object as pasted, before it is rotated, in the crop's pixels.
-            angle: rotation in radians.
-            stretch: factor on its aspect ratio.
-            mirror: left and right exchanged.
-
-        Returns:
-            The extent of the object as pasted, corners x0, y0, x1, y1 in the crop's pixels (unclipped).
+        Its ``center``, its ``size`` (sqrt(w · h) before it is rotated) and its extent are in the crop's pixels,
+        ``angle`` in radians; ``stretch`` is a factor on its aspect ratio.
         """
         height, width = self.mask.shape
         pixels, alpha = self.pixels, self.mask.astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,26 +23,16 @@ from fartrack.train.recipe import Recipe, Stream
 
 @dataclass
 class Batch:
-    """U templates, P sets of T of them, and B = P · K search crops, K of which share a set.
+    """U templates, P sets of T of them, and B = P · K search crops, K of which share a set; images are uint8 RGB."""
 
-    Attributes:
-        templates, identities: ``(U, S, S, 3)`` uint8 RGB, and the identity embedding of each ``(U,)``.
-        index: ``(P, T)`` the templates of each set.
-        search: ``(B, S, S, 3)`` uint8 RGB.
-        trajectory: ``(B, 4 · trajectory)`` tokens.
-        boxes: ``(B, 4)`` the target's corners in the crop's frame, NaN where it is not in the crop.
-        valid: ``(P, T · M)`` False for template tokens that are masked out; None uses all.
-        kept: ``(B, n)`` the search tokens that go through the network; None is all.
-    """
-
-    templates: Tensor
-    identities: Tensor
-    index: Tensor
-    search: Tensor
-    trajectory: Tensor
-    boxes: Tensor
-    valid: Tensor | None = None
-    kept: Tensor | None = None
+    templates: Tensor  # (U, S, S, 3)
+    identities: Tensor  # (U,) the identity embedding of each template
+    index: Tensor  # (P, T) the templates of each set
+    search: Tensor  # (B, S, S, 3)
+    trajectory: Tensor  # (B, 4 · trajectory) tokens
+    boxes: Tensor  # (B, 4) the target's corners in the crop's frame, NaN where it is not in the crop
+    valid: Tensor | None = None  # (P, T · M) False for template tokens that are masked out; None uses all
+    kept: Tensor | None = None  # (B, n) the search tokens that go through the network; None is all
 
     @property
     def shared(self) -> int:
@@ -63,43 +54,42 @@ class Batch:
 
     def split(self, most: int) -> list[Batch]:
         """Parts of at most ``most`` search crops (at least one set), each with the templates it uses."""
-        sets, shared = len(self.index), self.shared
+        sets, shared, parts = len(self.index), self.shared, []
         step = max(most // shared, 1)
         if step >= sets:
             return [self]
-        parts = []
         for first in range(0, sets, step):
             rows, crops = slice(first, first + step), slice(first * shared, (first + step) * shared)
             used, index = torch.unique(self.index[rows], return_inverse=True)
             cut = {name: t[rows if name == "valid" else crops] for name, t in self.tensors().items()}
-            parts.append(
-                Batch(**cut | {"templates": self.templates[used], "identities": self.identities[used], "index": index})
-            )
+            cut |= {"templates": self.templates[used], "identities": self.identities[used], "index": index}
+            parts.append(Batch(**cut))
         return parts
 
 
+@dataclass
 class Batches(IterableDataset[Batch | list[Clip]]):
-    """What each of the steps learns from: a batch or, for a rollout, its clips."""
+    """What each of the steps learns from: a batch or, for a rollout, its clips; of these the share of one process."""
 
-    def __init__(self, store: Path, recipe: Recipe, steps: range, rank: int = 0, size: int = 1) -> None:
-        """Out of the prepared data in ``store``, the share of the sets (or clips) of process ``rank`` of ``size``."""
-        self.store, self.recipe, self.steps, self.rank, self.size = store, recipe, steps, rank, size
+    store: Path  # folder of prepared data
+    recipe: Recipe
+    steps: range
+    rank: int = 0
+    size: int = 1
 
     def __iter__(self) -> Iterator[Batch | list[Clip]]:
         """The steps in order; with several workers, each makes its share of them, in turn."""
         worker = get_worker_info()
         index, count = (worker.id, worker.num_workers) if worker else (0, 1)
         store, recipe, rollout = Store.open(self.store), self.recipe, self.recipe.rollout
-        sampler: Sampler | None = None
-        clips: ClipSampler | None = None
+        samples = cache(lambda: Sampler(store, recipe.model, recipe.sampling))  # made when the first is drawn
+        clips = cache(lambda: ClipSampler(store, rollout.frames, rollout.synthetic))
         for step in self.steps[index::count]:
             if recipe.rolls(step):
-                clips = clips or ClipSampler(store, rollout.frames, rollout.synthetic)
                 numbers = range(self.rank, rollout.clips, self.size)
-                yield [clips.draw(recipe.random(step, Stream.CLIP, number)) for number in numbers]
+                yield [clips().draw(recipe.random(step, Stream.CLIP, number)) for number in numbers]
             else:
-                sampler = sampler or Sampler(store, recipe.model, recipe.sampling)
-                yield draw_batch(sampler, recipe, step, self.rank, self.size)
+                yield draw_batch(samples(), recipe, step, self.rank, self.size)
 
 
 def draw_batch(sampler: Sampler, recipe: Recipe, step: int, rank: int = 0, size: int = 1) -> Batch:

@@ -11,8 +11,7 @@ from fartrack.geometry import Crop, FloatArray, Image
 from fartrack.train.data.augment import Cutout, Tone, draw_aspect, stretched
 from fartrack.train.data.store import Store
 
-FRAME = 256
-"""Side of a synthetic clip's square frames, in pixels."""
+FRAME = 256  # side of a synthetic clip's square frames, in pixels
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,8 @@ class ClipSampler:
     """Draws clips from a store. Every draw depends on the given random generator alone."""
 
     def __init__(self, store: Store, frames: int, synthetic: float) -> None:
-        """Clips of ``frames`` frames, ``synthetic`` being the share of synthetic ones.
-
-        Raises:
-            FartrackError: the store lacks sequences of that length, or masked objects, where they are asked for.
-        """
+        """Clips of ``frames`` frames, ``synthetic`` being the share of synthetic ones; a FartrackError if the store has
+        no sequences of that length, or no masked objects, where they are asked for."""
         self.store, self.frames, self.synthetic, self.masked = store, frames, synthetic, store.masked
         self.sequences = [targets for targets in store.sequences() if len(targets) >= frames]
         if synthetic < 1 and not self.sequences:
@@ -99,9 +95,8 @@ class ClipSampler:
 
 def walk(rng: np.random.Generator, count: int, step: float, axes: int | None = None) -> FloatArray:
     """A smooth random path ``(count,)`` or ``(count, axes)`` from zero, its speed of deviation ``step`` a frame."""
-    shape = (count,) if axes is None else (count, axes)
-    speed = np.zeros(shape)
-    speed[0] = rng.normal(0, step, shape[1:])
+    noise = rng.standard_normal((count,) if axes is None else (count, axes))
+    speed = step * noise
     for t in range(1, count):
-        speed[t] = 0.9 * speed[t - 1] + rng.normal(0, step * 0.44, shape[1:])  # 0.9² + 0.44² = 1: it stays as fast
+        speed[t] = 0.9 * speed[t - 1] + step * 0.44 * noise[t]  # 0.9² + 0.44² = 1: it stays as fast
     return np.asarray(np.cumsum(speed, axis=0) - speed[0])

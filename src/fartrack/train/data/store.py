@@ -1,15 +1,15 @@
 """The prepared data: every picture decoded once into one memory-mapped file.
 
-A store is a folder of three files. ``pixels.bin`` and ``masks.bin`` are plain bytes; ``index.safetensors`` says
-where each picture and mask lies. Training reads crops straight out of the mapped file, so decoding never slows it.
+In a store's folder, ``pixels.bin`` and ``masks.bin`` are plain bytes; ``index.safetensors`` says where each picture and
+mask lies. Training reads crops straight out of the mapped file, so decoding never slows it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,38 +24,24 @@ from fartrack.geometry import Image
 
 @dataclass
 class Store:
-    """A prepared store, opened for reading; see :meth:`open`.
+    """A prepared store, opened for reading (:meth:`open`): arrays over its N pictures and their M targets."""
 
-    Attributes:
-        pixels, mask_bytes: the mapped files.
-        offset, sizes, sequence: of each picture, where its pixels begin, its width and height, and the number of its
-            sequence, -1 for a still.
-        first: picture ``i`` holds the targets ``first[i]`` to ``first[i + 1] - 1``.
-        boxes, masks, owner: of each target, its image box, where its mask begins (-1 without one) and its bounding
-            rectangle ``(5,)``, and its picture.
-    """
-
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]  # the mapped files
     mask_bytes: NDArray[np.uint8]
-    offset: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    sequence: NDArray[np.int64]
-    first: NDArray[np.int64]
-    boxes: NDArray[np.float64]
-    masks: NDArray[np.int64]
-    owner: NDArray[np.int64] = field(init=False)
+    offset: NDArray[np.int64]  # (N,) where the picture's pixels begin
+    sizes: NDArray[np.int64]  # (N, 2) width and height
+    sequence: NDArray[np.int64]  # (N,) the number of its sequence, -1 for a still
+    first: NDArray[np.int64]  # (N + 1,) picture i holds the targets first[i] to first[i + 1] - 1
+    boxes: NDArray[np.float64]  # (M, 4) image boxes
+    masks: NDArray[np.int64]  # (M, 5) where the mask begins (-1 without one), and its bounding rectangle x, y, w, h
 
     def __post_init__(self) -> None:
-        """Derive each target's picture."""
+        """Derive each target's picture ``(M,)``."""
         self.owner = np.repeat(np.arange(len(self.sizes)), np.diff(self.first))
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Map a store that :func:`write_store` made.
-
-        Raises:
-            FartrackError: the folder holds no (whole) store.
-        """
+        """Map a store that :func:`write_store` made; a FartrackError if the folder holds no whole one."""
         try:
             index = load_file(folder / "index.safetensors")
             pixels, masks = (
@@ -104,23 +90,22 @@ class Store:
         return int(x), int(y), bits.reshape(height, width).astype(bool)
 
 
-def write_store(folder: Path, pictures: Iterable[Picture]) -> None:
-    """Write ``pictures`` into a new store in ``folder``; one that is there is replaced once the new one is whole."""
+def write_store(folder: Path, pictures: Iterable[Picture]) -> int:
+    """Write pictures into a new store → how many they are; one that is there is replaced once the new one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    index_path, numbers = folder / "index.safetensors", dict[str, int]()
-    offset, sizes, sequence, first = list[int](), list[tuple[int, int]](), list[int](), [0]
-    boxes, masks = list[tuple[float, ...]](), list[tuple[int, ...]]()
-    with ExitStack() as stack:  # left in reverse order, so that the index comes last
-        index_part, pixels_part, masks_part = (
-            stack.enter_context(replacing(path)) for path in (index_path, folder / "pixels.bin", folder / "masks.bin")
-        )
+    numbers, first = dict[str, int](), [0]
+    about, boxes, masks = list[tuple[int, ...]](), list[tuple[float, ...]](), list[tuple[int, ...]]()
+    index_path = folder / "index.safetensors"
+    with (  # left in reverse order, so that the index comes last
+        replacing(index_path) as index_part,
+        replacing(folder / "pixels.bin") as pixels_part,
+        replacing(folder / "masks.bin") as masks_part,
+    ):
         with pixels_part.open("wb") as pixels_file, masks_part.open("wb") as masks_file:
             for picture in pictures:
-                offset.append(pixels_file.tell())
-                height, width = picture.image.shape[:2]
-                sizes.append((width, height))
-                name = picture.sequence
-                sequence.append(-1 if name is None else numbers.setdefault(name, len(numbers)))
+                (height, width), name = picture.image.shape[:2], picture.sequence
+                number = -1 if name is None else numbers.setdefault(name, len(numbers))
+                about.append((pixels_file.tell(), width, height, number))
                 pixels_file.write(np.ascontiguousarray(picture.image).data)
                 for target in picture.targets:
                     boxes.append(target.box)
@@ -132,13 +117,11 @@ def write_store(folder: Path, pictures: Iterable[Picture]) -> None:
                     masks.append((masks_file.tell(), columns.start, rows.start, *size))
                     masks_file.write(np.packbits(target.mask[rows, columns]).tobytes())
                 first.append(len(boxes))
-        index = {
-            "offset": np.array(offset, np.int64),
-            "sizes": np.array(sizes, np.int64).reshape(-1, 2),
-            "sequence": np.array(sequence, np.int64),
-            "first": np.array(first, np.int64),
-            "boxes": np.array(boxes, np.float64).reshape(-1, 4),
-            "masks": np.array(masks, np.int64).reshape(-1, 5),
-        }
-        save_file(index, index_part)
+        table = np.array(about, np.int64).reshape(-1, 4)
+        index: dict[str, NDArray[Any]] = {"offset": table[:, 0], "sizes": table[:, 1:3], "sequence": table[:, 3]}
+        index["first"] = np.array(first, np.int64)
+        index["boxes"] = np.array(boxes, np.float64).reshape(-1, 4)
+        index["masks"] = np.array(masks, np.int64).reshape(-1, 5)
+        save_file({name: np.ascontiguousarray(array) for name, array in index.items()}, index_part)
         index_path.unlink(missing_ok=True)  # an old index must never point into new pixels
+    return len(about)

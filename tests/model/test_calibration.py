@@ -8,10 +8,10 @@ import pytest
 
 import fartrack
 from fartrack import FartrackError, MultiTracker, Tracker
+from fartrack.model.calibration import EDGE, Calibration
 from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BINS, encode
 from fartrack.packages import SHIPPED, open_package
-from fartrack.tracking.calibration import EDGE, Calibration
 from fartrack.tracking.tracker import TrackerSettings
 
 RAW = np.linspace(0, 1, 101)

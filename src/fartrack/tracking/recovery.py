@@ -93,7 +93,7 @@ def cover(size: tuple[int, int], side: float) -> list[Crop]:
     """Windows of this side or more that cover a frame, row by row."""
     for scale in (1.0, 1.4, 1.9, WIDEST):
         window = side * scale
-        counts = [max(int(np.ceil((length / window - TILE_SHARE) / TILE_SHARE)), 1) for length in size]
+        counts = [max(int(np.ceil((length / window - 1) / TILE_SHARE)), 0) + 1 for length in size]
         if np.prod(counts) <= TILES:
             break
     xs, ys = (

@@ -39,7 +39,7 @@ class Track:
         box: ``x, y, w, h`` in pixels of the frame, clipped to it.
         score: 0 to 1. Of a calibrated model, the chance that the box has an IoU of at least 0.5 with the truth; of
             another, the raw score: the least probability mass behind the box's four coordinates. 1 on the frame on
-            which the box was given.
+            which the box was given, 0 while the target is lost.
         state: ``tracking``; ``uncertain``, after a doubtful frame; or ``lost``, after several: then the box is the last
             sure one, and the target is sought.
     """
@@ -350,7 +350,9 @@ class Tracker:
             memory = memory.add(self._take_template(region.frame, box, number, self.engine.config.identity(1)))
         shown = recovery.sure if recovery.status == "lost" else box
         state = State(number, region.size, trajectory, memory, recovery, score)
-        if self.calibration is not None:
+        if recovery.status == "lost":
+            score = 0.0
+        elif self.calibration is not None:
             score = float(self.calibration.apply(score))
         return state, Track(clip_box(shown, *region.size), score, recovery.status)
 

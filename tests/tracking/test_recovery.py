@@ -44,7 +44,7 @@ def test_a_target_that_comes_back_elsewhere_is_found_within_a_turn_over_the_fram
 
 def test_black_frames_move_nothing():
     black = np.zeros((240, 320, 3), np.uint8)
-    tracker, tracks = followed([frame(HERE)] * 3 + [black] * 50 + [frame(HERE)] * 8)
+    _, tracks = followed([frame(HERE)] * 3 + [black] * 50 + [frame(HERE)] * 8)
     assert all(iou(track.box, HERE) > 0.9 for track in tracks)
     assert [tracks[i].state for i in (1, 30, -1)] == ["tracking", "lost", "tracking"]
     assert is_plain(black) and not is_plain(nothing())
@@ -122,3 +122,22 @@ def test_each_of_several_targets_has_its_own_state():
     second = many.add(frame(THERE), THERE)
     tracks = many.update(frame(THERE))
     assert tracks[first].state == "lost" and tracks[second].state == "tracking"
+
+
+def test_a_lost_target_does_not_take_the_place_of_another():
+    other = (170, 80, 40, 30)
+    many = MultiTracker(Tracker(RedFinder()))
+    lost, kept = many.add(frame(HERE), HERE), many.add(frame(other), other)
+    for _ in range(12):  # the engine takes anything red for the target
+        states = many.states
+        states[lost] = many.tracker.step(states[lost], nothing())[0]
+        states[kept] = many.tracker.step(states[kept], frame(other))[0]
+    for _ in range(12):
+        tracks = many.update(frame(other))
+    assert tracks[kept].state == "tracking" and iou(tracks[kept].box, other) > 0.9
+    assert tracks[lost].state == "lost"
+    alone = MultiTracker(Tracker(RedFinder()))
+    number = alone.add(frame(HERE), HERE)
+    for image in [nothing()] * 12 + [frame(other)] * 12:
+        track = alone.update(image)[number]
+    assert track.state == "tracking"  # so it would have taken it

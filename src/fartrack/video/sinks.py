@@ -307,7 +307,7 @@ class TextSink(Sink):
         self._file.write(self._head)
 
     def _write(self, frame: Frame, track: Track) -> None:
-        entry = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
+        entry: dict[str, float | str] = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
         if self._kind != "txt":
             score = round(float(track.score), 4)
             entry = {"frame": frame.index, "time": round(frame.time, 6), **entry, "score": score, "state": track.state}

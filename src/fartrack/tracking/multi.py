@@ -60,10 +60,8 @@ class MultiTracker:
     @staticmethod
     def _apart(before: State, after: tuple[State, Track], found: list[tuple[State, Track]]) -> tuple[State, Track]:
         """The state and track of a target; one that was lost and is found in another one's place is still lost."""
-        state, track = after
-        others = [
-            other.recovery.sure for other, _ in found if other is not state and other.recovery.status == "tracking"
-        ]
+        state, known = after[0], [other.recovery for other, _ in found if other is not after[0]]
+        others = [recovery.sure for recovery in known if recovery.status == "tracking"]
         if before.recovery.status != "lost" or not any(iou(state.trajectory[-1], box) > 0.5 for box in others):
             return after
         recovery = replace(before.recovery, doubtful=before.recovery.doubtful + 1, confirmed=0)

@@ -1,6 +1,6 @@
 """What trackers do while their target is not there, and whether they find it again.
 
-python benchmarks/absences.py CLIPS [--tracker pico,pico-fast,v3=benchmarks.peers.nanotrack:V3] [--every 1]
+python benchmarks/absences.py CLIPS [--set lost_score=0.2] [--tracker pico,v3=benchmarks.peers.nanotrack:V3]
 
 CLIPS is a folder of sequences (NAME.mp4 beside NAME.txt) that nothing was chosen on. From each, clips are made: 30
 frames, then an absence (black frames, frames of another clip, the target painted out), then up to 40 frames more, in
@@ -86,7 +86,8 @@ def run(tracker: AnyTracker, images: Sequence[Image], truth: FloatArray) -> tupl
             for t, box in zip(tracks, truth[1:], strict=True)
         ),
     ]
-    states = ["tracking", *(t.state for t in tracks)] if hasattr(tracker, "settings") else []
+    known = getattr(getattr(tracker, "settings", None), "lost_score", 0) > 0
+    states = ["tracking", *(t.state for t in tracks)] if known else []
     return np.array(ious), np.array([1.0, *(t.score for t in tracks)]), states
 
 
@@ -102,10 +103,13 @@ def longest(flags: Sequence[bool]) -> int:
 def main(
     clips: Path,
     tracker: Annotated[str, typer.Option(help="as for fartrack eval")] = "pico,pico-fast",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="a setting of ours, such as lost_score=0.2")
+    ] = None,
     every: Annotated[int, typer.Option(help="take each N-th sequence")] = 1,
 ) -> None:
     sequences = packed_sequences(clips)[::every]
-    specs = parse_trackers(tracker)
+    specs = parse_trackers(tracker, settings=tuple(settings or ()))
     results = defaultdict(list)
     for place, sequence in enumerate(progress(sequences, "tracking")):
         boxes = sequence.boxes[:MOST]

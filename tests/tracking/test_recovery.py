@@ -19,7 +19,7 @@ def nothing(seed=0):
 
 
 def followed(images, **settings):
-    tracker = Tracker(RedFinder(), TrackerSettings(**settings))
+    tracker = Tracker(RedFinder(), TrackerSettings(**{"lost_score": 0.2} | settings))
     tracker.init(images[0], HERE)
     return tracker, [tracker.update(image) for image in images[1:]]
 
@@ -57,7 +57,7 @@ def test_templates_taken_shortly_before_a_loss_are_dropped():
 
 
 def test_a_doubtful_frame_changes_no_size_and_gives_no_template():
-    tracker = Tracker(RedFinder(), TrackerSettings(interval=1))
+    tracker = Tracker(RedFinder(), TrackerSettings(interval=1, lost_score=0.2))
     tracker.init(frame(HERE), HERE)
     tracker.engine.sure = 0.15
     track = tracker.update(frame((104, 80, 60, 60)))
@@ -81,7 +81,7 @@ def test_sizes_change_as_fast_as_is_usual():
     np.testing.assert_allclose(sides[0], 40 * np.exp(0.15 * RATE_FACTOR))
     assert rate[0] > rate[1] > 0  # what was found counts, not what was allowed
     approaching = [(100 - 4 * i, 80 - 3 * i, 40 + 8 * i, 30 + 6 * i) for i in range(10)]  # a fifth larger at first
-    tracker = Tracker(RedFinder())
+    tracker = Tracker(RedFinder(), TrackerSettings(lost_score=0.2))
     tracker.init(frame(approaching[0]), approaching[0])
     assert all(iou(tracker.update(frame(truth)).box, truth) > 0.9 for truth in approaching[1:])
 
@@ -115,7 +115,7 @@ def test_a_found_target_must_be_about_as_large_as_it_was():
 
 
 def test_each_of_several_targets_has_its_own_state():
-    many = MultiTracker(Tracker(RedFinder()))
+    many = MultiTracker(Tracker(RedFinder(), TrackerSettings(lost_score=0.2)))
     first = many.add(frame(HERE), HERE)
     for _ in range(5):
         many.update(nothing())
@@ -126,7 +126,7 @@ def test_each_of_several_targets_has_its_own_state():
 
 def test_a_lost_target_does_not_take_the_place_of_another():
     other = (170, 80, 40, 30)
-    many = MultiTracker(Tracker(RedFinder()))
+    many = MultiTracker(Tracker(RedFinder(), TrackerSettings(lost_score=0.2)))
     lost, kept = many.add(frame(HERE), HERE), many.add(frame(other), other)
     for _ in range(12):  # the engine takes anything red for the target
         states = many.states
@@ -136,7 +136,7 @@ def test_a_lost_target_does_not_take_the_place_of_another():
         tracks = many.update(frame(other))
     assert tracks[kept].state == "tracking" and iou(tracks[kept].box, other) > 0.9
     assert tracks[lost].state == "lost"
-    alone = MultiTracker(Tracker(RedFinder()))
+    alone = MultiTracker(Tracker(RedFinder(), TrackerSettings(lost_score=0.2)))
     number = alone.add(frame(HERE), HERE)
     for image in [nothing()] * 12 + [frame(other)] * 12:
         track = alone.update(image)[number]

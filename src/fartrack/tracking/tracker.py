@@ -62,8 +62,8 @@ class TrackerSettings:
             window when a template is due. Where it fails and the first template's score is at least
             ``template_score``, its box is used.
         hold_score: on a frame whose score is under this, the box stays where it was.
-        lost_score: a frame whose score is under this is doubtful: the target keeps its size and gives no template. 0
-            follows whatever is found.
+        lost_score: 0, or recovery: a frame whose score is under this (0.2, say) is doubtful, the target keeps its size
+            and gives no template; its sides change no faster than is usual; and it may be lost, and is sought then.
         patience: so many doubtful frames in a row, and the target is lost.
         found_score: a lost target is found where the score is at least this, the first template alone agrees, and the
             next frame confirms it.
@@ -82,7 +82,7 @@ class TrackerSettings:
     template_score: float = 0.5
     agreement: float = 0.0
     hold_score: float = 0.1
-    lost_score: float = 0.2
+    lost_score: float = 0.0
     patience: int = 3
     found_score: float = 0.6
     size_step: float = 0.2

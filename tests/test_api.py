@@ -16,7 +16,7 @@ from fartrack import FartrackError, Tracker, TrackerSettings
 from fartrack.api import DEFAULT_MODEL
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.model.config import ModelConfig
-from fartrack.model.vocabulary import BINS
+from fartrack.model.vocabulary import BINS, NO_TRAJECTORY
 from fartrack.packages import open_package
 from fartrack.video import VideoSink
 
@@ -101,7 +101,8 @@ class Oracle:
 
     def search(self, crops, trajectory, kv_cache):
         assert crops.shape == (1, 224, 224, 3) and crops.dtype == np.uint8
-        assert trajectory.shape == (1, 12) and trajectory.min() >= 0 and trajectory.max() < BINS
+        assert trajectory.shape == (1, 12) and trajectory.min() >= 0
+        assert ((trajectory < BINS) | (trajectory == NO_TRAJECTORY)).all()
         logits = np.zeros((1, 4, BINS), np.float32)
         tokens = self.rng.integers(0, BINS, 4) if self.tokens is None else self.tokens
         logits[0, range(4), tokens] = 20
@@ -112,8 +113,10 @@ class Oracle:
     "tokens",
     [(0, 0, BINS - 1, BINS - 1), (BINS - 1, BINS - 1, 0, 0), (300, 300, 300, 300), (0, 0, 0, 0), (0, 299, 599, 300)],
 )
-def test_a_network_stuck_at_an_extreme(tokens):
-    tracker, frame = Tracker(Oracle(tokens)), np.zeros((90, 160, 3), np.uint8)
+@pytest.mark.parametrize("lost_score", [0, 0.2])
+def test_a_network_stuck_at_an_extreme(tokens, lost_score):
+    frame = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
+    tracker = Tracker(Oracle(tokens), TrackerSettings(lost_score=lost_score))
     tracker.init(frame, (60, 30, 20, 20))
     for _ in range(500):
         assert lies_in(tracker.update(frame).box, 160, 90)
@@ -128,9 +131,11 @@ def test_a_network_stuck_at_an_extreme(tokens):
     sizes=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=2, max_size=12),
     corner=st.tuples(st.floats(-0.4, 0.9), st.floats(-0.4, 0.9)),
     share=st.tuples(st.floats(0.5, 9), st.floats(0.5, 9)),
+    lost_score=st.sampled_from([0, 0.2]),
 )
-def test_a_raving_network_and_frames_of_any_size(seed, sizes, corner, share):
-    tracker, (width, height) = Tracker(Oracle(seed=seed), TrackerSettings(interval=1)), sizes[0]
+def test_a_raving_network_and_frames_of_any_size(seed, sizes, corner, share, lost_score):
+    settings, (width, height) = TrackerSettings(interval=1, lost_score=lost_score), sizes[0]
+    tracker = Tracker(Oracle(seed=seed), settings)
     box = (corner[0] * width, corner[1] * height, share[0] * width, share[1] * height)
     tracker.init(np.zeros((height, width, 3), np.uint8), box)
     for width, height in sizes[1:]:

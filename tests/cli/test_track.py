@@ -525,7 +525,7 @@ def test_standard_output_is_written_to_where_it_stands(place):
         _, said = process.communicate(timeout=60)
         assert process.returncode == 0 and b"saved /dev/stdout" in said
     lines = Path("all.csv").read_text().splitlines()
-    assert lines[0] == "before" and lines.count("frame,time,x,y,w,h,score") == 2 and len(lines) == 3 + 2 * FRAMES
+    assert lines[0] == "before" and lines.count("frame,time,x,y,w,h,score,state") == 2 and len(lines) == 3 + 2 * FRAMES
     assert not list(place.rglob("*.part"))
 
 

@@ -157,6 +157,7 @@ def test_settings_are_those_of_the_model_with_changes_on_top():
 def test_what_update_may_return():
     box = (1.0, 2.0, 3.0, 4.0)
     assert as_track(Track(box, 0.5)) == Track(box, 0.5)
+    assert as_track(Track(box, 0.5, "lost")).state == "lost"
     assert as_track((np.array(box, np.float32), np.float32(0.5))) == Track(box, 0.5)
     assert as_track(list(box)).box == box
     assert math.isnan(as_track(list(box)).score)

@@ -125,7 +125,7 @@ def clip(seed, frames=7):
 def test_runtime_sparsification_decides_on_every_frame(tiny, random_network, attention):
     """Training sees the masks that the tracker has, and so the same logits."""
     network = random_network(tiny(patch=8, attention=attention))
-    settings = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0, hold_score=1)
+    settings = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0, hold_score=1, lost_score=0)
     tracker, had = variants.RuntimeSparsification.make_tracker(network, settings), []
     search = tracker.engine.search
     tracker.engine.search = lambda *arguments: had.append(search(*arguments)) or had[-1]
@@ -141,7 +141,7 @@ def test_runtime_sparsification_decides_on_every_frame(tiny, random_network, att
 
 def test_adaptive_retention_keeps_more_of_a_template_that_its_target_fills(tiny, random_network):
     network = random_network(tiny(patch=8))
-    settings = TrackerSettings(templates=2, interval=5, retention=0.5, template_score=0)
+    settings = TrackerSettings(templates=2, interval=5, retention=0.5, template_score=0, lost_score=0)
     frames, kept = clip(1).frames, {}
     for box in ((40, 30, 24, 24), (-12, 30, 24, 24)):  # wholly in view, and half of it
         for name, tracker in (

@@ -23,7 +23,7 @@ from fartrack.train.objective import forward_exits, losses, prune
 from fartrack.train.rollout import roll
 
 FRAMES = 9
-SETTINGS = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0, hold_score=0)
+SETTINGS = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0, hold_score=0, lost_score=0)
 STILL = replace(SETTINGS, hold_score=1)  # the box stays where it is
 
 

@@ -34,6 +34,7 @@ MAKERS = {
 class Track:
     box: tuple[float, float, float, float]
     score: float
+    state: str = "tracking"
 
 
 def frame(index, time=None, size=(64, 48)):
@@ -123,8 +124,8 @@ def test_csv(tmp_path):
     with TextSink(tmp_path / "a.csv", "csv") as sink:
         write_five(sink)
     lines = (tmp_path / "a.csv").read_text().splitlines()
-    assert lines[0] == "frame,time,x,y,w,h,score"
-    assert lines[1] == "7,0.28,1.0,2.25,30.123,40.0,1.0" and lines[5].startswith("11,0.44,5.0,")
+    assert lines[0] == "frame,time,x,y,w,h,score,state"
+    assert lines[1] == "7,0.28,1.0,2.25,30.123,40.0,1.0,tracking" and lines[5].startswith("11,0.44,5.0,")
     assert len(lines) == 6
 
 
@@ -134,7 +135,7 @@ def test_json(tmp_path):
     result = json.loads((tmp_path / "a.json").read_text("utf-8"))
     assert result["fartrack"] == fartrack.__version__ and result["source"] == 'fi"lm.mp4'
     assert result["boxes"].startswith("x,y,w,h in pixels") and len(result["frames"]) == 5
-    row = {"frame": 8, "time": 0.32, "x": 2.0, "y": 2.25, "w": 30.123, "h": 40.0, "score": 0.875}
+    row = {"frame": 8, "time": 0.32, "x": 2.0, "y": 2.25, "w": 30.123, "h": 40.0, "score": 0.875, "state": "tracking"}
     assert result["frames"][1] == row
 
 
@@ -155,7 +156,7 @@ def test_numpy_numbers(tmp_path):
     for name, make in MAKERS.items():
         with make(tmp_path / name) as sink:
             sink.write(frame(0), track)
-    assert (tmp_path / "a.csv").read_text().endswith("0,0.0,1.0,2.0,3.0,4.0,0.5\n")
+    assert (tmp_path / "a.csv").read_text().endswith("0,0.0,1.0,2.0,3.0,4.0,0.5,tracking\n")
 
 
 # --- the video --------------------------------------------------------------------------------------------
@@ -234,6 +235,15 @@ def test_colors(score, strong, weak):
     assert color[strong] > 190 and color[weak] < 110
     assert (g > 150) == (score >= 0.5) and (r > 150) == (score <= 0.5) and b < 110
     assert not image.any()  # it drew on a copy
+
+
+def test_the_box_of_a_lost_target_is_dashed():
+    image = np.zeros((240, 320, 3), np.uint8)
+    box = (100.0, 100.0, 100.0, 80.0)
+    whole = draw_track(image, Track(box, 0.1))[180, 101:199].any(-1)
+    dashed = draw_track(image, Track(box, 0.1, "lost"))[180, 101:199].any(-1)
+    assert whole.all() and 0.3 < dashed.mean() < 0.8
+    assert np.count_nonzero(np.diff(dashed.astype(int))) > 4
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (320, 240), (1920, 1080)])

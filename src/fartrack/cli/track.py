@@ -40,7 +40,7 @@ def track(
     box: Annotated[str | None, typer.Option(help="x,y,w,h in pixels; without it a window opens to draw it")] = None,
     start: Annotated[int, typer.Option(help="frame on which the box was drawn, counted from 0")] = 0,
     output: Output = None,
-    csv: Annotated[Path | None, typer.Option(help="one line a frame: frame,time,x,y,w,h,score")] = None,
+    csv: Annotated[Path | None, typer.Option(help="one line a frame: frame,time,x,y,w,h,score,state")] = None,
     json: Annotated[Path | None, typer.Option(help="the same as JSON")] = None,
     txt: Annotated[Path | None, typer.Option(help="x,y,w,h a line, as GOT-10k has it")] = None,
     show: Annotated[

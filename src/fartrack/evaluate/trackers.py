@@ -46,7 +46,7 @@ def as_track(found: Any) -> Track:
         else:
             box, score = found if len(found) == 2 else (found, math.nan)
         x, y, w, h = (float(value) for value in box)
-        track = Track((x, y, w, h), float(score))
+        track = Track((x, y, w, h), float(score), getattr(found, "state", "tracking"))
     except (TypeError, ValueError):
         shown = " ".join(repr(found).split())[:60]
         raise FartrackError(f"update returned {shown}; it must be x, y, w, h, or such a box and a score.") from None

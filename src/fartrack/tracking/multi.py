@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from numpy.typing import ArrayLike
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import Image
+from fartrack.geometry import Image, clip_box, iou
 from fartrack.tracking.tracker import State, Track, Tracker
 
 
@@ -51,5 +53,16 @@ class MultiTracker:
         """
         numbers, states = list(self.states), list(self.states.values())
         found = self.tracker.step_batch(states, [self.tracker.search_region(state, frame) for state in states])
-        self.states = dict(zip(numbers, (state for state, _ in found), strict=True))
-        return dict(zip(numbers, (track for _, track in found), strict=True))
+        placed = [self._apart(*pair, found) for pair in zip(states, found, strict=True)]
+        self.states = dict(zip(numbers, (state for state, _ in placed), strict=True))
+        return dict(zip(numbers, (track for _, track in placed), strict=True))
+
+    @staticmethod
+    def _apart(before: State, after: tuple[State, Track], found: list[tuple[State, Track]]) -> tuple[State, Track]:
+        """The state and track of a target; one that was lost and is found in another one's place is still lost."""
+        state, known = after[0], [other.recovery for other, _ in found if other is not after[0]]
+        others = [recovery.sure for recovery in known if recovery.status == "tracking"]
+        if before.recovery.status != "lost" or not any(iou(state.trajectory[-1], box) > 0.5 for box in others):
+            return after
+        recovery = replace(before.recovery, doubtful=before.recovery.doubtful + 1, confirmed=0)
+        return replace(state, recovery=recovery), Track(clip_box(recovery.sure, *state.size), 0.0, "lost")

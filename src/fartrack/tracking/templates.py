@@ -74,6 +74,10 @@ class TemplateMemory:
             del history[1 + int(np.argmin(gaps))]
         return replace(self, history=tuple(history))
 
+    def before(self, frame: int) -> TemplateMemory:
+        """The memory without the templates from this frame on; the first one always stays."""
+        return replace(self, history=tuple(t for t in self.history if t is self.history[0] or t.frame < frame))
+
     def replace(self, place: int, template: Template) -> TemplateMemory:
         """The memory with another template at a place of ``history``, such as one that was pruned."""
         history = (*self.history[:place], template, *self.history[place + 1 :])

@@ -16,7 +16,8 @@ from fartrack.engines.base import Engine, Floats, Tokens
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
 from fartrack.model.calibration import Calibration
-from fartrack.model.vocabulary import decode, encode
+from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
+from fartrack.tracking.recovery import Recovery, Status, is_plain, seek
 from fartrack.tracking.templates import Template, TemplateMemory
 
 Color = Literal["bgr", "rgb"]
@@ -38,11 +39,14 @@ class Track:
         box: ``x, y, w, h`` in pixels of the frame, clipped to it.
         score: 0 to 1. Of a calibrated model, the chance that the box has an IoU of at least 0.5 with the truth; of
             another, the raw score: the least probability mass behind the box's four coordinates. 1 on the frame on
-            which the box was given.
+            which the box was given, 0 while the target is lost.
+        state: ``tracking``; ``uncertain``, after a doubtful frame; or ``lost``, after several: then the box is the last
+            sure one, and the target is sought.
     """
 
     box: Box
     score: float
+    state: Status = "tracking"
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,13 @@ class TrackerSettings:
             window when a template is due. Where it fails and the first template's score is at least
             ``template_score``, its box is used.
         hold_score: on a frame whose score is under this, the box stays where it was.
+        lost_score: 0, or recovery: a frame whose score is under this (0.2, say) is doubtful, the target keeps its size
+            and gives no template; its sides change no faster than is usual; and it may be lost, and is sought then.
+        patience: so many doubtful frames in a row, and the target is lost.
+        found_score: a lost target is found where the score is at least this, the first template alone agrees, and the
+            next frame confirms it.
+        size_step: least bound on the change of the logarithm of the box's sides from frame to frame; three times what
+            is usual for the target where that is more.
         capacity: the most templates remembered, whatever the length of the video.
         retention: share of each template's tokens that are kept once the frame after it has scored them.
         min_window: least share of the search window's side that is cropped while the target is slow and the last
@@ -71,6 +82,10 @@ class TrackerSettings:
     template_score: float = 0.5
     agreement: float = 0.0
     hold_score: float = 0.1
+    lost_score: float = 0.0
+    patience: int = 3
+    found_score: float = 0.6
+    size_step: float = 0.2
     capacity: int = 16
     retention: float = 1.0
     min_window: float = 1.0
@@ -81,6 +96,7 @@ class TrackerSettings:
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
         check_numbers(self, agreement=(0, 1), min_window=(0.05, 1), confident_score=(0, 1))
+        check_numbers(self, lost_score=(0, 1), patience=(1, 10**9), found_score=(0, 1), size_step=(0.001, 10))
 
 
 def parse_settings(model_settings: Mapping[str, Any], changes: Iterable[str] = ()) -> TrackerSettings:
@@ -117,6 +133,7 @@ class State:
         trajectory: ``(trajectory, 4)`` the last boxes x, y, w, h, oldest first, in that frame's pixels; at the start
             all of them the first.
         memory: the templates.
+        recovery: whether the target is lost, and where it was last seen.
         score: of the last frame, raw.
     """
 
@@ -124,6 +141,7 @@ class State:
     size: tuple[int, int]
     trajectory: FloatArray
     memory: TemplateMemory
+    recovery: Recovery
     score: float = 1.0
 
 
@@ -134,7 +152,7 @@ class SearchRegion:
     Attributes:
         frame: the frame, in the tracker's color order.
         size: its width and height.
-        trajectory: the state's past boxes, in this frame's pixels.
+        trajectory, recovery: the state's, in this frame's pixels.
         window: the search window.
         crop: its pixels, or those of its center, ``(S, S, 3)`` uint8 RGB; the whole window has ``S = search_size``.
         tokens: ``(4 · trajectory,)`` the past boxes in it.
@@ -143,6 +161,7 @@ class SearchRegion:
     frame: Image
     size: tuple[int, int]
     trajectory: FloatArray
+    recovery: Recovery
     window: Crop
     crop: Image
     tokens: Tokens
@@ -213,7 +232,7 @@ class Tracker:
         memory = TemplateMemory(self.settings.templates, self.settings.capacity, (template,))
         # The network's own trajectory may be empty, but the last box is always needed.
         trajectory = np.repeat(first[None], max(self.engine.config.trajectory, 1), axis=0)
-        return State(0, (width, height), trajectory, memory)
+        return State(0, (width, height), trajectory, memory, Recovery(first))
 
     def step(self, state: State, frame: Image) -> tuple[State, Track]:
         """The state after the next frame, and the target's track on it; see :meth:`update`."""
@@ -226,16 +245,21 @@ class Tracker:
         Raises:
             FartrackError: the frame cannot be used.
         """
-        size = check_frame(frame)
-        config, trajectory = self.engine.config, state.trajectory
+        size, config = check_frame(frame), self.engine.config
+        trajectory, recovery = state.trajectory, state.recovery
         if size != state.size:
-            trajectory = trajectory * np.tile(np.array(size) / np.array(state.size), 2)
+            factor = np.tile(np.array(size) / np.array(state.size), 2)
+            trajectory, recovery = trajectory * factor, recovery.scaled(factor)
+        if recovery.seeking:
+            window = seek(recovery.sure, size, config.search_factor, recovery.doubtful - self.settings.patience)
+            crop, tokens = self._cut(frame, window, config.search_size), np.full(4 * config.trajectory, NO_TRAJECTORY)
+            return SearchRegion(frame, size, trajectory, recovery, window, crop, tokens)
         window = Crop.around(trajectory[-1], config.search_factor)
         corners = window.to_crop(trajectory)
         tokens = encode(corners[len(corners) - config.trajectory :]).reshape(-1)
         side = self._side(corners, state) * config.patch
         crop = self._cut(frame, window.center(side / config.search_size), side)
-        return SearchRegion(frame, size, trajectory, window, crop, tokens)
+        return SearchRegion(frame, size, trajectory, recovery, window, crop, tokens)
 
     def _due(self, state: State) -> bool:
         """Whether it is time for a template on the frame after ``state``."""
@@ -285,33 +309,78 @@ class Tracker:
         self, state: State, memory: TemplateMemory, region: SearchRegion, logits: Floats
     ) -> tuple[State, Track]:
         """What the logits ``(4, V)`` of a search region mean: the box, the track, and whether a template is taken."""
-        config, settings = self.engine.config, self.settings
+        settings, before = self.settings, region.recovery
         corners, mass = decode(logits)
-        score = float(mass.min())
-        width, height = region.size
-        number, due = state.frame + 1, self._due(state) and score >= settings.template_score
-        if due and settings.agreement > 0 and len(memory.history) > 1:
-            first = memory.history[0].kv_cache[None]
-            alone, mass = decode(self.engine.search(region.crop[None], region.tokens[None], first)[0])
-            if iou(UNIT.to_image(alone), UNIT.to_image(corners)) < settings.agreement:
+        score = 0.0 if settings.lost_score > 0 and is_plain(region.crop) else float(mass.min())
+        number, checked = state.frame + 1, len(memory.history) > 1
+        due = before.status != "lost" and self._due(state) and score >= settings.template_score
+        if before.seeking:
+            found = score >= settings.found_score
+            if found and checked:
+                alone, first = self._first_template(memory, region)
+                found = first >= settings.template_score and overlap(alone, corners) >= 0.5
+        elif due and settings.agreement > 0 and checked:
+            alone, first = self._first_template(memory, region)
+            if overlap(alone, corners) < settings.agreement:
                 due = False
-                if mass.min() >= settings.template_score:
-                    corners, score = alone, float(mass.min())
+                if first >= settings.template_score:
+                    corners, score = alone, first
 
-        box = region.trajectory[-1]
-        if score >= settings.hold_score:
-            low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
-            x, y, w, h = region.window.to_image(np.concatenate([low, high])).tolist()
-            w, h = min(max(w, 1.0), width), min(max(h, 1.0), height)
-            center_x, center_y = min(max(x + w / 2, 0.0), width), min(max(y + h / 2, 0.0), height)
-            box = np.round(np.array([center_x - w / 2, center_y - h / 2, w, h]) / GRID) * GRID
-
-        if due:
-            memory = memory.add(self._take_template(region.frame, box, number, config.identity(1)))
-        state = State(number, region.size, np.concatenate([region.trajectory[1:], box[None]]), memory, score)
-        if self.calibration is not None:
+        box, recovery = region.trajectory[-1], replace(before, doubtful=before.doubtful + 1, confirmed=0)
+        trajectory = region.trajectory
+        if before.seeking:
+            seen = self._box(region, corners, before, score)[0]
+            if found and before.plausible(seen):
+                recovery, trajectory = replace(recovery, confirmed=1), np.repeat(seen[None], len(trajectory), axis=0)
+        else:
+            if score >= settings.hold_score:
+                box, rate = self._box(region, corners, before, score)
+                recovery = replace(recovery, rate=rate)
+            trajectory = np.concatenate([trajectory[1:], box[None]])
+            if score >= settings.lost_score:
+                recovery = Recovery(box, rate=recovery.rate)
+            elif recovery.doubtful < settings.patience and before.status != "lost":
+                recovery = replace(recovery, status="uncertain")
+            else:
+                if before.status != "lost":
+                    memory = memory.before(number - recovery.doubtful - settings.interval)
+                recovery = replace(recovery, status="lost")
+                trajectory = np.repeat(recovery.sure[None], len(trajectory), axis=0)
+        if due and recovery.status == "tracking":
+            memory = memory.add(self._take_template(region.frame, box, number, self.engine.config.identity(1)))
+        shown = recovery.sure if recovery.status == "lost" else box
+        state = State(number, region.size, trajectory, memory, recovery, score)
+        if recovery.status == "lost":
+            score = 0.0
+        elif self.calibration is not None:
             score = float(self.calibration.apply(score))
-        return state, Track(clip_box(box, width, height), score)
+        return state, Track(clip_box(shown, *region.size), score, recovery.status)
+
+    def _first_template(self, memory: TemplateMemory, region: SearchRegion) -> tuple[FloatArray, float]:
+        """The corners that the first template alone finds, and their score."""
+        first = memory.history[0].kv_cache[None]
+        corners, mass = decode(self.engine.search(region.crop[None], region.tokens[None], first)[0])
+        return corners, float(mass.min())
+
+    def _box(
+        self, region: SearchRegion, corners: FloatArray, recovery: Recovery, score: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """The image box of corners, its center within the frame, and how fast its sides usually change.
+
+        The sides of a target that is followed change as fast as is usual for it, and on a doubtful frame not at all.
+        """
+        low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
+        x, y, w, h = region.window.to_image(np.concatenate([low, high])).tolist()
+        center, sides, rate = np.array([x + w / 2, y + h / 2]), np.maximum([w, h], 1.0), recovery.rate
+        if self.settings.lost_score > 0 and not recovery.seeking:
+            last = region.trajectory[-1]
+            if score >= self.settings.lost_score:
+                sides, rate = recovery.limited(last, sides, self.settings.size_step)
+            else:
+                sides = last[2:]
+        size = np.array(region.size)
+        sides, center = np.clip(sides, 1.0, size), np.clip(center, 0.0, size)
+        return np.round(np.concatenate([center - sides / 2, sides]) / GRID) * GRID, rate
 
     def _reencode(self, memory: TemplateMemory) -> TemplateMemory:
         """The memory with every chosen template encoded with the identity of the slot that it now has.
@@ -356,6 +425,11 @@ class Tracker:
         if self.color == "rgb":
             return window.extract(frame, size, padding=PADDING_BGR[::-1])
         return cast(Image, cv2.cvtColor(window.extract(frame, size), cv2.COLOR_BGR2RGB))
+
+
+def overlap(first: FloatArray, second: FloatArray) -> float:
+    """IoU of corners ``(4,)`` in a crop's frame."""
+    return float(iou(UNIT.to_image(first), UNIT.to_image(second)))
 
 
 def stack(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:

@@ -101,7 +101,8 @@ class Trainer:
 
     def roll(self, clips: list[Clip]) -> tuple[Batch, int]:
         """The batch of a rollout and how often a target was lost; an ablation may override this."""
-        settings = replace(self.recipe.rollout.tracker, min_window=1.0)  # so that all crops have one size
+        # Crops of one size; and nothing that keeps the tracker from going wrong, for that is what it learns from.
+        settings = replace(self.recipe.rollout.tracker, min_window=1.0, lost_score=0)
         found = roll(self.make_tracker(self.state.network, settings), clips)
         self.state.network.train()
         return found

@@ -54,7 +54,8 @@ def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
     """Return a copy of `image` (uint8 BGR) with the box of `track` (x, y, w, h in pixels) and its score.
 
     The box goes from green over amber to red as the score falls from 1 to 0; line and text grow with the
-    picture. `label` stands before the score. A box that is not finite is left out.
+    picture. `label` stands before the score. The box of a lost target is dashed, and `lost` stands in place of the
+    score. A box that is not finite is left out.
     """
     canvas = image.copy()
     if not all(math.isfinite(v) for v in (*track.box, track.score)):
@@ -68,10 +69,14 @@ def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
     # far outside the picture OpenCV's fixed-point drawing would overflow
     left, right = (round(min(max(v, -9.0 * line), width + 9.0 * line)) for v in (x, x + w))
     top, bottom = (round(min(max(v, -9 * line), height + 9 * line)) for v in (y, y + h))
-    cv2.rectangle(canvas, (left, top), (right, bottom), dark, line + 2)
-    cv2.rectangle(canvas, (left, top), (right, bottom), color, line)
+    lost = track.state == "lost"
+    for tone, thickness in ((dark, line + 2), (color, line)):
+        if not lost:
+            cv2.rectangle(canvas, (left, top), (right, bottom), tone, thickness)
+        for start, end in _dashes(left, top, right, bottom, 6 * line) if lost else ():
+            cv2.line(canvas, start, end, tone, thickness)
 
-    text = f"{label} {track.score:.2f}" if label else f"{track.score:.2f}"
+    text = " ".join(part for part in (label, "lost" if lost else f"{track.score:.2f}") if part)
     font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(height, width) / 900)
     stroke = max(1, round(size * 1.6))
     (text_width, text_height), base = cv2.getTextSize(text, font, size, stroke)
@@ -84,6 +89,18 @@ def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
     origin = (tag_x + pad, tag_y + pad + text_height)
     cv2.putText(canvas, text, origin, font, size, dark, stroke, cv2.LINE_AA)
     return canvas
+
+
+def _dashes(
+    left: int, top: int, right: int, bottom: int, length: int
+) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """The ends of the dashes of a rectangle's sides."""
+    for x in range(left, right, 2 * length):
+        for y in (top, bottom):
+            yield (x, y), (min(x + length, right), y)
+    for y in range(top, bottom, 2 * length):
+        for x in (left, right):
+            yield (x, y), (x, min(y + length, bottom))
 
 
 class _Closing(ABC):
@@ -266,7 +283,7 @@ class VideoSink(Sink):
 
 
 class TextSink(Sink):
-    """One entry a frame: 0-based index, time in seconds, x, y, w, h in pixels, score from 0 to 1.
+    """One entry a frame: 0-based index, time in seconds, x, y, w, h in pixels, score from 0 to 1, state.
 
     `kind` csv is a header and a line a frame; txt is `x,y,w,h` a line, as the GOT-10k benchmark has it; json is one
     object of the `source`, what else is told `about` it, and the list `frames`.
@@ -279,7 +296,7 @@ class TextSink(Sink):
         name = source.encode("utf-8", "replace").decode()
         about = {"fartrack": __version__, "source": name, "boxes": "x,y,w,h in pixels, from the top left", **about}
         opening = json.dumps(about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
-        self._head = {"csv": "frame,time,x,y,w,h,score\n", "json": opening, "txt": ""}[kind]
+        self._head = {"csv": "frame,time,x,y,w,h,score,state\n", "json": opening, "txt": ""}[kind]
         self._kind, self._comma = kind, ""
         super().__init__(path)
 
@@ -290,10 +307,10 @@ class TextSink(Sink):
         self._file.write(self._head)
 
     def _write(self, frame: Frame, track: Track) -> None:
-        entry = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
+        entry: dict[str, float | str] = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
         if self._kind != "txt":
             score = round(float(track.score), 4)
-            entry = {"frame": frame.index, "time": round(frame.time, 6), **entry, "score": score}
+            entry = {"frame": frame.index, "time": round(frame.time, 6), **entry, "score": score, "state": track.state}
         if self._kind == "json":
             self._file.write(f"{self._comma}\n    {json.dumps(entry)}")
             self._comma = ","

@@ -1,0 +1,108 @@
+"""When a target is lost, and where it is sought then. NumPy only; pure functions of small immutable values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from fartrack.geometry import Crop, FloatArray, Image
+
+Status = Literal["tracking", "uncertain", "lost"]
+
+GROWTH, WIDEST = 1.3, 2.5
+"""Windows around the last sure place grow by this factor a frame, up to this multiple of the usual side."""
+
+TILES, TILE_SHARE = 6, 0.75
+"""The frame is covered by about this many windows of the usual side or more, apart by this share of their side."""
+
+RATE_MEMORY, RATE_FACTOR = 0.9, 3.0
+"""Sides may change by this factor times their usual change a frame, an average with this memory."""
+
+LARGEST_RATIO = 2.5
+"""A found target is at most so many times as wide or high as it last was, or the reverse."""
+
+PLAIN_DEVIATION = 4.0
+"""A crop whose colors deviate less than this (of 255) shows nothing."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What is remembered of how sure a target is followed.
+
+    Attributes:
+        sure: ``(4,)`` the last sure image box x, y, w, h.
+        status: ``tracking``, ``uncertain`` (a few doubtful frames) or ``lost``.
+        doubtful: frames since the last sure one.
+        confirmed: of a target that was lost, the frames on which it was found again, until that is enough.
+        rate: ``(2,)`` the usual absolute change of the logarithm of width and height a frame.
+    """
+
+    sure: FloatArray
+    status: Status = "tracking"
+    doubtful: int = 0
+    confirmed: int = 0
+    rate: FloatArray = field(default_factory=lambda: np.zeros(2))
+
+    @property
+    def seeking(self) -> bool:
+        """Whether the next frame is searched for a target that has not been found yet."""
+        return self.status == "lost" and self.confirmed == 0
+
+    def limited(self, last: FloatArray, sides: FloatArray, least: float) -> tuple[FloatArray, FloatArray]:
+        """New sides ``(2,)``, whose change from the last box is bounded by what is usual, and the usual change then.
+
+        Args:
+            last: the last image box.
+            sides: width and height that were found.
+            least: the bound where the target's size hardly ever changes.
+        """
+        change = np.log(sides / last[2:])
+        bound = np.maximum(least, RATE_FACTOR * self.rate)
+        rate = RATE_MEMORY * self.rate + (1 - RATE_MEMORY) * np.minimum(np.abs(change), 0.5)
+        return last[2:] * np.exp(np.clip(change, -bound, bound)), rate
+
+    def scaled(self, factor: FloatArray) -> Recovery:
+        """In a frame whose size is ``factor (4,)`` times what it was."""
+        return replace(self, sure=self.sure * factor)
+
+    def plausible(self, box: FloatArray) -> bool:
+        """Whether an image box may be the target's, by its size."""
+        return bool((np.abs(np.log(box[2:] / self.sure[2:])) < np.log(LARGEST_RATIO)).all())
+
+
+def seek(sure: FloatArray, size: tuple[int, int], factor: float, turn: int) -> Crop:
+    """The window that is searched on the ``turn``-th frame since a target was lost, counted from 0.
+
+    First the last sure place, in windows that grow; then windows that cover the frame (``size``: width, height), in
+    turn with the last place in three sizes. Always one window, so that a frame costs no more than any other.
+    """
+    base = Crop.around(sure, factor)
+    growing = int(np.ceil(np.log(WIDEST) / np.log(GROWTH)))
+    if turn <= growing:
+        return base.center(min(GROWTH**turn, WIDEST))
+    place, odd = divmod(turn - growing - 1, 2)
+    if odd:
+        tiles = cover(size, base.side)
+        return tiles[place % len(tiles)]
+    return base.center((1.0, WIDEST, WIDEST**0.5)[place % 3])
+
+
+def cover(size: tuple[int, int], side: float) -> list[Crop]:
+    """Windows of this side or more that cover a frame, row by row."""
+    for scale in (1.0, 1.4, 1.9, WIDEST):
+        window = side * scale
+        counts = [max(int(np.ceil((length / window - 1) / TILE_SHARE)), 0) + 1 for length in size]
+        if np.prod(counts) <= TILES:
+            break
+    xs, ys = (
+        np.linspace(window / 2, length - window / 2, count) if count > 1 else np.array([length / 2])
+        for length, count in zip(size, counts, strict=True)
+    )
+    return [Crop(x - window / 2, y - window / 2, window) for y in ys.tolist() for x in xs.tolist()]
+
+
+def is_plain(crop: Image) -> bool:
+    """Whether a crop ``(S, S, 3)`` shows nothing: one color, as a black frame does."""
+    return bool(crop[::4, ::4].std(axis=(0, 1)).max() < PLAIN_DEVIATION)

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_tracker import RedFinder, frame
+
+from fartrack import MultiTracker
+from fartrack.geometry import iou
+from fartrack.tracking.recovery import RATE_FACTOR, WIDEST, Recovery, cover, is_plain, seek
+from fartrack.tracking.tracker import Tracker, TrackerSettings
+
+HERE, THERE = (100, 80, 40, 30), (240, 150, 40, 30)
+
+
+def nothing(seed=0):
+    """A frame with texture, but without the target."""
+    noise = np.random.default_rng(seed).integers(60, 120, (240, 320, 1))
+    return np.repeat(noise, 3, axis=2).astype(np.uint8)
+
+
+def followed(images, **settings):
+    tracker = Tracker(RedFinder(), TrackerSettings(**{"lost_score": 0.2} | settings))
+    tracker.init(images[0], HERE)
+    return tracker, [tracker.update(image) for image in images[1:]]
+
+
+def test_a_target_that_goes_is_uncertain_then_lost_and_found_where_it_was():
+    images = [frame(HERE)] * 3 + [nothing(i) for i in range(20)] + [frame(HERE)] * 6
+    _, tracks = followed(images, patience=3)
+    states = [track.state for track in tracks]
+    assert states[:5] == ["tracking", "tracking", "uncertain", "uncertain", "lost"]
+    assert set(states[5:22]) == {"lost"}
+    assert states[-1] == "tracking" and iou(tracks[-1].box, HERE) > 0.9
+    gone = [track for track in tracks if track.state == "lost"]
+    assert len({track.box for track in gone}) == 1 and iou(gone[0].box, HERE) > 0.9  # the last sure one
+
+
+def test_a_target_that_comes_back_elsewhere_is_found_within_a_turn_over_the_frame():
+    images = [frame(HERE)] * 3 + [nothing(i) for i in range(30)] + [frame(THERE)] * 20
+    _, tracks = followed(images)
+    back = next(i for i, track in enumerate(tracks[32:]) if track.state == "tracking" and iou(track.box, THERE) > 0.8)
+    assert back <= 14
+
+
+def test_black_frames_move_nothing():
+    black = np.zeros((240, 320, 3), np.uint8)
+    _, tracks = followed([frame(HERE)] * 3 + [black] * 50 + [frame(HERE)] * 8)
+    assert all(iou(track.box, HERE) > 0.9 for track in tracks)
+    assert [tracks[i].state for i in (1, 30, -1)] == ["tracking", "lost", "tracking"]
+    assert is_plain(black) and not is_plain(nothing())
+
+
+def test_templates_taken_shortly_before_a_loss_are_dropped():
+    images = [frame(HERE)] * 8 + [nothing(i) for i in range(4)]
+    tracker, _ = followed(images, interval=2)
+    assert [template.frame for template in tracker.state.memory.history] == [0, 2, 4]
+
+
+def test_a_doubtful_frame_changes_no_size_and_gives_no_template():
+    tracker = Tracker(RedFinder(), TrackerSettings(interval=1, lost_score=0.2))
+    tracker.init(frame(HERE), HERE)
+    tracker.engine.sure = 0.15
+    track = tracker.update(frame((104, 80, 60, 60)))
+    assert track.state == "uncertain" and track.box[2:] == (40, 30) and track.box[0] > 100
+    assert len(tracker.state.memory.history) == 1
+
+
+def test_without_recovery_whatever_is_found_is_followed():
+    images = [frame(HERE)] * 2 + [frame((100, 80, 80, 60))] + [nothing(i) for i in range(6)]
+    _, tracks = followed(images, lost_score=0)
+    assert {track.state for track in tracks} == {"tracking"}
+    assert iou(tracks[1].box, (100, 80, 80, 60)) > 0.93
+
+
+def test_sizes_change_as_fast_as_is_usual():
+    still = Recovery(np.array([0.0, 0, 40, 30]))
+    sides, rate = still.limited(still.sure, np.array([80.0, 31]), 0.2)
+    np.testing.assert_allclose(sides, [40 * np.exp(0.2), 31])
+    quick = Recovery(still.sure, rate=np.array([0.15, 0.15]))
+    sides, _ = quick.limited(still.sure, np.array([80.0, 31]), 0.2)
+    np.testing.assert_allclose(sides[0], 40 * np.exp(0.15 * RATE_FACTOR))
+    assert rate[0] > rate[1] > 0  # what was found counts, not what was allowed
+    approaching = [(100 - 4 * i, 80 - 3 * i, 40 + 8 * i, 30 + 6 * i) for i in range(10)]  # a fifth larger at first
+    tracker = Tracker(RedFinder(), TrackerSettings(lost_score=0.2))
+    tracker.init(frame(approaching[0]), approaching[0])
+    assert all(iou(tracker.update(frame(truth)).box, truth) > 0.9 for truth in approaching[1:])
+
+
+@given(st.integers(50, 2000), st.integers(50, 2000), st.floats(16, 600))
+def test_windows_cover_the_frame(width, height, side):
+    windows = cover((width, height), side)
+    assert all(side - 1e-6 <= window.side <= side * WIDEST + 1e-6 for window in windows)
+    for length, starts in ((width, {w.x for w in windows}), (height, {w.y for w in windows})):
+        reach = 0.0
+        for start in sorted(starts):
+            assert start <= reach + 1e-6 or length <= windows[0].side
+            reach = start + windows[0].side
+        assert reach >= length - 1e-6 or length <= windows[0].side
+
+
+def test_the_search_widens_and_then_covers_the_frame():
+    sure = np.array([100.0, 80, 40, 30])
+    windows = [seek(sure, (640, 360), 4.0, turn) for turn in range(40)]
+    sides = [window.side for window in windows]
+    assert sides[0] == pytest.approx(4 * 1200**0.5) and sides[:5] == sorted(sides[:5])
+    assert max(sides) <= WIDEST * sides[0] + 1e-6
+    for x, y in [(5, 5), (630, 5), (5, 350), (630, 350), (320, 180)]:
+        assert any(w.x <= x <= w.x + w.side and w.y <= y <= w.y + w.side for w in windows)
+
+
+def test_a_found_target_must_be_about_as_large_as_it_was():
+    recovery = Recovery(np.array([0.0, 0, 40, 30]))
+    assert recovery.plausible(np.array([50.0, 50, 60, 40]))
+    assert not recovery.plausible(np.array([50.0, 50, 160, 40]))
+
+
+def test_each_of_several_targets_has_its_own_state():
+    many = MultiTracker(Tracker(RedFinder(), TrackerSettings(lost_score=0.2)))
+    first = many.add(frame(HERE), HERE)
+    for _ in range(5):
+        many.update(nothing())
+    second = many.add(frame(THERE), THERE)
+    tracks = many.update(frame(THERE))
+    assert tracks[first].state == "lost" and tracks[second].state == "tracking"
+
+
+def test_a_lost_target_does_not_take_the_place_of_another():
+    other = (170, 80, 40, 30)
+    many = MultiTracker(Tracker(RedFinder(), TrackerSettings(lost_score=0.2)))
+    lost, kept = many.add(frame(HERE), HERE), many.add(frame(other), other)
+    for _ in range(12):  # the engine takes anything red for the target
+        states = many.states
+        states[lost] = many.tracker.step(states[lost], nothing())[0]
+        states[kept] = many.tracker.step(states[kept], frame(other))[0]
+    for _ in range(12):
+        tracks = many.update(frame(other))
+    assert tracks[kept].state == "tracking" and iou(tracks[kept].box, other) > 0.9
+    assert tracks[lost].state == "lost"
+    alone = MultiTracker(Tracker(RedFinder(), TrackerSettings(lost_score=0.2)))
+    number = alone.add(frame(HERE), HERE)
+    for image in [nothing()] * 12 + [frame(other)] * 12:
+        track = alone.update(image)[number]
+    assert track.state == "tracking"  # so it would have taken it

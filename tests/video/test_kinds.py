@@ -377,6 +377,7 @@ def frame_of(index, time):
 class Box:
     box: tuple = (-900.0, -900.0, 5.0, 5.0)  # beyond the picture
     score: float = 0.9
+    state: str = "tracking"
 
 
 # --- the shared cases -------------------------------------------------------------------------------------

@@ -1,9 +1,14 @@
 """What tests of several rooms share."""
 
+import os
 import signal
 import sys
 
 import pytest
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # several test processes share the machine; set before PyTorch is imported
 
 from fartrack.model.config import ModelConfig
 

@@ -6,11 +6,10 @@ import sys
 
 import pytest
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # several test processes share the machine; set before PyTorch is imported
-
 from fartrack.model.config import ModelConfig
+
+# Several test processes share the machine; to be set before PyTorch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = {"depth": 2, "width": 24, "heads": 3, "template_size": 32, "search_size": 64, "templates": 3}
 

@@ -30,6 +30,7 @@ from benchmarks.ablations.variants import DeepToShallow, delete_layers
 from fartrack.config import from_dict
 from fartrack.datasets.sequences import packed_sequences
 from fartrack.evaluate.metrics import PLAIN, means, measure
+from fartrack.files import write_whole
 from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import start_from
 from fartrack.tracking.tracker import TrackerSettings
@@ -78,8 +79,7 @@ def run_one(row: Row, seed: int, data: Path, val: Path, start: Path, run: Path, 
         measured.append(measure(np.array(boxes), sequence.boxes[: len(boxes)], None, PLAIN))
     result = {"ao": means(measured)["ao"].mean, "steps": checkpoint.step, "samples": checkpoint.samples}
     result |= {"seconds": round(taken, 1), "group": row.group, "name": row.name, "seed": seed}
-    (run / "result.part").write_text(json.dumps(result, indent=1))
-    (run / "result.part").replace(run / "result.json")
+    write_whole(run / "result.json", json.dumps(result, indent=1))
 
 
 def steps_in(seconds: float, row: Row, recipe: Recipe, data: Path, start: Path, run: Path, probed: int = 8) -> int:

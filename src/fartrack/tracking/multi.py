@@ -64,5 +64,5 @@ class MultiTracker:
         others = [recovery.sure for recovery in known if recovery.status == "tracking"]
         if before.recovery.status != "lost" or not any(iou(state.trajectory[-1], box) > 0.5 for box in others):
             return after
-        recovery = replace(before.recovery, doubtful=before.recovery.doubtful + 1, confirmed=0)
+        recovery = replace(before.recovery, doubtful=before.recovery.doubtful + 1, found=False)
         return replace(state, recovery=recovery), Track(clip_box(recovery.sure, *state.size), 0.0, "lost")

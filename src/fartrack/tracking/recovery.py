@@ -35,20 +35,20 @@ class Recovery:
         sure: ``(4,)`` the last sure image box x, y, w, h.
         status: ``tracking``, ``uncertain`` (a few doubtful frames) or ``lost``.
         doubtful: frames since the last sure one.
-        confirmed: of a target that was lost, the frames on which it was found again, until that is enough.
+        found: whether a lost target was found on the last frame, which the next one has to confirm.
         rate: ``(2,)`` the usual absolute change of the logarithm of width and height a frame.
     """
 
     sure: FloatArray
     status: Status = "tracking"
     doubtful: int = 0
-    confirmed: int = 0
+    found: bool = False
     rate: FloatArray = field(default_factory=lambda: np.zeros(2))
 
     @property
     def seeking(self) -> bool:
         """Whether the next frame is searched for a target that has not been found yet."""
-        return self.status == "lost" and self.confirmed == 0
+        return self.status == "lost" and not self.found
 
     def limited(self, last: FloatArray, sides: FloatArray, least: float) -> tuple[FloatArray, FloatArray]:
         """New sides ``(2,)``, whose change from the last box is bounded by what is usual, and the usual change then.

@@ -326,12 +326,12 @@ class Tracker:
                 if first >= settings.template_score:
                     corners, score = alone, first
 
-        box, recovery = region.trajectory[-1], replace(before, doubtful=before.doubtful + 1, confirmed=0)
+        box, recovery = region.trajectory[-1], replace(before, doubtful=before.doubtful + 1, found=False)
         trajectory = region.trajectory
         if before.seeking:
             seen = self._box(region, corners, before, score)[0]
             if found and before.plausible(seen):
-                recovery, trajectory = replace(recovery, confirmed=1), np.repeat(seen[None], len(trajectory), axis=0)
+                recovery, trajectory = replace(recovery, found=True), np.repeat(seen[None], len(trajectory), axis=0)
         else:
             if score >= settings.hold_score:
                 box, rate = self._box(region, corners, before, score)

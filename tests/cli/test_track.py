@@ -559,8 +559,9 @@ def test_a_stop_while_a_pipe_is_opened(place, signal_name, arguments):
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs signals")
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_stop_in_the_first_second(place, signal_name):
+    write_clip("long.mp4", [np.zeros((48, 64, 3), np.uint8)] * 3000)  # no machine tracks it before the signal
     script = "from fartrack.cli import main; print('up', flush=True); main()"  # Python itself has started
-    command = [sys.executable, "-c", script, "track", "clip.mp4", "--box", BOX, "-o", "o.mp4"]
+    command = [sys.executable, "-c", script, "track", "long.mp4", "--box", "10,10,20,20", "-o", "o.mp4"]
     for delay in (0.1, 0.3, 0.6):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout.readline() == b"up\n"

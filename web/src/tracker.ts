@@ -1,0 +1,306 @@
+/** The tracking loop, as in Python's `tracker.py`: state in, state and track out. The network is behind an engine. */
+
+import { type Calibration, calibrate } from "./calibration";
+import { type Box, clamp, clipBox, Crop, type Frame, iou } from "./geometry";
+import { isPlain, isPlausible, isSeeking, limited, type Recovery, seek, type Status, sureAt } from "./recovery";
+import { type KVCache, prune, select, type Template, TemplateMemory } from "./templates";
+import { decode, encode, NO_TRAJECTORY } from "./vocabulary";
+
+export interface ModelConfig {
+  patch: number;
+  template_size: number;
+  search_size: number;
+  template_factor: number;
+  search_factor: number;
+  templates: number;
+  identities: number;
+  trajectory: number;
+}
+
+/** What the tracker needs of a network; see `engine.ts`. */
+export interface Engine {
+  config: ModelConfig;
+  /** A template crop, its identity, and the target's corners in it → its cached keys and values. */
+  encodeTemplate(crop: Uint8Array, identity: number, box: Box): Promise<KVCache>;
+  /** Logits (4, BINS) of a search crop of `side` × `side`. */
+  search(crop: Uint8Array, side: number, trajectory: readonly number[], kvCache: KVCache): Promise<Float32Array>;
+  /** The same, and the attention that each template token receives. */
+  searchScored(
+    crop: Uint8Array,
+    side: number,
+    trajectory: readonly number[],
+    kvCache: KVCache,
+  ): Promise<{ logits: Float32Array; scores: Float32Array }>;
+}
+
+/** See Python's `TrackerSettings`, which documents each; a model's `model.json` overrides these. */
+export const DEFAULTS = {
+  templates: 5,
+  interval: 20,
+  template_score: 0.5,
+  agreement: 0,
+  hold_score: 0.1,
+  lost_score: 0,
+  patience: 3,
+  found_score: 0.6,
+  size_step: 0.2,
+  capacity: 16,
+  retention: 1,
+  min_window: 1,
+  confident_score: 0.6,
+};
+export type Settings = typeof DEFAULTS;
+
+export interface Track {
+  box: Box;
+  score: number;
+  state: Status;
+}
+
+export interface State {
+  /** Frames since the first, which is 0. */
+  frame: number;
+  size: readonly [number, number];
+  /** The last boxes, oldest first. */
+  trajectory: readonly Box[];
+  memory: TemplateMemory;
+  recovery: Recovery;
+  /** Of the last frame, raw. */
+  score: number;
+}
+
+interface SearchRegion {
+  frame: Frame;
+  size: readonly [number, number];
+  trajectory: readonly Box[];
+  recovery: Recovery;
+  window: Crop;
+  crop: Uint8Array;
+  side: number;
+  tokens: readonly number[];
+}
+
+/** Boxes are kept on a grid of this many pixels, so that engines and machines do not drift apart. */
+const GRID = 0.125;
+const HALF = 0.5 + 1e-4;
+const MARGIN = 0.06;
+const UNIT = new Crop(0, 0, 1);
+
+export class Tracker {
+  readonly settings: Settings;
+
+  constructor(
+    readonly engine: Engine,
+    settings: Partial<Settings> = {},
+    readonly calibration: Calibration | null = null,
+  ) {
+    this.settings = { ...DEFAULTS, ...settings };
+    this.settings.templates = Math.min(this.settings.templates, engine.config.templates);
+  }
+
+  /** The state after the first frame, on which the box was drawn. */
+  async start(frame: Frame, box: Box): Promise<State> {
+    const memory = new TemplateMemory(this.settings.templates, this.settings.capacity, [
+      await this.#takeTemplate(frame, box, 0, 0),
+    ]);
+    const trajectory = repeat(box, Math.max(this.engine.config.trajectory, 1));
+    return { frame: 0, size: [frame.width, frame.height], trajectory, memory, recovery: sureAt(box), score: 1 };
+  }
+
+  /** The state after the next frame, and the target's track on it. */
+  async step(state: State, frame: Frame): Promise<{ state: State; track: Track }> {
+    const region = this.#searchRegion(state, frame);
+    let memory = await this.#reencode(state.memory);
+    let logits: Float32Array;
+    if (this.#undecided(memory)) {
+      const found = await this.engine.searchScored(region.crop, region.side, region.tokens, memory.kvCache);
+      logits = found.logits;
+      memory = this.#prune(memory, found.scores);
+    } else {
+      logits = await this.engine.search(region.crop, region.side, region.tokens, memory.kvCache);
+    }
+    return this.#conclude(state, memory, region, logits);
+  }
+
+  #searchRegion(state: State, frame: Frame): SearchRegion {
+    const { config } = this.engine;
+    const size = [frame.width, frame.height] as const;
+    let { trajectory, recovery } = state;
+    if (size[0] !== state.size[0] || size[1] !== state.size[1]) {
+      const scaled = (box: Box) => box.map((v, i) => v * (size[i % 2] / state.size[i % 2])) as unknown as Box;
+      trajectory = trajectory.map(scaled);
+      recovery = { ...recovery, sure: scaled(recovery.sure) };
+    }
+    if (isSeeking(recovery)) {
+      const turn = recovery.doubtful - this.settings.patience;
+      const window = seek(recovery.sure, size, config.search_factor, turn);
+      const side = config.search_size;
+      const tokens = Array<number>(4 * config.trajectory).fill(NO_TRAJECTORY);
+      return { frame, size, trajectory, recovery, window, crop: window.extract(frame, side), side, tokens };
+    }
+    const window = Crop.around(trajectory[trajectory.length - 1], config.search_factor);
+    const corners = trajectory.map((box) => window.toCrop(box));
+    const tokens = corners.slice(corners.length - config.trajectory).flatMap((four) => four.map(encode));
+    const side = this.#side(corners, state) * config.patch;
+    const crop = window.center(side / config.search_size).extract(frame, side);
+    return { frame, size, trajectory, recovery, window, crop, side, tokens };
+  }
+
+  /** Whether it is time for a template on the frame after `state`. */
+  #due(state: State): boolean {
+    const { history } = state.memory;
+    const newest = history[history.length - 1].frame;
+    return this.settings.templates > 1 && state.frame + 1 - newest >= this.settings.interval;
+  }
+
+  /** How many tokens a side of the search window's center are cropped: enough for the target to move on. */
+  #side(corners: readonly Box[], state: State): number {
+    const { search_size, patch } = this.engine.config;
+    const { settings } = this;
+    const grid = search_size / patch;
+    const checked = settings.agreement > 0 && this.#due(state);
+    if (settings.min_window === 1 || state.score < settings.confident_score || checked) return grid;
+    let speed = 0;
+    for (let i = 1; i < corners.length; i++) {
+      for (const axis of [0, 1]) {
+        const center = (four: Box) => (four[axis] + four[axis + 2]) / 2;
+        speed = Math.max(speed, Math.abs(center(corners[i]) - center(corners[i - 1])));
+      }
+    }
+    const [x0, y0, x1, y1] = corners[corners.length - 1];
+    const radius = Math.max(x1 - x0, y1 - y0) / 2 + 2 * speed + MARGIN;
+    const missing = Math.trunc(((1 - Math.max(2 * radius, settings.min_window)) * grid) / 2);
+    return grid - 2 * Math.max(missing, 0);
+  }
+
+  /** What the logits of a search region mean: the box, the track, and whether a template is taken. */
+  async #conclude(state: State, memory: TemplateMemory, region: SearchRegion, logits: Float32Array) {
+    const { settings } = this;
+    const before = region.recovery;
+    const number = state.frame + 1;
+    let { corners, score } = decode(logits);
+    if (settings.lost_score > 0 && isPlain(region.crop, region.side)) score = 0;
+    const checked = memory.history.length > 1;
+    let due = before.status !== "lost" && this.#due(state) && score >= settings.template_score;
+    let found = score >= settings.found_score;
+    if (isSeeking(before)) {
+      if (found && checked) {
+        const alone = await this.#firstTemplate(memory, region);
+        found = alone.score >= settings.template_score && overlap(alone.corners, corners) >= 0.5;
+      }
+    } else if (due && settings.agreement > 0 && checked) {
+      const alone = await this.#firstTemplate(memory, region);
+      if (overlap(alone.corners, corners) < settings.agreement) {
+        due = false;
+        if (alone.score >= settings.template_score) ({ corners, score } = alone);
+      }
+    }
+
+    let { trajectory } = region;
+    let box = trajectory[trajectory.length - 1];
+    let recovery: Recovery = { ...before, doubtful: before.doubtful + 1, found: false };
+    if (isSeeking(before)) {
+      const seen = this.#box(region, corners, before, score).box;
+      if (found && isPlausible(before, seen)) {
+        recovery = { ...recovery, found: true };
+        trajectory = repeat(seen, trajectory.length);
+      }
+    } else {
+      if (score >= settings.hold_score) {
+        const placed = this.#box(region, corners, before, score);
+        box = placed.box;
+        recovery = { ...recovery, rate: placed.rate };
+      }
+      trajectory = [...trajectory.slice(1), box];
+      if (score >= settings.lost_score) {
+        recovery = sureAt(box, recovery.rate);
+      } else if (recovery.doubtful < settings.patience && before.status !== "lost") {
+        recovery = { ...recovery, status: "uncertain" };
+      } else {
+        if (before.status !== "lost") memory = memory.before(number - recovery.doubtful - settings.interval);
+        recovery = { ...recovery, status: "lost" };
+        trajectory = repeat(recovery.sure, trajectory.length);
+      }
+    }
+    if (due && recovery.status === "tracking") {
+      const identity = Math.min(1, this.engine.config.identities - 1);
+      memory = memory.add(await this.#takeTemplate(region.frame, box, number, identity));
+    }
+    const after: State = { frame: number, size: region.size, trajectory, memory, recovery, score };
+    const lost = recovery.status === "lost";
+    const shown = lost ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
+    const place = clipBox(lost ? recovery.sure : box, ...region.size);
+    return { state: after, track: { box: place, score: shown, state: recovery.status } };
+  }
+
+  async #firstTemplate(memory: TemplateMemory, region: SearchRegion) {
+    return decode(await this.engine.search(region.crop, region.side, region.tokens, memory.history[0].kvCache));
+  }
+
+  /** The image box of corners, its center within the frame, and how fast its sides usually change. */
+  #box(region: SearchRegion, corners: Box, recovery: Recovery, score: number) {
+    const low = [0, 1].map((i) => Math.min(corners[i], corners[i + 2]));
+    const high = [0, 1].map((i) => Math.max(corners[i], corners[i + 2]));
+    const [x, y, w, h] = region.window.toImage([low[0], low[1], high[0], high[1]]);
+    let sides: readonly [number, number] = [Math.max(w, 1), Math.max(h, 1)];
+    let { rate } = recovery;
+    if (this.settings.lost_score > 0 && !isSeeking(recovery)) {
+      const last = region.trajectory[region.trajectory.length - 1];
+      if (score >= this.settings.lost_score) {
+        ({ sides, rate } = limited(recovery, last, sides, this.settings.size_step));
+      } else {
+        sides = [last[2], last[3]];
+      }
+    }
+    const [width, height] = sides.map((side, i) => clamp(side, 1, region.size[i]));
+    const centerX = clamp(x + w / 2, 0, region.size[0]);
+    const centerY = clamp(y + h / 2, 0, region.size[1]);
+    const four = [centerX - width / 2, centerY - height / 2, width, height];
+    const box = four.map((v) => Math.floor(v / GRID + HALF) * GRID) as unknown as Box;
+    return { box, rate };
+  }
+
+  /** Every chosen template encoded with the identity of the slot that it now has. */
+  async #reencode(memory: TemplateMemory): Promise<TemplateMemory> {
+    for (const [slot, place] of memory.chosen.entries()) {
+      const template = memory.history[place];
+      const identity = Math.min(slot, this.engine.config.identities - 1);
+      if (template.identity === identity) continue;
+      let kvCache = await this.engine.encodeTemplate(template.crop, identity, template.box);
+      if (template.keep && template.kvCache.tokens !== kvCache.tokens) kvCache = select(kvCache, template.keep);
+      memory = memory.replace(place, { ...template, identity, kvCache });
+    }
+    return memory;
+  }
+
+  #undecided(memory: TemplateMemory): boolean {
+    return this.settings.retention < 1 && memory.chosen.some((place) => memory.history[place].keep === null);
+  }
+
+  #prune(memory: TemplateMemory, scores: Float32Array): TemplateMemory {
+    let end = 0;
+    for (const place of memory.chosen) {
+      const template = memory.history[place];
+      const own = scores.subarray(end, (end += template.kvCache.tokens));
+      if (template.keep === null) memory = memory.replace(place, prune(template, own, this.settings.retention));
+    }
+    return memory;
+  }
+
+  async #takeTemplate(frame: Frame, box: Box, number: number, identity: number): Promise<Template> {
+    const { template_factor, template_size } = this.engine.config;
+    const window = Crop.around(box, template_factor);
+    const crop = window.extract(frame, template_size);
+    const corners = window.toCrop(box).map((v) => clamp(v, 0, 1)) as unknown as Box;
+    const kvCache = await this.engine.encodeTemplate(crop, identity, corners);
+    return { frame: number, crop, box: corners, identity, kvCache, keep: null };
+  }
+}
+
+function overlap(first: Box, second: Box): number {
+  return iou(UNIT.toImage(first), UNIT.toImage(second));
+}
+
+function repeat(box: Box, count: number): Box[] {
+  return Array<Box>(count).fill(box);
+}

@@ -5,6 +5,7 @@ export default defineConfig({
   testDir: "tests",
   testMatch: "*.spec.ts",
   timeout: 240_000,
+  expect: { timeout: 20_000 }, // the machines of a gate are slow
   workers: 1,
   reporter: "line",
   use: {

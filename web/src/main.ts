@@ -40,11 +40,21 @@ const camera = find<HTMLVideoElement>("camera");
 
 // ── what is told ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+/** What goes on, and how much of it is done. */
 function say(text: string, share: number | null = null): void {
-  find("message").textContent = text;
-  const bar = find<HTMLProgressElement>("progress");
-  bar.hidden = share === null;
-  if (share !== null) bar.value = share;
+  tell("message", "progress", text, share);
+}
+
+/** The same of the model. */
+function sayModel(text: string, share: number | null = null): void {
+  tell("model-state", "model-progress", text, share);
+}
+
+function tell(where: string, bar: string, text: string, share: number | null): void {
+  find(where).textContent = text;
+  const progress = find<HTMLProgressElement>(bar);
+  progress.hidden = share === null;
+  if (share !== null) progress.value = share;
 }
 
 function complain(error: unknown): void {
@@ -63,14 +73,14 @@ function attempt(action: () => Promise<void>): void {
 function onEvent(event: Event_): void {
   if (event.kind === "download") {
     const [loaded, total] = [event.loaded, event.total].map((bytes) => (bytes / 1e6).toFixed(1));
-    say(`Loading the model: ${loaded} of ${total} MB`, event.loaded / event.total);
+    sayModel(`Loading the model: ${loaded} of ${total} MB`, event.loaded / event.total);
   } else if (event.kind === "written") {
     say(`Writing frame ${event.frame + 1} of ${count()}`, event.frame / count());
   } else {
     for (const found of event.found) targets.find(({ id }) => id === found.target)?.add(event.frame, found);
     frame = event.frame;
     if (event.preview) {
-      stage.show(event.preview);
+      stage.show(event.preview, frame);
       event.preview.close();
       say(`Tracking frame ${frame + 1} of ${count()}. Esc stops.`, (frame + 1) / count());
       render();
@@ -86,11 +96,12 @@ function loadModel(): void {
   ready = loading;
   loading.then(
     ({ threads }) => {
-      if (!busy) say(`${name} is ready (${threads} ${threads === 1 ? "thread" : "threads"}).`);
-      render();
+      if (ready === loading) sayModel(`${name} is ready (${threads} ${threads === 1 ? "thread" : "threads"})`);
     },
     (error) => {
-      if (ready === loading) complain(error);
+      if (ready !== loading) return;
+      sayModel("No model");
+      complain(error);
     },
   );
 }
@@ -156,7 +167,7 @@ async function go(at: number): Promise<void> {
     for (let shown = -1; shown !== wanted; ) {
       shown = wanted;
       const picture = await remote.call("picture", [shown]);
-      if (picture && info) stage.show(picture);
+      if (picture && info) stage.show(picture, shown);
       picture?.close();
     }
   } finally {
@@ -276,7 +287,7 @@ async function openWebcam(): Promise<void> {
     working = true;
     const following = targets.some(({ next }) => next !== null);
     const picture = following ? await createImageBitmap(camera) : null;
-    stage.show(picture ?? camera);
+    stage.show(picture ?? camera, liveTimes.length);
     if (picture) {
       const found = await remote.call("liveStep", [picture], [picture]).catch((error) => {
         complain(error);

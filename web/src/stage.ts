@@ -42,7 +42,9 @@ export class Stage {
     this.#paint();
   }
 
-  show(picture: CanvasImageSource): void {
+  /** Show the picture of a frame. */
+  show(picture: CanvasImageSource, frame: number): void {
+    this.#picture.dataset.frame = String(frame);
     this.#picture.getContext("2d")!.drawImage(picture, 0, 0, this.#size.width, this.#size.height);
   }
 

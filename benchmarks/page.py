@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -75,8 +76,11 @@ def main():
                 Path(folder, "jobs.json").write_text(json.dumps([job]))
                 variables = {"PAGE": address, "JOBS": f"{folder}/jobs.json"}
                 run = ["npx", "playwright", "test", "track.spec.ts"]
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
                 done = subprocess.run(run, cwd=WEB, env=os.environ | variables, capture_output=True, text=True)
-                print(clip.stem, compare(job) if done.returncode == 0 else done.stdout[-1500:], sep="\t", flush=True)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                busy = f"{after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime:.1f} s of CPU"
+                print(clip.stem, compare(job) if done.returncode == 0 else done.stdout[-1500:], busy, sep="\t", flush=True)
         finally:
             server.terminate()
 

@@ -25,12 +25,18 @@ let selected: Target | null = null;
 let ids = 0;
 let busy: Busy = null;
 let ready: Promise<unknown> = Promise.resolve();
+/** Whether tracking was stopped while it waited for the model. */
+let cancelled = false;
+/** What the worker is busy with. */
+let working: Promise<unknown> = Promise.resolve();
 /** Frames a frame's time: 0 is pause, negative backwards. */
 let speed = 0;
 /** Seconds after the start of the webcam, one for each frame. */
 let liveTimes: number[] = [];
 
-const remote = new Remote(new Worker(new URL("./worker.ts", import.meta.url), { type: "module" }), onEvent);
+const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+worker.onerror = ({ message }) => complain(new Problem(`The page broke (${message || "its worker did not start"}); reload it.`));
+const remote = new Remote(worker, onEvent);
 const stage = new Stage(find("stage"), () => canDraw(), (box) => drawBox(box));
 const timeline = new Timeline(find<HTMLCanvasElement>("timeline"), (at) => {
   halt();
@@ -109,8 +115,7 @@ function loadModel(): void {
 // ── clips ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 async function openClip(file: Blob, name: string): Promise<void> {
-  await endLive();
-  halt();
+  await endWork();
   busy = "opening";
   say(`Opening ${name}…`);
   try {
@@ -126,6 +131,14 @@ async function openClip(file: Blob, name: string): Promise<void> {
   say(`${name}: ${times.length} frames, ${width}×${height}, ${codec}${exact ? "" : ", colors converted by the browser"}.`);
 }
 
+/** Stop whatever goes on, before something else is opened. */
+async function endWork(): Promise<void> {
+  halt();
+  await endLive();
+  if (busy) stop();
+  await working.catch(() => {});
+}
+
 async function openSample(): Promise<void> {
   const response = await fetch(SAMPLE).catch(() => null);
   if (!response?.ok) throw new Problem("The sample cannot be loaded; check the connection.");
@@ -139,11 +152,11 @@ function forget(): void {
   frame = 0;
 }
 
-function showWork(width: number, height: number, pixelAspect: number): void {
+function showWork(width: number, height: number, [across, up]: readonly [number, number] = [1, 1]): void {
   find("welcome").hidden = true;
   find("work").hidden = false;
   button("open").hidden = false;
-  stage.resize(width, height, pixelAspect);
+  stage.resize(width, height, across / up);
   render();
 }
 
@@ -158,7 +171,7 @@ let fetching = false;
 
 /** Show a frame; where several are asked for while one is fetched, the last of them. */
 async function go(at: number): Promise<void> {
-  if (!info || busy === "tracking" || busy === "writing") return;
+  if (!info || busy) return;
   wanted = frame = Math.min(Math.max(at, 0), count() - 1);
   render();
   if (fetching) return;
@@ -240,11 +253,15 @@ async function trackAll(): Promise<void> {
   if (busy || !info || !due.length) return;
   halt();
   busy = "tracking";
-  say("Starting…");
+  cancelled = false;
+  say("Waiting for the model…");
   render();
   try {
     await ready;
-    const { frames, seconds, stopped } = await remote.call("track", [due, count() - 1]);
+    if (cancelled) return say("Stopped.");
+    const tracking = remote.call("track", [due, count() - 1]);
+    working = tracking;
+    const { frames, seconds, stopped } = await tracking;
     const rate = (frames / seconds).toFixed(1);
     say(`${stopped ? "Stopped after" : "Tracked"} ${frames} frames, ${rate} a second.`);
   } finally {
@@ -268,23 +285,22 @@ async function openWebcam(): Promise<void> {
   } catch {
     throw new Problem("The webcam cannot be opened; plug it in, and allow this page to use it.");
   }
-  await endLive();
-  halt();
+  await endWork();
   camera.srcObject = stream;
   await camera.play();
   forget();
   info = null;
   liveTimes = [];
   busy = "live";
-  showWork(camera.videoWidth, camera.videoHeight, 1);
+  showWork(camera.videoWidth, camera.videoHeight);
   say("Drag a box around an object. Esc closes the webcam.");
   let began: number | null = null;
-  let working = false;
+  let stepping = false;
   const onFrame = async (now: number) => {
     if (busy !== "live" || camera.srcObject !== stream) return;
     camera.requestVideoFrameCallback(onFrame);
-    if (working) return; // the network is slower than the webcam: this frame is passed over
-    working = true;
+    if (stepping) return; // the network is slower than the webcam: this frame is passed over
+    stepping = true;
     const following = targets.some(({ next }) => next !== null);
     const picture = following ? await createImageBitmap(camera) : null;
     stage.show(picture ?? camera, liveTimes.length);
@@ -301,7 +317,7 @@ async function openWebcam(): Promise<void> {
       }
       render();
     }
-    working = false;
+    stepping = false;
   };
   camera.requestVideoFrameCallback(onFrame);
 }
@@ -331,7 +347,8 @@ const stem = () => (info?.name ?? "webcam").replace(/\.[^.]*$/, "");
 
 function about() {
   const model = find<HTMLSelectElement>("model").value;
-  const shape = info ?? { name: "webcam", width: stage.picture.width, height: stage.picture.height, pixelAspect: 1, times: liveTimes };
+  const { width, height } = stage.picture;
+  const shape = info ?? { name: "webcam", width, height, pixelAspect: [1, 1] as const, times: liveTimes };
   return { ...shape, source: shape.name, model };
 }
 
@@ -350,7 +367,9 @@ async function saveVideo(): Promise<void> {
   busy = "writing";
   render();
   try {
-    const written = await remote.call("annotate", [drawn, first, last]);
+    const writing = remote.call("annotate", [drawn, first, last]);
+    working = writing;
+    const written = await writing;
     if (written) save(written.blob, `${stem()}-tracked${written.extension}`);
     say(written ? `Saved ${stem()}-tracked${written.extension}.` : "Stopped; nothing was saved.");
   } finally {
@@ -391,13 +410,14 @@ function paint(): void {
   const tracked = targets.some(({ tracks }) => tracks.size > 0);
   button("track").textContent = busy === "tracking" || busy === "writing" ? "Stop" : busy === "live" ? "Close webcam" : "Track";
   button("track").disabled = idle && !pending;
-  const doubtful = countDoubtful(targets, last);
+  const doubtful = idle ? countDoubtful(targets, last) : 0;
   button("doubtful").textContent = doubtful ? `Next doubtful (${doubtful})` : "Next doubtful";
   button("doubtful").disabled = !idle || !doubtful;
   button("csv").disabled = button("json").disabled = !tracked || busy === "tracking";
   button("video").disabled = !tracked || !info || !idle;
   button("video").title = info ? "" : "Of the webcam no frames are kept";
   button("add").disabled = !selected;
+  find<HTMLSelectElement>("model").disabled = !idle;
   find("hint").textContent = hint();
   paintTargets();
   paintFrame();
@@ -485,8 +505,10 @@ function paintFrame(): void {
 
 function stop(): void {
   if (stage.cancel()) return;
-  if (busy === "tracking" || busy === "writing") void remote.call("stop", []);
-  else if (busy === "live") attempt(endLive);
+  if (busy === "tracking" || busy === "writing") {
+    cancelled = true;
+    void remote.call("stop", []);
+  } else if (busy === "live") attempt(endLive);
   else halt();
 }
 
@@ -562,4 +584,4 @@ document.addEventListener("drop", (event) => {
 });
 
 if ("VideoDecoder" in globalThis) loadModel();
-else complain(new Problem("This browser cannot decode video frame by frame (WebCodecs); use a current Chrome, Edge, Firefox or Safari."));
+else complain(new Problem("This browser cannot decode video frame by frame (WebCodecs); use a current Chrome, Edge, Firefox or Safari, and https."));

@@ -6,7 +6,7 @@ export interface About {
   source: string;
   width: number;
   height: number;
-  pixelAspect: number;
+  pixelAspect: readonly [number, number];
   model: string;
   times: ArrayLike<number>;
 }
@@ -29,6 +29,7 @@ function rows(targets: readonly Target[], times: ArrayLike<number>): Row[] {
 }
 
 const rounded = (value: number, digits: number) => Number(value.toFixed(digits));
+const xywh = (box: readonly number[]) => Object.fromEntries(box.map((value, i) => ["xywh"[i], rounded(value, 3)]));
 /** As Python writes a float. */
 const float = (value: number, digits: number) => {
   const short = rounded(value, digits);
@@ -48,14 +49,13 @@ export function toCsv(targets: readonly Target[], times: ArrayLike<number>): str
 export function toJson(targets: readonly Target[], about: About): string {
   const { times, source, model, width, height, pixelAspect } = about;
   const duration = times.length > 1 ? times[times.length - 1] / (times.length - 1) : 0;
-  const several = targets.length > 1 || targets.some((target) => target.name);
-  const frames = rows(targets, times).map(({ target, frame, time, box: [x, y, w, h], score, state }) => ({
+  const frames = rows(targets, times).map(({ target, frame, time, box, score, state }) => ({
     frame,
     time: rounded(time, 6),
-    ...{ x: rounded(x, 3), y: rounded(y, 3), w: rounded(w, 3), h: rounded(h, 3) },
+    ...xywh(box),
     score: rounded(score, 4),
     state,
-    ...(several ? { target: target.id } : {}),
+    target: target.id,
   }));
   const head = {
     schema_version: 1,
@@ -65,9 +65,13 @@ export function toJson(targets: readonly Target[], about: About): string {
     boxes: "x,y,w,h in pixels, from the top left",
     width,
     height,
-    pixel_aspect_ratio: rounded(pixelAspect, 6),
-    targets: targets.map((target) => ({ id: target.id, name: label(target), anchors: Object.fromEntries(target.anchors) })),
+    sample_aspect_ratio: pixelAspect.join(":"),
     frames,
+    targets: targets.map(({ id, name, anchors }) => ({
+      id,
+      name,
+      anchors: [...anchors].sort((a, b) => a[0] - b[0]).map(([frame, box]) => ({ frame, ...xywh(box) })),
+    })),
   };
   return `${JSON.stringify(head, null, 1)}\n`;
 }

@@ -2,6 +2,7 @@
 
 import { scoreColor } from "./draw";
 import type { Target } from "./targets";
+import type { Track } from "./tracker";
 
 const STRIP = 8;
 const GAP = 3;
@@ -64,27 +65,27 @@ export class Timeline {
     context.fillStyle = line;
     for (const level of [0, 0.5, 1]) context.fillRect(MARGIN, bottom - level * (bottom - top), width, level === 0.5 ? 0.5 : 1);
     if (selected) {
-      let before: number | null = null;
+      let before = -Infinity;
       context.lineWidth = 1.75;
-      for (const [at, { score, state }] of [...selected.tracks].sort((a, b) => a[0] - b[0])) {
-        const [x, y] = [place(at), bottom - score * (bottom - top)];
-        if (before === at - 1) {
+      for (const [x, { score, state }] of worst(selected, place)) {
+        const y = bottom - score * (bottom - top);
+        if (x - before <= step + 1) {
           context.strokeStyle = state === "lost" ? text : scoreColor(score);
           context.lineTo(x, y);
           context.stroke();
         }
         context.beginPath();
         context.moveTo(x, y);
-        before = at;
+        before = x;
       }
     }
     targets.forEach((target, lane) => {
       const y = bottom + MARGIN / 2 + GAP + lane * (STRIP + GAP);
       context.globalAlpha = target === selected ? 1 : 0.7;
-      for (const [at, { score, state }] of target.tracks) {
+      for (const [x, { score, state }] of worst(target, place)) {
         context.fillStyle = state === "lost" ? text : scoreColor(score);
         const height = state === "lost" ? STRIP / 2 : STRIP;
-        context.fillRect(place(at) - step / 2, y + (STRIP - height) / 2, step + 0.5, height);
+        context.fillRect(x - step / 2, y + (STRIP - height) / 2, step + 0.5, height);
       }
       context.globalAlpha = 1;
       for (const at of target.anchors.keys()) {
@@ -100,4 +101,16 @@ export class Timeline {
     context.fillStyle = text;
     context.fillRect(place(frame) - 1, 2, 2, canvas.clientHeight - 4);
   }
+}
+
+/** The worst track of each column of pixels, from left to right. */
+function worst(target: Target, place: (frame: number) => number): [number, Track][] {
+  const columns = new Map<number, Track>();
+  const rank = ({ state, score }: Track) => (state === "lost" ? -1 : score);
+  for (const [frame, track] of target.tracks) {
+    const x = Math.round(place(frame));
+    const known = columns.get(x);
+    if (!known || rank(track) < rank(known)) columns.set(x, track);
+  }
+  return [...columns].sort((a, b) => a[0] - b[0]);
 }

@@ -20,7 +20,7 @@ export interface ClipInfo {
   width: number;
   height: number;
   /** Width to height of a pixel on the screen. */
-  pixelAspect: number;
+  pixelAspect: readonly [number, number];
   /** Seconds after the first frame, one for each frame. */
   times: Float64Array;
   codec: string;
@@ -60,12 +60,12 @@ export class Clip {
     const first = await sink.getSample(stamps[0]).catch(() => null);
     if (!first) throw new Problem(undecodable(name, codec));
     const upright = place(first.visibleRect.width, first.visibleRect.height, first.rotation, first.flip);
-    const ratio = first.pixelAspectRatio.num / first.pixelAspectRatio.den;
+    const { num, den } = first.pixelAspectRatio;
     const info: ClipInfo = {
       name,
       width: upright.width,
       height: upright.height,
-      pixelAspect: first.rotation % 180 ? 1 / ratio : ratio,
+      pixelAspect: first.rotation % 180 ? [den, num] : [num, den],
       times: stamps.map((stamp) => stamp - stamps[0]),
       codec,
       exact: (first.format === "I420" || first.format === "NV12") && first.visibleRect.height % 2 === 0,

@@ -114,27 +114,32 @@ async function trackClip(tracker: Tracker, clip: Clip, orders: Order[], end: num
   stopping = false;
   const anchors = new Map(orders.map(({ target, anchors }) => [target, new Map(anchors)]));
   const running = new Map<number, State>();
+  const begins = new Map<number, number>();
   for (const { target, from } of orders) {
+    const drawn = [...anchors.get(target)!.keys()].filter((frame) => frame <= from);
     const left = states.get(target);
-    if (left && left.frame === from - 1 && !anchors.get(target)!.has(from)) running.set(target, left.state);
+    const goesOn = left?.frame === from - 1 && !drawn.includes(from);
+    if (goesOn) running.set(target, left.state);
+    begins.set(target, goesOn ? from : Math.max(...drawn)); // where the model was changed, anew from the last box
   }
   const begun = performance.now();
   let shown = 0;
   let frames = 0;
-  for await (const { index, sample } of clip.samples(Math.min(...orders.map(({ from }) => from)))) {
+  for await (const { index, sample } of clip.samples(Math.min(...begins.values()))) {
     try {
       if (stopping || index > end) break;
       const frame = await clip.pixels(sample);
       const found: FoundTrack[] = [];
       const going: [number, State][] = [];
-      for (const { target, from } of orders) {
-        const box = index >= from && anchors.get(target)!.get(index);
+      for (const [target, from] of begins) {
+        if (index < from) continue;
+        const box = anchors.get(target)!.get(index);
         const state = running.get(target);
         if (box) {
           const state = await begin(tracker, frame, box);
           remember(target, index, state);
           found.push({ target, box, score: 1, state: "tracking", memory: memoryView(state.memory, null) });
-        } else if (state && index >= from) {
+        } else if (state) {
           going.push([target, state]);
         }
       }

@@ -71,8 +71,8 @@ test("several targets in every output", async ({ page }) => {
   expect(json.frames.length).toBe(lines.length - 1);
   expect(json).toMatchObject({ width: 640, height: 360, model: "pico-fast", fps: 25 });
   expect(json.targets).toEqual([
-    { id: 1, name: "cup", anchors: { 4: [116, 100, 92, 84] } },
-    { id: 2, name: "target 2", anchors: { 4: [300, 200, 60, 60] } },
+    { id: 1, name: "cup", anchors: [{ frame: 4, x: 116, y: 100, w: 92, h: 84 }] },
+    { id: 2, name: "", anchors: [{ frame: 4, x: 300, y: 200, w: 60, h: 60 }] },
   ]);
 
   const video = await download(page, "Video with boxes");

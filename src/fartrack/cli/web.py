@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def web(
         page.save(save)
         print(f"saved {save}")
         return
-    with open_server(page, port) as server:
+    with open_server(page, port) as server, suppress(KeyboardInterrupt):
         address = f"http://127.0.0.1:{server.server_port}/"
         print(f"{address} (Ctrl-C ends it)", flush=True)
         if not no_open:

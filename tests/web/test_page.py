@@ -75,7 +75,7 @@ def test_boxes_are_those_of_python(page, tmp_path):
     }
     (tmp_path / "jobs.json").write_text(json.dumps([job]))
     npx("playwright", "test", "track.spec.ts", PAGE=page, JOBS=str(tmp_path / "jobs.json"))
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     ours = np.array([[float(row[name]) for name in "xywh"] for row in rows])
     assert ours[0].tolist() == job["box"]
     tracker = fartrack.load("pico-fast", precision="fp32", threads=1)

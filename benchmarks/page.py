@@ -50,7 +50,7 @@ def compare(job):
     first = f"apart from frame {parted[0]}" if len(parted) else "never apart"
     same, near = np.count_nonzero(apart < 1e-3), np.count_nonzero(apart <= GRID)
     return (
-        f"{len(ours)} frames: {same} the same, {near} within a step of the grid, {first}, at most {apart.max():.3f} px; "
+        f"{len(ours)} frames: {same} the same, {near} within a step, {first}, at most {apart.max():.3f} px; "
         f"IoU mean {overlap.mean():.4f}, least {overlap.min():.3f}; {told['message']} "
         f"{told['cpu'] / len(ours) * 1000:.0f} ms of processor time a frame"
     )

@@ -182,6 +182,7 @@ async function go(at: number): Promise<void> {
       const picture = await remote.call("picture", [shown]);
       if (picture && info) stage.show(picture, shown);
       picture?.close();
+      render();
     }
   } finally {
     fetching = false;
@@ -221,7 +222,7 @@ function halt(): void {
 
 function canDraw(): boolean {
   halt();
-  return busy === null || busy === "live";
+  return busy === "live" || (busy === null && stage.frame === frame);
 }
 
 function newTarget(): Target {
@@ -395,7 +396,7 @@ function paint(): void {
   const several = targets.length > 1;
   stage.draw(
     targets.flatMap((target) => {
-      const track = target.tracks.get(frame);
+      const track = target.tracks.get(info ? stage.frame : frame); // the picture may come later than the number
       const color = several ? target.color : scoreColor(track?.score ?? 1);
       return track ? [{ track, color, label: several || target.name ? label(target) : "" }] : [];
     }),

@@ -38,6 +38,7 @@ export class Stage {
     this.#size = { width, height };
     this.#picture.width = width;
     this.#picture.height = height;
+    delete this.#picture.dataset.frame;
     this.root.style.setProperty("--ratio", String((width * pixelAspect) / height));
     this.#paint();
   }
@@ -63,6 +64,11 @@ export class Stage {
 
   get picture(): HTMLCanvasElement {
     return this.#picture;
+  }
+
+  /** The frame whose picture is shown, -1 before the first. */
+  get frame(): number {
+    return Number(this.#picture.dataset.frame ?? -1);
   }
 
   #position(event: PointerEvent): { x: number; y: number } {

@@ -85,7 +85,7 @@ export class Timeline {
       for (const [x, { score, state }] of worst(target, place)) {
         context.fillStyle = state === "lost" ? text : scoreColor(score);
         const height = state === "lost" ? STRIP / 2 : STRIP;
-        context.fillRect(x - step / 2, y + (STRIP - height) / 2, step + 0.5, height);
+        context.fillRect(x - step / 2 - 0.5, y + (STRIP - height) / 2, step + 1, height);
       }
       context.globalAlpha = 1;
       for (const at of target.anchors.keys()) {

@@ -8,12 +8,14 @@ export async function openClip(page: Page, path: string): Promise<void> {
   await page.locator("#file").setInputFiles(path);
   await expect(page.locator("#work")).toBeVisible();
   await expect(page.locator("#message")).toContainText("frames,");
+  await expect(page.locator("#picture")).toHaveAttribute("data-frame", "0");
 }
 
 export async function openSample(page: Page): Promise<void> {
   await page.goto("/");
   await page.getByRole("button", { name: "Try the sample" }).click();
   await expect(page.locator("#message")).toContainText("sample.mp4: 180 frames, 640×360");
+  await expect(page.locator("#picture")).toHaveAttribute("data-frame", "0");
 }
 
 /** Drag a box, given in pixels of the frame, from corner to corner. */

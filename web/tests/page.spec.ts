@@ -5,7 +5,7 @@ import { expect, type Page, test } from "@playwright/test";
 import { download, drag, type Four, openSample, track } from "./actions";
 
 const CUP: Four = [108, 95, 91.5, 84];
-const BLUE_CUP: Four = [500, 100, 90, 80];
+const BLUE_CUP: Four = [458, 239, 84, 78]; // on frame 30
 
 /** Draw on a frame and track from there, up to the end or for so many frames. */
 async function trackSome(page: Page, frames = Infinity): Promise<void> {
@@ -23,6 +23,7 @@ const go = async (page: Page, frame: number) => {
   for (let i = 0; i < Math.floor(frame / 10); i++) await page.keyboard.press("Shift+ArrowRight");
   for (let i = 0; i < frame % 10; i++) await page.keyboard.press("ArrowRight");
   await expect(page.locator("#place")).toContainText(`${frame} / `);
+  await expect(page.locator("#picture")).toHaveAttribute("data-frame", String(frame));
 };
 
 test("stops, goes on, is corrected; earlier frames are kept", async ({ page }) => {
@@ -211,12 +212,14 @@ test("pictures for the docs", async ({ page }) => {
   await openSample(page);
   await drag(page, CUP);
   await page.getByRole("button", { name: "Add a target" }).click();
-  await go(page, 20);
+  await go(page, 30);
   await drag(page, BLUE_CUP);
   await page.locator("#targets li").first().click();
   await track(page);
   await page.keyboard.press("n");
-  await page.waitForTimeout(800);
+  const doubtful = parseInt((await place(page))!);
+  await expect(page.locator("#picture")).toHaveAttribute("data-frame", String(doubtful));
+  await page.waitForTimeout(300);
   await page.screenshot({ path: `${folder}/web.png` });
   await page.emulateMedia({ colorScheme: "dark" });
   await page.setViewportSize({ width: 390, height: 1500 });

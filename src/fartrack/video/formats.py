@@ -1,0 +1,275 @@
+"""Formats of results other than video. A new one is a class here and its line in `FORMATS`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape, quoteattr
+
+from fartrack.errors import FartrackError
+from fartrack.targets import Target
+from fartrack.version import __version__
+from fartrack.video.frames import Frame
+
+if TYPE_CHECKING:
+    from fartrack.tracking.tracker import Track
+
+SCHEMA_VERSION = 1
+"""Of the JSON output; it grows when a field is removed or changes its meaning."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run before its first frame."""
+
+    source: str = ""
+    targets: Sequence[Target] = ()
+    size: tuple[int, int] = (0, 0)  # width and height of the first frame
+    fps: float | None = None
+    sample_aspect_ratio: Fraction = Fraction(1)  # width to height of a pixel on the screen
+    pictures: Sequence[Path] = ()  # the file of each frame, where they have one
+    about: Mapping[str, Any] = field(default_factory=dict)  # such as the model and its settings
+
+    def picture(self, index: int) -> str:
+        """The file name of a frame, or what `ffmpeg -start_number 0 %06d.jpg` names it."""
+        return utf8(self.pictures[index].name if self.pictures else f"{index:06d}.jpg")
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes of the targets, in order."""
+        return list(dict.fromkeys(target.label for target in self.targets))
+
+
+class Format:
+    """Results as text: what stands before the first frame, what each frame adds, and what stands after the last."""
+
+    folder = False  # whether it is a folder with a file a frame, and `tail` a file of its own
+
+    def __init__(self, run: Run) -> None:
+        """Begin with what is known; `FartrackError` if the format cannot hold it."""
+        self.run = run
+
+    def head(self) -> str:
+        """What the file begins with."""
+        return ""
+
+    def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
+        """What a frame and its targets add."""
+        raise NotImplementedError
+
+    def tail(self) -> str:
+        """What the file ends with."""
+        return ""
+
+
+class Csv(Format):
+    """A header, and a line for each frame and target; the last column is the target's name, if it has one."""
+
+    def head(self) -> str:
+        """The header."""
+        self._named = any(target.name for target in self.run.targets)
+        return f"frame,time,x,y,w,h,score,state{',target' if self._named else ''}\n"
+
+    def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
+        """A line for each target."""
+        text = io.StringIO()
+        rows = ((*row(frame, track).values(), *[target.name] * self._named) for target, track in found.items())
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+
+class Json(Format):
+    """One object: what is known of the run, the list `frames` with an entry for each frame and target, `targets`."""
+
+    def head(self) -> str:
+        """All but frames and targets."""
+        self._comma = ""
+        ratio, about = self.run.sample_aspect_ratio, {"source": utf8(self.run.source)} | dict(self.run.about)
+        about = {"schema_version": SCHEMA_VERSION, "fartrack": __version__, **about, "fps": self.run.fps}
+        about["boxes"] = "x,y,w,h in pixels, from the top left"
+        about["width"], about["height"] = self.run.size
+        about["sample_aspect_ratio"] = f"{ratio.numerator}:{ratio.denominator}"
+        return json.dumps(about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
+
+    def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
+        """An entry for each target."""
+        lines = []
+        for target, track in found.items():
+            which = {"target": target.id} if self.run.targets else {}
+            lines.append(f"{self._comma}\n    {json.dumps(row(frame, track) | which)}")
+            self._comma = ","
+        return "".join(lines)
+
+    def tail(self) -> str:
+        """The targets, with the boxes that were drawn while tracking too."""
+        targets = [
+            {"id": target.id, "name": target.name, "label": target.label}
+            | {"anchors": [{"frame": a.frame, **xywh(a.box), "end": a.end} for a in target.anchors]}
+            for target in self.run.targets
+        ]
+        return f'\n  ],\n  "targets": {json.dumps(targets, ensure_ascii=False)}\n}}\n'
+
+
+class JsonLines(Format):
+    """An object a line for each frame and target, with the time of day at which it was written."""
+
+    def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
+        """A line for each target."""
+        now = {"timestamp": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        which = ({"target": target.id, "name": target.name} for target in found)
+        rows = (row(frame, track) | names | now for names, track in zip(which, found.values(), strict=True))
+        return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in rows)
+
+
+class Txt(Format):
+    """`x,y,w,h` a line, as the GOT-10k benchmark has it; `nan` on frames without the target."""
+
+    def __init__(self, run: Run) -> None:
+        """`FartrackError` if there are several targets."""
+        super().__init__(run)
+        if len(run.targets) > 1:
+            raise FartrackError("The format txt holds one target only; use csv, json or mot for several.")
+
+    def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
+        """One line."""
+        boxes = [xywh(track.box) for track in found.values()] or [dict.fromkeys("xywh", math.nan)]
+        return ",".join(map(str, boxes[0].values())) + "\n"
+
+
+class Mot(Format):
+    """MOTChallenge: frame (from 1), id, x, y, w, h, confidence, -1, -1, -1; no line for a lost target."""
+
+    def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
+        """A line for each target in view."""
+        rows = ([frame.index + 1, target.id, *xywh(track.box).values(), round(float(track.score), 4), -1, -1, -1]
+                for target, track in in_view(found))  # fmt: skip
+        return "".join(",".join(map(str, values)) + "\n" for values in rows)
+
+
+class Yolo(Format):
+    """A file a frame: class (from 0), center x, y, width, height as shares of the frame; `classes.txt` has the names."""
+
+    folder = True
+
+    def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
+        """A line for each target in view."""
+        height, width = frame.image.shape[:2]
+        lines = []
+        for target, track in in_view(found):
+            x, y, w, h = (float(v) for v in track.box)
+            shares = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
+            lines.append(f"{self.run.labels.index(target.label)} " + " ".join(f"{v:.6f}" for v in shares) + "\n")
+        return "".join(lines)
+
+    def tail(self) -> str:
+        """The classes."""
+        return "".join(f"{label}\n" for label in self.run.labels)
+
+
+class Coco(Format):
+    """COCO for video, as TAO has it: videos, images, tracks, annotations with `track_id`; lost targets have none."""
+
+    def __init__(self, run: Run) -> None:
+        """Begin without frames."""
+        super().__init__(run)
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
+        """Keep the frame for the end."""
+        height, width = frame.image.shape[:2]
+        image = {"id": frame.index + 1, "video_id": 1, "frame_index": frame.index, "width": width, "height": height}
+        self._images.append(image | {"file_name": self.run.picture(frame.index)})
+        for target, track in in_view(found):
+            box = list(xywh(track.box).values())
+            which = {"id": len(self._annotations) + 1, "image_id": image["id"], "video_id": 1, "track_id": target.id}
+            size = {"bbox": box, "area": round(box[2] * box[3], 3), "iscrowd": 0, "score": round(float(track.score), 4)}
+            self._annotations.append(which | {"category_id": self._category(target)} | size)
+        return ""
+
+    def tail(self) -> str:
+        """Everything."""
+        width, height = self.run.size
+        name = utf8(self.run.source)
+        return json.dumps({
+            "info": {"description": name, "version": f"fartrack {__version__}"},
+            "videos": [{"id": 1, "name": name, "width": width, "height": height}],
+            "categories": [{"id": number, "name": label} for number, label in enumerate(self.run.labels, 1)],
+            "tracks": [{"id": t.id, "video_id": 1, "category_id": self._category(t)} for t in self.run.targets],
+            "images": self._images,
+            "annotations": self._annotations,
+        }, ensure_ascii=False) + "\n"  # fmt: skip
+
+    def _category(self, target: Target) -> int:
+        return self.run.labels.index(target.label) + 1
+
+
+class Cvat(Format):
+    """CVAT for video 1.1: a track for each target, with `outside="1"` where it is lost or no longer followed."""
+
+    def __init__(self, run: Run) -> None:
+        """Begin with empty tracks."""
+        super().__init__(run)
+        self._boxes: dict[Target, list[str]] = {target: [] for target in run.targets}
+        self._shown: dict[Target, str] = {}  # the corners of those that are not outside
+
+    def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
+        """Keep the frame for the end."""
+        for target, boxes in self._boxes.items():
+            track = found.get(target)
+            corners, outside = self._shown.pop(target, None), 1
+            if track and track.state != "lost":
+                x, y, w, h = (float(v) for v in track.box)
+                corners, outside = f'xtl="{x:.3f}" ytl="{y:.3f}" xbr="{x + w:.3f}" ybr="{y + h:.3f}"', 0
+                self._shown[target] = corners
+            if corners:
+                flags = f'outside="{outside}" occluded="0" keyframe="1" z_order="0"'
+                boxes.append(f'    <box frame="{frame.index}" {flags} {corners}></box>\n')
+        return ""
+
+    def tail(self) -> str:
+        """Everything."""
+        labels = "".join(f"<label><name>{escape(label)}</name></label>" for label in self.run.labels)
+        tracks = "".join(
+            f'  <track id="{target.id - 1}" label={quoteattr(target.label)} source="semi-auto">\n'
+            f"{''.join(boxes)}  </track>\n"
+            for target, boxes in self._boxes.items()
+        )
+        meta = f"<meta><task><name>{escape(utf8(self.run.source))}</name><labels>{labels}</labels></task></meta>"
+        head = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  {meta}\n'
+        return f"{head}{tracks}</annotations>\n"
+
+
+FORMATS: dict[str, type[Format]] = {
+    "csv": Csv, "json": Json, "jsonl": JsonLines, "txt": Txt, "mot": Mot, "coco": Coco, "yolo": Yolo, "cvat": Cvat,
+}  # fmt: skip
+"""The formats by the names that `--export` takes."""
+
+
+def row(frame: Frame, track: Track) -> dict[str, float | str]:
+    """The columns of a frame: 0-based index, time in seconds, x, y, w, h in pixels, score from 0 to 1, state."""
+    when = {"frame": frame.index, "time": round(frame.time, 6)}
+    return {**when, **xywh(track.box), "score": round(float(track.score), 4), "state": track.state}
+
+
+def xywh(box: Sequence[float]) -> dict[str, float]:
+    """The sides of a box, to 1/1000 pixel."""
+    return dict(zip("xywh", (round(float(v), 3) for v in box), strict=True))
+
+
+def in_view(found: Mapping[Target, Track]) -> list[tuple[Target, Track]]:
+    """The targets that are not lost: a lost one's box is where it was last seen."""
+    return [(target, track) for target, track in found.items() if track.state != "lost"]
+
+
+def utf8(text: str) -> str:
+    """The text without what cannot be written as UTF-8, such as parts of unusual file names."""
+    return text.encode("utf-8", "replace").decode()

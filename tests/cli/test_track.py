@@ -2,6 +2,7 @@
 
 import csv as csv_format
 import errno
+import inspect
 import io
 import json
 import os
@@ -24,6 +25,7 @@ import fartrack.cli.track as track
 from fartrack.api import DEFAULT_MODEL
 from fartrack.cli import main
 from fartrack.engines.opening import open_engine
+from fartrack.model.config import ModelConfig
 from fartrack.packages import open_package, shipped
 from fartrack.tracking.tracker import Tracker
 
@@ -297,13 +299,14 @@ class Camera:
 
 
 class View:
-    """Stands in for LiveView; the user ends the show with picture ``last``."""
+    """Stands in for LiveView; the user ends the show with picture ``last``, and presses r at some of them."""
 
-    def __init__(self, last=10**9):
-        self.last, self.shown, self.closed = last, [], False
+    def __init__(self, last=10**9, redraws=(), chosen=1):
+        self.last, self.shown, self.closed, self.redraws, self.chosen = last, [], False, redraws, chosen
 
     def show(self, image):
         self.shown.append(image)
+        self.redraw = len(self.shown) in self.redraws
         return len(self.shown) < self.last
 
     def close(self):
@@ -370,15 +373,55 @@ def test_no_display(place, refused, one_engine, no_display, camera):
     assert "no display" in refused("track", "0", "--box", BOX)
 
 
-def test_control_c_on_a_file_leaves_nothing(place, command, one_engine, monkeypatch):
-    def interrupt(self, frame):
-        raise KeyboardInterrupt
+def interrupted(monkeypatch, frame, times=1):
+    """Ctrl-C while this frame is tracked, counted from 1, and so many times while the outputs are closed."""
+    step, close, came = Tracker.search_region, track.VideoSink._finish, []
 
-    monkeypatch.setattr(Tracker, "update", interrupt)
+    def interrupt(self, state, image):
+        if state.frame + 1 == frame:
+            raise KeyboardInterrupt
+        return step(self, state, image)
+
+    def again(self):
+        came.append(0)
+        if len(came) < times:
+            raise KeyboardInterrupt
+        close(self)
+
+    monkeypatch.setattr(Tracker, "search_region", interrupt)
+    monkeypatch.setattr(track.VideoSink, "_finish", again)
+
+
+OUTPUTS = ("-o", "out.mp4", "--csv", "out.csv", "--export", "yolo=labels", "--export", "coco=coco.json")
+
+
+def test_control_c_on_a_file_keeps_the_frames_that_are_finished(place, command, one_engine, monkeypatch):
+    interrupted(monkeypatch, frame=4)
+    code, out, err = command("track", "clip.mp4", "--box", BOX, *OUTPUTS)
+    assert code == 130 and err == "fartrack: Stopped before the end; the first 4 frames are kept.\n"
+    assert "tracked 4 frames" in out and "saved out.mp4" in out
+    assert count_frames("out.mp4") == len(rows_of_csv("out.csv")) == 4 == len(list(Path("labels").glob("0*.txt")))
+    assert len(json.loads(Path("coco.json").read_text())["images"]) == 4
+    assert not list(place.rglob("*.part"))
+
+
+def test_a_second_control_c_stops_at_once(place, command, one_engine, monkeypatch):
+    interrupted(monkeypatch, frame=4, times=2)
     Path("out.csv").write_text("old")
     before = holdings(".")
-    code, _, err = command("track", "clip.mp4", "--box", BOX, "-o", "out.mp4", "--csv", "out.csv")
-    assert code != 0 and "Traceback" not in err
+    code, _, err = command("track", "clip.mp4", "--box", BOX, *OUTPUTS)
+    assert (code, err) == (130, "") and holdings(".") == before
+
+
+def test_control_c_before_the_first_frame_leaves_nothing(place, command, one_engine, monkeypatch):
+    def interrupt(self, frame, box):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Tracker, "start", interrupt)
+    Path("out.csv").write_text("old")
+    before = holdings(".")
+    code, _, err = command("track", "clip.mp4", "--box", BOX, *OUTPUTS)
+    assert (code, err) == (130, "")
     assert holdings(".") == before
 
 
@@ -482,31 +525,31 @@ def test_a_link_or_url_of_the_source_is_the_source(place, refused, one_engine):
     assert "is the source" in refused("track", f"file://{place}/clip.mp4", "--box", BOX, "-o", "clip.mp4")
 
 
-class Idle:
-    """A tracker that stays where it is."""
+class Blind:
+    """A network that sees nothing, so that every box stays where it is."""
 
-    color = "bgr"
+    config = ModelConfig()
 
-    def init(self, image, box=FIRST):
-        return fartrack.Track(tuple(box), 1.0)
+    def encode_templates(self, crops, identities):
+        return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
 
-    update = init
+    def search(self, crops, trajectory, kv_cache):
+        return np.zeros((len(crops), 4, 600), np.float32)
 
 
-IDLE = """
+IDLE = f"""
 import sys
 import fartrack.cli
-from fartrack.tracking.tracker import Track
-
-class Idle:
-    color = "bgr"
-    def init(self, image, box=(1.0, 2.0, 30.0, 40.0)):
-        return Track(tuple(box), 1.0)
-    update = init
 
 with sys.modules["fartrack.cli.main"].stopped_at_once():
     import fartrack.cli.track
-fartrack.cli.track.load = lambda *_, **__: Idle()
+    import numpy as np
+    from fartrack.model.config import ModelConfig
+    from fartrack.tracking.tracker import Tracker
+
+{inspect.getsource(Blind)}
+
+fartrack.cli.track.load = lambda *_, **__: Tracker(Blind())
 fartrack.cli.main()
 """
 
@@ -594,7 +637,7 @@ def test_a_link_to_itself_is_no_output(place, refused, one_engine):
 
 @pytest.mark.parametrize("name", ["run.1", "run.2", "a.tar", "clip.MP4", "pictures.v2"])
 def test_default_names_differ(place, command, monkeypatch, name):
-    monkeypatch.setattr(track, "load", lambda *_, **__: Idle())
+    monkeypatch.setattr(track, "load", lambda *_, **__: Tracker(Blind()))
     (Path("pictures") if name == "pictures.v2" else Path("clip.mp4")).rename(name)
     assert command("track", name, "--box", BOX)[0] == 0
     assert Path(f"{name.removesuffix('.MP4')}-tracked.mp4").is_file()
@@ -796,19 +839,34 @@ def test_as_a_process(place):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
-def test_a_stop_by_the_system_leaves_nothing(place):
-    slow = """
+@pytest.mark.parametrize("place_of_the_stop", ["Tracker.search_region", "fartrack.video.TextSink._write"])
+def test_a_stop_by_the_system_keeps_whole_frames(place, place_of_the_stop):
+    """Wherever it comes: one that comes while a frame is written waits until all outputs have it."""
+    stop = f"""
 import os, signal
+import fartrack.video
 from fartrack.cli import main
 from fartrack.tracking.tracker import Tracker
-Tracker.update = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+count, call = 0, {place_of_the_stop}
+def wrapped(*arguments):
+    global count
+    count += 1
+    if count == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return call(*arguments)
+{place_of_the_stop} = wrapped
 main()
 """
-    before = holdings(".")
-    track = [sys.executable, "-c", slow, "track", "clip.mp4", "--threads", "1", "-o", "out.mp4", "--box", BOX]
+    outputs = ("--csv", "out.csv", "-o", "out.mp4", "--txt", "out.txt")
+    track = [sys.executable, "-c", stop, "track", "clip.mp4", "--threads", "1", *outputs, "--box", BOX]
     done = subprocess.run(track, capture_output=True, text=True, check=False)
-    assert done.returncode == 130 and "Traceback" not in done.stderr
-    assert holdings(".") == before
+    kept = count_frames("out.mp4")
+    assert (
+        done.returncode == 130
+        and done.stderr == f"fartrack: Stopped before the end; the first {kept} frames are kept.\n"
+    )
+    assert kept == len(rows_of_csv("out.csv")) == len(Path("out.txt").read_text().splitlines()) > 1
+    assert not list(place.rglob("*.part"))
 
 
 def test_names_that_the_terminals_encoding_lacks(place):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing, redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -113,7 +113,9 @@ def track(
                         if not going:
                             break
                     else:
-                        broken.extend(unreached(frames.name, follower))
+                        for anchor in follower.unreached()[:1]:
+                            sentence = f"{frames.name} ended before frame {anchor.frame}, for which there is a box"
+                            broken.append(FartrackError(f"{sentence}; check its number."))
             except KeyboardInterrupt:
                 if not meter.frames:
                     raise
@@ -146,12 +148,6 @@ def watch(view: LiveView, follower: TargetTracker, frame: Frame, found: dict[Tar
             box = select_box(frame.image, f"FARTrack {target.title}")
             found[target] = follower.correct(target, frame.index, frame.image, box)
     return False
-
-
-def unreached(source: str, follower: TargetTracker) -> Iterator[FartrackError]:
-    """The error of boxes on frames that the source does not have."""
-    for anchor in follower.unreached()[:1]:
-        yield FartrackError(f"{source} ended before frame {anchor.frame}, for which there is a box; check its number.")
 
 
 def parse_outputs(exports: Iterable[str], **outputs: Path | None) -> dict[str, Path]:

@@ -24,7 +24,7 @@ PALETTE += [(40, 220, 250), (110, 110, 255), (255, 150, 190), (120, 180, 110), (
 
 
 def draw_tracks(image: Image, found: Mapping[Target, Track]) -> Image:
-    """Return a copy of `image` (uint8 BGR) with all targets; those with names have a color of their own, id and name."""
+    """Return a copy of `image` (uint8 BGR) with all targets; those with names have their own color, id and name."""
     canvas = image.copy()
     for target, track in found.items():
         color = PALETTE[(target.id - 1) % len(PALETTE)] if target.name else None

@@ -40,7 +40,7 @@ class Run:
 
     def picture(self, index: int) -> str:
         """The file name of a frame, or what `ffmpeg -start_number 0 %06d.jpg` names it."""
-        return utf8(self.pictures[index].name if self.pictures else f"{index:06d}.jpg")
+        return self.pictures[index].name if self.pictures else f"{index:06d}.jpg"
 
     @property
     def labels(self) -> list[str]:
@@ -70,37 +70,32 @@ class Format:
         return ""
 
 
-class Csv(Format):
+class _Csv(Format):
     """A header, and a line for each frame and target; the last column is the target's name, if it has one."""
 
     def head(self) -> str:
-        """The header."""
         self._named = any(target.name for target in self.run.targets)
         return f"frame,time,x,y,w,h,score,state{',target' if self._named else ''}\n"
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
-        """A line for each target."""
         text = io.StringIO()
         rows = ((*row(frame, track).values(), *[target.name] * self._named) for target, track in found.items())
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
 
 
-class Json(Format):
+class _Json(Format):
     """One object: what is known of the run, the list `frames` with an entry for each frame and target, `targets`."""
 
     def head(self) -> str:
-        """All but frames and targets."""
         self._comma = ""
-        ratio, about = self.run.sample_aspect_ratio, {"source": utf8(self.run.source)} | dict(self.run.about)
-        about = {"schema_version": SCHEMA_VERSION, "fartrack": __version__, **about, "fps": self.run.fps}
-        about["boxes"] = "x,y,w,h in pixels, from the top left"
-        about["width"], about["height"] = self.run.size
-        about["sample_aspect_ratio"] = f"{ratio.numerator}:{ratio.denominator}"
+        run, ratio = self.run, self.run.sample_aspect_ratio
+        about = {"schema_version": SCHEMA_VERSION, "fartrack": __version__, "source": run.source, "fps": run.fps}
+        about |= {"boxes": "x,y,w,h in pixels, from the top left", "width": run.size[0], "height": run.size[1]}
+        about |= {"sample_aspect_ratio": f"{ratio.numerator}:{ratio.denominator}", **run.about}
         return json.dumps(about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
-        """An entry for each target."""
         lines = []
         for target, track in found.items():
             which = {"target": target.id} if self.run.targets else {}
@@ -109,7 +104,6 @@ class Json(Format):
         return "".join(lines)
 
     def tail(self) -> str:
-        """The targets, with the boxes that were drawn while tracking too."""
         targets = [
             {"id": target.id, "name": target.name, "label": target.label}
             | {"anchors": [{"frame": a.frame, **xywh(a.box), "end": a.end} for a in target.anchors]}
@@ -118,49 +112,46 @@ class Json(Format):
         return f'\n  ],\n  "targets": {json.dumps(targets, ensure_ascii=False)}\n}}\n'
 
 
-class JsonLines(Format):
+class _JsonLines(Format):
     """An object a line for each frame and target, with the time of day at which it was written."""
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
-        """A line for each target."""
         now = {"timestamp": datetime.now(UTC).isoformat(timespec="milliseconds")}
         which = ({"target": target.id, "name": target.name} for target in found)
         rows = (row(frame, track) | names | now for names, track in zip(which, found.values(), strict=True))
         return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in rows)
 
 
-class Txt(Format):
+class _Txt(Format):
     """`x,y,w,h` a line, as the GOT-10k benchmark has it; `nan` on frames without the target."""
 
     def __init__(self, run: Run) -> None:
-        """`FartrackError` if there are several targets."""
         super().__init__(run)
         if len(run.targets) > 1:
             raise FartrackError("The format txt holds one target only; use csv, json or mot for several.")
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
-        """One line."""
         boxes = [xywh(track.box) for track in found.values()] or [dict.fromkeys("xywh", math.nan)]
         return ",".join(map(str, boxes[0].values())) + "\n"
 
 
-class Mot(Format):
+class _Mot(Format):
     """MOTChallenge: frame (from 1), id, x, y, w, h, confidence, -1, -1, -1; no line for a lost target."""
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
-        """A line for each target in view."""
-        rows = ([frame.index + 1, target.id, *xywh(track.box).values(), round(float(track.score), 4), -1, -1, -1]
-                for target, track in in_view(found))  # fmt: skip
-        return "".join(",".join(map(str, values)) + "\n" for values in rows)
+        lines = ""
+        for target, track in in_view(found):
+            values = frame.index + 1, target.id, *xywh(track.box).values(), round(float(track.score), 4), -1, -1, -1
+            lines += ",".join(map(str, values)) + "\n"
+        return lines
 
 
-class Yolo(Format):
-    """A file a frame: class (from 0), center x, y, width, height as shares of the frame; `classes.txt` has the names."""
+class _Yolo(Format):
+    """A file a frame: class (from 0), center x, y, width, height as shares of the frame; `classes.txt` names them."""
 
     folder = True
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
-        """A line for each target in view."""
         height, width = frame.image.shape[:2]
         lines = []
         for target, track in in_view(found):
@@ -170,21 +161,18 @@ class Yolo(Format):
         return "".join(lines)
 
     def tail(self) -> str:
-        """The classes."""
         return "".join(f"{label}\n" for label in self.run.labels)
 
 
-class Coco(Format):
+class _Coco(Format):
     """COCO for video, as TAO has it: videos, images, tracks, annotations with `track_id`; lost targets have none."""
 
     def __init__(self, run: Run) -> None:
-        """Begin without frames."""
         super().__init__(run)
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
-        """Keep the frame for the end."""
         height, width = frame.image.shape[:2]
         image = {"id": frame.index + 1, "video_id": 1, "frame_index": frame.index, "width": width, "height": height}
         self._images.append(image | {"file_name": self.run.picture(frame.index)})
@@ -196,33 +184,30 @@ class Coco(Format):
         return ""
 
     def tail(self) -> str:
-        """Everything."""
         width, height = self.run.size
-        name = utf8(self.run.source)
-        return json.dumps({
-            "info": {"description": name, "version": f"fartrack {__version__}"},
-            "videos": [{"id": 1, "name": name, "width": width, "height": height}],
+        content = {
+            "info": {"description": self.run.source, "version": f"fartrack {__version__}"},
+            "videos": [{"id": 1, "name": self.run.source, "width": width, "height": height}],
             "categories": [{"id": number, "name": label} for number, label in enumerate(self.run.labels, 1)],
             "tracks": [{"id": t.id, "video_id": 1, "category_id": self._category(t)} for t in self.run.targets],
             "images": self._images,
             "annotations": self._annotations,
-        }, ensure_ascii=False) + "\n"  # fmt: skip
+        }
+        return json.dumps(content, ensure_ascii=False) + "\n"
 
     def _category(self, target: Target) -> int:
         return self.run.labels.index(target.label) + 1
 
 
-class Cvat(Format):
+class _Cvat(Format):
     """CVAT for video 1.1: a track for each target, with `outside="1"` where it is lost or no longer followed."""
 
     def __init__(self, run: Run) -> None:
-        """Begin with empty tracks."""
         super().__init__(run)
         self._boxes: dict[Target, list[str]] = {target: [] for target in run.targets}
         self._shown: dict[Target, str] = {}  # the corners of those that are not outside
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
-        """Keep the frame for the end."""
         for target, boxes in self._boxes.items():
             track = found.get(target)
             corners, outside = self._shown.pop(target, None), 1
@@ -236,21 +221,21 @@ class Cvat(Format):
         return ""
 
     def tail(self) -> str:
-        """Everything."""
         labels = "".join(f"<label><name>{escape(label)}</name></label>" for label in self.run.labels)
         tracks = "".join(
             f'  <track id="{target.id - 1}" label={quoteattr(target.label)} source="semi-auto">\n'
             f"{''.join(boxes)}  </track>\n"
             for target, boxes in self._boxes.items()
         )
-        meta = f"<meta><task><name>{escape(utf8(self.run.source))}</name><labels>{labels}</labels></task></meta>"
+        meta = f"<meta><task><name>{escape(self.run.source)}</name><labels>{labels}</labels></task></meta>"
         head = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  {meta}\n'
         return f"{head}{tracks}</annotations>\n"
 
 
 FORMATS: dict[str, type[Format]] = {
-    "csv": Csv, "json": Json, "jsonl": JsonLines, "txt": Txt, "mot": Mot, "coco": Coco, "yolo": Yolo, "cvat": Cvat,
-}  # fmt: skip
+    **{"csv": _Csv, "json": _Json, "jsonl": _JsonLines, "txt": _Txt},
+    **{"mot": _Mot, "coco": _Coco, "yolo": _Yolo, "cvat": _Cvat},
+}
 """The formats by the names that `--export` takes."""
 
 
@@ -268,8 +253,3 @@ def xywh(box: Sequence[float]) -> dict[str, float]:
 def in_view(found: Mapping[Target, Track]) -> list[tuple[Target, Track]]:
     """The targets that are not lost: a lost one's box is where it was last seen."""
     return [(target, track) for target, track in found.items() if track.state != "lost"]
-
-
-def utf8(text: str) -> str:
-    """The text without what cannot be written as UTF-8, such as parts of unusual file names."""
-    return text.encode("utf-8", "replace").decode()

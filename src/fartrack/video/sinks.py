@@ -236,7 +236,8 @@ class TextSink(Sink):
 
     def _open(self, stack: ExitStack) -> None:
         file = self._special or stack.enter_context((self._part or self.path).open("wb"))
-        text = io.TextIOWrapper(file, "utf-8", newline="\n", line_buffering=self._special is not None)
+        # a file's name may hold what is not UTF-8
+        text = io.TextIOWrapper(file, "utf-8", "replace", newline="\n", line_buffering=self._special is not None)
         self._file = stack.enter_context(text)
         self._file.write(self._format.head())
 
@@ -269,7 +270,7 @@ class FolderSink(TextSink):
 
     def _put(self, stem: str, text: str) -> None:
         assert self._part
-        (self._part / f"{stem}.txt").write_text(text, "utf-8", newline="\n")
+        (self._part / f"{stem}.txt").write_text(text, "utf-8", "replace", newline="\n")
 
 
 class SinkGroup(_Closing):

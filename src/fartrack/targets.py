@@ -152,6 +152,6 @@ def _whole(value: Any, otherwise: int, what: str) -> int:
     if value is None:
         return otherwise
     with suppress(ValueError):
-        if (number := float(value)).is_integer() and 0 <= number < 1e12:
+        if (number := float(str(value))).is_integer() and 0 <= number < 1e12:
             return int(number)
     raise FartrackError(f"{what} is {str(value)!r:.60}; it must be a whole number from 0.")

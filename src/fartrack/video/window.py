@@ -166,6 +166,8 @@ class LiveView:
             self._window.root.protocol("WM_DELETE_WINDOW", self._end)
         else:
             self._window.put(image)
+        if self.redraw:
+            self._window.root.focus_force()  # back from the window in which the box was drawn
         self.redraw = False
         self._window.root.update()
         while self._paused and not (self._ended or self.redraw):

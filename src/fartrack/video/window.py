@@ -144,7 +144,7 @@ class LiveView:
         """Take the title; the window opens with the first picture and in its size."""
         self._title = title
         self._window: _Window | None = None
-        self._ended = self._paused = False
+        self._ended = self._paused = self._asked = False
         self.redraw, self.chosen = False, 1
 
     def show(self, image: Image) -> bool:
@@ -168,18 +168,18 @@ class LiveView:
             self._window.put(image)
         if self.redraw:
             self._window.root.focus_force()  # back from the window in which the box was drawn
-        self.redraw = False
         self._window.root.update()
-        while self._paused and not (self._ended or self.redraw):
+        while self._paused and not (self._ended or self._asked):
             time.sleep(0.02)
             self._window.root.update()
+        self.redraw, self._asked = self._asked, False
         return not self._ended
 
     def _pause(self) -> None:
         self._paused = not self._paused
 
     def _ask(self) -> None:
-        self.redraw = self._paused = True
+        self._asked = self._paused = True
 
     def _end(self) -> None:
         self._ended = True

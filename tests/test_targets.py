@@ -23,9 +23,9 @@ def test_boxes_of_one_name_are_one_target_and_those_without_are_each_one():
     found = parse_targets(boxes, 1)
     assert given(found) == [
         (1, "cup", "cup", [(1, (-1.5, 2, 3, 4), None), (9, (1, 2, 3, 4), None)]),
-        (2, "3", "3", [(1, (5, 6, 7, 8), None)]),  # 2 is the name of another
+        (2, "3", "object", [(1, (5, 6, 7, 8), None)]),  # 2 is the name of another
         (3, "2", "2", [(3, (1, 1, 1, 1), None)]),
-        (4, "4", "4", [(4, (9, 9, 9, 9), None)]),
+        (4, "4", "object", [(4, (9, 9, 9, 9), None)]),
     ]
     assert [target.title for target in found] == ["1 cup", "2 3", "3 2", "4"]
 

@@ -33,19 +33,15 @@ class Target:
     Attributes:
         id: from 1, in the order in which targets were given.
         name: differs from all others; empty only for a single target that was given none.
-        label: its class in annotations, which several targets may share; the name, or ``object``, if left out.
+        label: its class in annotations, which several targets may share.
         anchors: in the order of frames; each one after the first is a correction and starts the target anew. Those
             drawn while tracking are added.
     """
 
     id: int = 1
     name: str = ""
-    label: str = ""
+    label: str = "object"
     anchors: list[Anchor] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Fill in the label."""
-        object.__setattr__(self, "label", self.label or self.name or "object")
 
     @property
     def title(self) -> str:
@@ -68,7 +64,8 @@ def parse_targets(boxes: Iterable[str], start: int, file: Path | None = None) ->
     for row in rows:
         number = len(targets) + 1
         name = row["name"] or ("" if len(rows) == 1 else _free_name(number, named))
-        target = targets.setdefault(name, Target(number, name, row["label"]))
+        label = row["label"] or row["name"] or "object"
+        target = targets.setdefault(name, Target(number, name, label))
         if any(anchor.frame == row["frame"] for anchor in target.anchors):
             raise FartrackError(f"{name} has two boxes on frame {row['frame']}; give one, or another name.")
         if row["label"] not in ("", target.label):

@@ -25,14 +25,14 @@ class Track:
     state: str = "tracking"
 
 
-CUP = Target(1, 'a "cup", <red>', "", [Anchor(2, (10.0, 20.0, 30.0, 40.5))])
+CUP = Target(1, 'a "cup", <red>', 'a "cup", <red>', [Anchor(2, (10.0, 20.0, 30.0, 39.5))])
 HE, SHE = (Target(i, name, "person", [Anchor(3, (0.0, 0.0, 8.0, 6.0), 5)]) for i, name in ((2, "he"), (3, "she")))
 RUN = Run(
     "film.mp4", [CUP, HE, SHE], (80, 60), 25.0, Fraction(4, 3), about={"model": "pico", "settings": {"interval": 20}}
 )
-LOST = Track((10.0, 20.0, 30.0, 40.5), 0.0, "lost")
+LOST = Track((10.0, 20.0, 30.0, 39.5), 0.0, "lost")
 STORY = [  # frames 2 to 6
-    {CUP: Track((10.0, 20.0, 30.0, 40.5), 1.0)},
+    {CUP: Track((10.0, 20.0, 30.0, 39.5), 1.0)},
     {CUP: Track((11.23456, 20.0, 30.0, 40.0), 0.87654), HE: Track((0.0, 0.0, 8.0, 6.0), 1.0)},
     {CUP: LOST, HE: Track((1.0, 0.0, 8.0, 6.0), 0.5, "uncertain"), SHE: Track((72.0, 54.0, 8.0, 6.0), 1.0)},
     {CUP: LOST},
@@ -71,7 +71,7 @@ def test_json(tmp_path):
         "model": "pico", "settings": {"interval": 20},
     }  # fmt: skip
     assert [(f["frame"], f["target"], f["state"]) for f in frames] == [(i, t.id, k.state) for i, t, k in rows_of()]
-    anchor = {"frame": 2, "x": 10, "y": 20, "w": 30, "h": 40.5, "end": None}
+    anchor = {"frame": 2, "x": 10, "y": 20, "w": 30, "h": 39.5, "end": None}
     assert targets[0] == {"id": 1, "name": CUP.name, "label": CUP.name, "anchors": [anchor]}
     assert [(t["label"], t["anchors"][0]["end"]) for t in targets[1:]] == [("person", 5)] * 2
 
@@ -88,13 +88,13 @@ def test_txt_is_for_one_target(tmp_path):
         write(tmp_path / "a", "txt")
     assert list(tmp_path.iterdir()) == []
     write(tmp_path / "a", "txt", Run("", [CUP]), [STORY[0], {}])
-    assert (tmp_path / "a").read_text() == "10.0,20.0,30.0,40.5\nnan,nan,nan,nan\n"
+    assert (tmp_path / "a").read_text() == "10.0,20.0,30.0,39.5\nnan,nan,nan,nan\n"
 
 
 def test_mot(tmp_path):
     text = write(tmp_path / "a", "mot").read_text()
     assert text.splitlines()[:2] == [
-        "3,1,10.0,20.0,30.0,40.5,1.0,-1,-1,-1",
+        "3,1,10.0,20.0,30.0,39.5,1.0,-1,-1,-1",
         "4,1,11.235,20.0,30.0,40.0,0.8765,-1,-1,-1",
     ]
     table = np.loadtxt(tmp_path / "a", delimiter=",")
@@ -173,7 +173,7 @@ def test_cvat(tmp_path):
     needed = {"frame", "outside", "occluded", "keyframe", "z_order", "xtl", "ytl", "xbr", "ybr"}
     assert all(set(box.keys()) == needed for box in root.iter("box"))
     first = tracks[0].find("box")
-    assert [float(first.get(key)) for key in ("xtl", "ytl", "xbr", "ybr")] == [10, 20, 40, 60.5]
+    assert [float(first.get(key)) for key in ("xtl", "ytl", "xbr", "ybr")] == [10, 20, 40, 59.5]
 
 
 def test_all_formats_bear_a_run_without_frames_and_numpy_numbers(tmp_path):

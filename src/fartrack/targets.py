@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def parse_targets(boxes: Iterable[str], start: int, file: Path | None = None) ->
     targets: dict[str, Target] = {}
     for row in rows:
         number = len(targets) + 1
-        name = row["name"] or ("" if len(rows) == 1 else _free_name(number, named))
+        free = (text for text in map(str, count(number)) if text not in named | targets.keys())
+        name = row["name"] or ("" if len(rows) == 1 else next(free))
         label = row["label"] or row["name"] or "object"
         target = targets.setdefault(name, Target(number, name, label))
         if any(anchor.frame == row["frame"] for anchor in target.anchors):
@@ -83,14 +85,6 @@ def check_targets(targets: Sequence[Target], width: int, height: int) -> None:
                 check_box(anchor.box, width, height)
             except FartrackError as error:
                 raise FartrackError(f"{target.name}: {error}" if target.name else str(error)) from None
-
-
-def _free_name(number: int, named: set[str]) -> str:
-    """The first number from this one on that is nobody's name."""
-    while str(number) in named:
-        number += 1
-    named.add(str(number))
-    return str(number)
 
 
 def _parse_option(text: str, start: int) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_a_correction_while_tracking():
     assert [anchor.frame for anchor in b.anchors] == [1, 2]
     with pytest.raises(FartrackError, match="no area"):
         follower.correct(a, 2, image, (1, 1, 0, 5))
-    assert len(a.anchors) == 1
+    assert len(a.anchors) == 1 and a in follower.update(3, image)  # and it is followed as before
 
 
 def test_frames_are_bgr():

@@ -114,7 +114,6 @@ class TargetTracker:
         Raises:
             FartrackError: the box cannot be used.
         """
-        self._drop(target)
         track = self._start(target, image, box)
         target.anchors[:] = [*(a for a in target.anchors if a.frame != index), Anchor(index, box)]
         target.anchors.sort(key=attrgetter("frame"))
@@ -125,7 +124,9 @@ class TargetTracker:
         return [anchor for target in self.targets for anchor in target.anchors if anchor.frame > self._last]
 
     def _start(self, target: Target, image: Image, box: Box) -> Track:
-        number = self._numbers[target] = self._many.add(image, box)
+        number = self._many.add(image, box)
+        self._drop(target)
+        self._numbers[target] = number
         state = self._many.states[number]
         return Track(clip_box(state.trajectory[-1], *state.size), 1.0)
 

@@ -117,8 +117,7 @@ class _JsonLines(Format):
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
         now = {"timestamp": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        which = ({"target": target.id, "name": target.name} for target in found)
-        rows = (row(frame, track) | names | now for names, track in zip(which, found.values(), strict=True))
+        rows = (row(frame, track) | {"target": target.id, "name": target.name} | now for target, track in found.items())
         return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in rows)
 
 

@@ -135,12 +135,15 @@ class _Txt(Format):
 
 
 class _Mot(Format):
-    """MOTChallenge: frame (from 1), id, x, y, w, h, confidence, -1, -1, -1; no line for a lost target."""
+    """MOTChallenge: frame, id, x, y, w, h, confidence, -1, -1, -1, where frames and pixels are counted from 1; no line
+    for a lost target."""
 
     def frame(self, frame: Frame, found: Mapping[Target, Track]) -> str:
         lines = ""
         for target, track in in_view(found):
-            values = frame.index + 1, target.id, *xywh(track.box).values(), round(float(track.score), 4), -1, -1, -1
+            x, y, w, h = track.box
+            box = xywh((x + 1, y + 1, w, h)).values()
+            values = frame.index + 1, target.id, *box, round(float(track.score), 4), -1, -1, -1
             lines += ",".join(map(str, values)) + "\n"
         return lines
 
@@ -238,7 +241,7 @@ FORMATS: dict[str, type[Format]] = {
 """The formats by the names that `--export` takes."""
 
 
-def row(frame: Frame, track: Track) -> dict[str, float | str]:
+def row(frame: Frame, track: Track) -> dict[str, Any]:
     """The columns of a frame: 0-based index, time in seconds, x, y, w, h in pixels, score from 0 to 1, state."""
     when = {"frame": frame.index, "time": round(frame.time, 6)}
     return {**when, **xywh(track.box), "score": round(float(track.score), 4), "state": track.state}

@@ -94,8 +94,8 @@ def test_txt_is_for_one_target(tmp_path):
 def test_mot(tmp_path):
     text = write(tmp_path / "a", "mot").read_text()
     assert text.splitlines()[:2] == [
-        "3,1,10.0,20.0,30.0,39.5,1.0,-1,-1,-1",
-        "4,1,11.235,20.0,30.0,40.0,0.8765,-1,-1,-1",
+        "3,1,11.0,21.0,30.0,39.5,1.0,-1,-1,-1",
+        "4,1,12.235,21.0,30.0,40.0,0.8765,-1,-1,-1",
     ]
     table = np.loadtxt(tmp_path / "a", delimiter=",")
     seen = [(i + 1, t.id) for i, t, track in rows_of() if track.state != "lost"]

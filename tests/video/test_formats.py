@@ -165,6 +165,8 @@ def test_cvat(tmp_path):
     root = ElementTree.parse(write(tmp_path / "a", "cvat")).getroot()
     assert root.tag == "annotations" and root.findtext("version") == "1.1"
     assert [label.findtext("name") for label in root.iter("label")] == [CUP.name, "person"]
+    size = root.find("meta/task/original_size")
+    assert (size.findtext("width"), size.findtext("height")) == ("80", "60")
     tracks = root.findall("track")
     assert [(t.get("id"), t.get("label")) for t in tracks] == [("0", CUP.name), ("1", "person"), ("2", "person")]
     flags = [[(int(b.get("frame")), int(b.get("outside"))) for b in track.findall("box")] for track in tracks]

@@ -229,9 +229,10 @@ class _Cvat(Format):
             f"{''.join(boxes)}  </track>\n"
             for target, boxes in self._boxes.items()
         )
-        meta = f"<meta><task><name>{escape(self.run.source)}</name><labels>{labels}</labels></task></meta>"
-        head = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  {meta}\n'
-        return f"{head}{tracks}</annotations>\n"
+        size = "<original_size><width>{}</width><height>{}</height></original_size>".format(*self.run.size)
+        task = f"<name>{escape(self.run.source)}</name><mode>interpolation</mode><labels>{labels}</labels>{size}"
+        head = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+        return f"{head}  <meta><task>{task}</task></meta>\n{tracks}</annotations>\n"
 
 
 FORMATS: dict[str, type[Format]] = {

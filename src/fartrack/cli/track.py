@@ -134,7 +134,8 @@ def track(
     if broken:
         raise broken[0]
     if stopped:
-        print(f"fartrack: Stopped before the end; the first {meter.frames} frames are kept.", file=sys.stderr)
+        kept = f"; the first {meter.frames} frames are kept" if sinks.sinks else ""
+        print(f"fartrack: Stopped before the end{kept}.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 

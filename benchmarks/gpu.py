@@ -248,7 +248,9 @@ class Scene:
         numbers = np.linspace(0, len(self.frames) - 1, config.templates).astype(int)
         crops = [self.crop(i, self.boxes[i], config.template_factor, config.template_size) for i in numbers]
         identities = torch.tensor([config.identity(slot) for slot in range(config.templates)])
-        rows = network.encode_templates(torch.from_numpy(np.stack(crops))[None].to(device), identities[None].to(device))
+        boxes = np.stack([Crop.template(self.boxes[i], config.template_factor).to_crop(self.boxes[i]) for i in numbers])
+        inputs = (torch.from_numpy(np.stack(crops)), identities, torch.from_numpy(boxes.astype(np.float32)))
+        rows = network.encode_templates(*(tensor[None].to(device) for tensor in inputs))
         return rows.repeat(batch, *[1] * (rows.ndim - 1))
 
     def show(self, step: Step, number: int) -> None:

@@ -23,6 +23,7 @@ class Template:
     Attributes:
         frame: number of the frame it was taken from.
         crop: ``(template_size, template_size, 3)`` uint8 RGB.
+        box: ``(4,)`` float32 the target's corners in the crop's frame.
         identity: which identity embedding it was encoded with.
         kv_cache: of its tokens, those of ``keep`` alone where that is decided.
         keep: indices of the tokens kept, decided once on the frame after this; None while undecided.
@@ -30,6 +31,7 @@ class Template:
 
     frame: int
     crop: Image
+    box: NDArray[np.float32]
     identity: int
     kv_cache: KVCache
     keep: NDArray[np.int64] | None = None

@@ -391,7 +391,7 @@ class Tracker:
             template = memory.history[place]
             identity = self.engine.config.identity(slot)
             if template.identity != identity:
-                kv_cache = self._encode(template.crop, identity)
+                kv_cache = self._encode(template.crop, template.box, identity)
                 if template.kv_cache.shape != kv_cache.shape:
                     kv_cache = kv_cache[..., template.keep, :]
                 memory = memory.replace(place, replace(template, identity=identity, kv_cache=kv_cache))
@@ -412,12 +412,14 @@ class Tracker:
     def _take_template(self, frame: Image, box: FloatArray, number: int, identity: int) -> Template:
         """A template of the target in an image box of a frame."""
         config = self.engine.config
-        crop = self._cut(frame, Crop.around(box, config.template_factor), config.template_size)
-        return Template(number, crop, identity, self._encode(crop, identity))
+        window = Crop.template(box, config.template_factor)
+        crop = self._cut(frame, window, config.template_size)
+        corners = window.to_crop(box).clip(0, 1).astype(np.float32)
+        return Template(number, crop, corners, identity, self._encode(crop, corners, identity))
 
-    def _encode(self, crop: Image, identity: int) -> Floats:
+    def _encode(self, crop: Image, box: Floats, identity: int) -> Floats:
         """The ``kv_cache`` ``(…, M, C)`` of a template."""
-        kv_cache = self.engine.encode_templates(crop[None], np.array([identity], np.int64))
+        kv_cache = self.engine.encode_templates(crop[None], np.array([identity], np.int64), box[None])
         return kv_cache.reshape(kv_cache.shape[1:])
 
     def _cut(self, frame: Image, window: Crop, size: int) -> Image:

@@ -327,10 +327,12 @@ class Tracker:
     ) -> tuple[State, Track]:
         """What the logits ``(4, V)`` of a search region mean: the box, the track, and whether a template is taken."""
         settings, before, number = self.settings, region.recovery, state.frame + 1
+        recovers, checked = settings.lost_score > 0, len(memory.history) > 1
         corners, mass = decode(logits)
-        plain = settings.lost_score > 0 and is_plain(region.crop)
-        score, checked = 0.0 if plain else float(mass.min()), len(memory.history) > 1
-        due = before.status != "lost" and self._due(state) and score >= settings.template_score
+        plain = recovers and is_plain(region.crop)
+        score = 0.0 if plain else float(mass.min())
+        timely = before.status != "lost" and self._due(state)
+        due = timely and score >= settings.template_score
         if before.seeking:
             if score >= settings.found_score and checked:
                 alone, first = self._first_template(memory, region)
@@ -344,11 +346,12 @@ class Tracker:
                     corners, score = alone, first
 
         box, rate = self._box(region, corners, before, score)
-        cut = settings.lost_score > 0 and float((state.thumbnail * region.thumbnail).sum()) < CUT_CORRELATION
+        cut = recovers and float((state.thumbnail * region.thumbnail).sum()) < CUT_CORRELATION
+        doubted = recovers and (timely or cut or before.status != "tracking")
         least, template = settings.found_score if before.seeking else settings.lost_score, None
-        if (settings.lost_score > 0 and (cut or before.status != "tracking") and score >= least) or due:
+        if due or (doubted and score >= least):
             template = self._take_template(region.frame, box, number, self.engine.config.identity(1))
-            if settings.lost_score > 0 and memory.likeness(template) < settings.likeness:
+            if recovers and memory.likeness(template) < settings.likeness:
                 score = 0.0
 
         turn = before.turn + (before.seeking and not plain)

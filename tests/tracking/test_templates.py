@@ -12,7 +12,7 @@ from fartrack.tracking.templates import Template, TemplateMemory
 
 def template(frame, tokens=4):
     kv_cache = np.arange(tokens, dtype=np.float32)[:, None] + np.zeros((2, 1, tokens, 3), np.float32)
-    return Template(frame, np.zeros((8, 8, 3), np.uint8), 0, kv_cache)
+    return Template(frame, np.zeros((8, 8, 3), np.uint8), np.zeros(4, np.float32), 0, kv_cache)
 
 
 def grown(frames, slots=5, capacity=16):

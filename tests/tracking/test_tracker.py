@@ -21,8 +21,10 @@ class RedFinder:
         self.sure = sure
         self.seen = []  # (trajectory, rows) of every call
         self.taken = []  # (center color, identity) of every template
+        self.shown = []  # (crop, box) of every template
 
-    def encode_templates(self, crops, identities):
+    def encode_templates(self, crops, identities, boxes):
+        self.shown += zip(crops, boxes, strict=True)
         self.taken += [(crop[56, 56].tolist(), int(i)) for crop, i in zip(crops, identities, strict=True)]
         return np.full((len(crops), 1, 1, 49, 2), identities[0], np.float32)
 
@@ -54,9 +56,8 @@ class Whimsical:
     def drawn(self, *arrays):
         return np.random.default_rng(zlib.crc32(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)))
 
-    def encode_templates(self, crops, identities):
-        rows = [self.drawn(*one).random((1, 1, 49, 2), np.float32) for one in zip(crops, identities, strict=True)]
-        return np.stack(rows)
+    def encode_templates(self, *templates):
+        return np.stack([self.drawn(*one).random((1, 1, 49, 2), np.float32) for one in zip(*templates, strict=True)])
 
     def search(self, crops, trajectory, kv_cache):
         self.calls.append((len(crops), kv_cache.shape[-2]))
@@ -368,7 +369,8 @@ def test_a_template_made_anew_keeps_the_tokens_that_it_had():
         before = {template.frame: template for template in tracker.state.memory.history}
         tracker.update(image)
         for template in tracker.state.memory.history:
-            whole = engine.encode_templates(template.crop[None], np.array([template.identity]))[0]
+            known = template.crop[None], np.array([template.identity]), template.box[None]
+            whole = engine.encode_templates(*known)[0]
             kept = slice(None) if template.keep is None else template.keep
             assert np.array_equal(template.kv_cache, whole[..., kept, :])
             old = before.get(template.frame, template)
@@ -376,6 +378,21 @@ def test_a_template_made_anew_keeps_the_tokens_that_it_had():
                 moved += 1
                 assert np.array_equal(old.keep, template.keep)
     assert moved > 0
+
+
+@pytest.mark.parametrize("sides", [(40, 30), (100, 20), (16, 120), (12, 12)])
+def test_a_template_shows_its_target_and_is_told_its_box(sides):
+    engine = RedFinder()
+    tracker = Tracker(engine, TrackerSettings(interval=1))
+    tracker.init(frame((100, 80, *sides)), (100, 80, *sides))
+    for i in range(1, 4):
+        tracker.update(frame((100 + 2 * i, 80 + i, *sides)))
+    assert len(engine.shown) == 4
+    for crop, box in engine.shown:
+        rows, columns = np.nonzero((crop[..., 0] > 150) & (crop[..., 1] < 100))
+        seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert box.dtype == np.float32 and 0 < box.min() < box.max() < 1
+        np.testing.assert_allclose(seen, 112 * box, atol=2)  # a crop's pixel, and the width of a bin
 
 
 def test_nothing_is_scored_where_everything_is_kept():

@@ -102,7 +102,8 @@ class FARTrack(nn.Module):
         """
         P, T = templates.shape[:2]
         z = self.patchify(templates.flatten(0, 1))
-        z = z + coverage(boxes.flatten(0, 1), templates.shape[2] // self.config.patch)[..., None] * self.box_z
+        covered = coverage(boxes.flatten(0, 1), templates.shape[2] // self.config.patch).to(self.box_z.dtype)
+        z = z + covered[..., None] * self.box_z
         z = z + resize_grid(self.pos_z, z.shape[1]) + self.id_z[identities.flatten()][:, None]
         if self.config.attention == "joint":
             return z.reshape(P, 1, 1, -1, self.config.width)

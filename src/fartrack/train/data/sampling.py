@@ -257,9 +257,7 @@ class Sampler:
                 size = np.sqrt(history[-1, 2] * history[-1, 3])
             reach = 0.48 * self.model.search_factor * size
             if np.abs(history[-1, :2] + history[-1, 2:] / 2 - view.box[:2] - view.box[2:] / 2).max() > reach:
-                history = self._past(
-                    rng, self._last_box(rng, view.box, seek), view.box
-                )  # the frames between are missing
+                history = self._past(rng, self._last_box(rng, view.box, seek), view.box)  # frames between are missing
         else:
             history = self._past(rng, self._last_box(rng, view.box, seek), view.box)
         last = history[-1] if len(history) else self._last_box(rng, view.box, seek)

@@ -17,7 +17,7 @@ from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
 from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
-from fartrack.tracking.recovery import CUT_CORRELATION, GROWING, Recovery, Status, is_plain, seek, thumbnail
+from fartrack.tracking.recovery import GROWING, Recovery, Status, is_cut, is_plain, seek, thumbnail
 from fartrack.tracking.templates import Template, TemplateMemory
 
 Color = Literal["bgr", "rgb"]
@@ -346,7 +346,7 @@ class Tracker:
                     corners, score = alone, first
 
         box, rate = self._box(region, corners, before, score)
-        cut = recovers and float((state.thumbnail * region.thumbnail).sum()) < CUT_CORRELATION
+        cut = recovers and is_cut(state.thumbnail, region.thumbnail)
         doubted = recovers and (timely or cut or before.status != "tracking")
         least, template = settings.found_score if before.seeking else settings.lost_score, None
         if due or (doubted and score >= least):

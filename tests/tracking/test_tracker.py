@@ -26,7 +26,9 @@ class RedFinder:
     def encode_templates(self, crops, identities, boxes):
         self.shown += zip(crops, boxes, strict=True)
         self.taken += [(crop[56, 56].tolist(), int(i)) for crop, i in zip(crops, identities, strict=True)]
-        return np.full((len(crops), 1, 1, 49, 2), identities[0], np.float32)
+        features = np.full((len(crops), 1, 1, 49, 4), identities[0], np.float32)
+        features[:, 0, 0, :, 1:] = crops.reshape(-1, 7, 16, 7, 16, 3).mean(axis=(2, 4)).reshape(-1, 49, 3) - 100.0
+        return features
 
     def search(self, crops, trajectory, kv_cache):
         self.seen.append((trajectory.copy(), kv_cache.copy()))
@@ -266,8 +268,8 @@ def sides(tracker, boxes, images=None):
     images = images or [frame(box) for box in boxes]
     state, seen, tracks = tracker.start(images[0], boxes[0]), [], []
     for image in images[1:]:
-        look = tracker.search_region(state, image)
-        ((state, track),) = tracker.step_batch([state], [look])
+        (look,) = tracker.search_regions(state, image)
+        ((state, track),) = tracker.step_batch([state], [[look]])
         seen.append(len(look.crop))
         tracks.append(track)
     return seen, tracks
@@ -316,8 +318,8 @@ def test_targets_looked_at_differently_are_followed_as_each_alone():
     truths = [(100, 80, 40, 40), (200, 20, 30, 90), (20, 150, 50, 40)]
     images = [frame(truth) for truth in truths]
     states = [together.start(image, truth) for image, truth in zip(images, truths, strict=True)]
-    looks = [together.search_region(*pair) for pair in zip(states, images, strict=True)]
-    assert len({len(look.crop) for look in looks}) > 1
+    looks = [together.search_regions(*pair) for pair in zip(states, images, strict=True)]
+    assert len({len(look.crop) for (look,) in looks}) > 1
     expected = [alone.step(*pair)[1] for pair in zip(states, images, strict=True)]
     assert [track for _, track in together.step_batch(states, looks)] == expected
 
@@ -334,7 +336,7 @@ def test_several_targets_are_followed_as_each_alone(identities):
     before = len(together.engine.calls)
     for image in images[2:]:
         expected = [alone.step(state, image) for state in states]
-        found = together.step_batch(states, [together.search_region(state, image) for state in states])
+        found = together.step_batch(states, [together.search_regions(state, image) for state in states])
         assert [track for _, track in found] == [track for _, track in expected]
         assert len({track.box for _, track in found}) == len(boxes)
         states = [state for state, _ in found]
@@ -355,7 +357,7 @@ def test_targets_of_different_frames_are_followed_at_once():
     truths = [(100, 80, 40, 30), (200, 20, 30, 60)]
     images = [frame(truth) for truth in truths]
     states = [tracker.start(image, truth) for image, truth in zip(images, truths, strict=True)]
-    found = tracker.step_batch(states, [tracker.search_region(*pair) for pair in zip(states, images, strict=True)])
+    found = tracker.step_batch(states, [tracker.search_regions(*pair) for pair in zip(states, images, strict=True)])
     assert [iou(track.box, truth) > 0.93 for (_, track), truth in zip(found, truths, strict=True)] == [True, True]
     assert tracker.step_batch([], []) == []
 

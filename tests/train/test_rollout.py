@@ -41,7 +41,7 @@ def follow(network, settings, seed):
     boxes, looks = [(40.0, 30.0, 24.0, 30.0)], []
     state = tracker.start(frames[0], boxes[0])
     for frame in frames[1:]:
-        looks.append(tracker.search_region(state, frame))
+        looks += tracker.search_regions(state, frame)
         state, track = tracker.step(state, frame)
         boxes.append(track.box)
     return Clip(frames, np.array(boxes)), looks
@@ -207,7 +207,7 @@ def test_pruning_keeps_what_a_tracker_would(tiny, random_network, attention):
         first = slice(3 * i, 3 * i + 1)
         _, scores = engine.search_scored(batch.search[first].numpy(), batch.trajectory[first].numpy(), memory)
         for slot, place in enumerate(np.split(scores[0], 2)):
-            template = Template(0, crops[slot], boxes[slot], 0, rows[slot])
+            template = Template.encoded(0, crops[slot], boxes[slot], 0, rows[slot])
             kept = torch.zeros(16, dtype=torch.bool)
             kept[template.best(place, 0.3)] = True
             assert torch.equal(valid[i, 16 * slot : 16 * slot + 16], kept)

@@ -27,17 +27,17 @@ def roll(tracker: Tracker, clips: Sequence[Clip]) -> tuple[Batch, int]:
     rows: list[_Row] = []
     lost = 0
     for t in range(1, len(clips[0].frames)):
-        looks = [tracker.search_region(state, clip.frames[t]) for state, clip in zip(states, clips, strict=True)]
+        looks = [tracker.search_regions(state, clip.frames[t])[0] for state, clip in zip(states, clips, strict=True)]
         for i, clip in enumerate(clips):
             if not in_view(looks[i].window.to_crop(clip.boxes[t])):
                 lost += 1
                 anchored = np.repeat(clip.boxes[t - 1][None], len(states[i].trajectory), axis=0)
                 states[i] = replace(states[i], trajectory=anchored)
-                looks[i] = tracker.search_region(states[i], clip.frames[t])
+                (looks[i],) = tracker.search_regions(states[i], clip.frames[t])
             box = looks[i].window.to_crop(clip.boxes[t])
             if in_view(box):
                 rows.append(_Row(i, states[i], looks[i], box))
-        states = [state for state, _ in tracker.step_batch(states, looks)]
+        states = [state for state, _ in tracker.step_batch(states, [[look] for look in looks])]
     return _gather(tracker, rows), lost
 
 

@@ -12,7 +12,7 @@ from fartrack.geometry import Crop, clip_box, iou
 from fartrack.model.calibration import Calibration
 from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BIN_CENTERS, BINS, decode, encode
-from fartrack.tracking.recovery import Recovery, cover, is_plain, seek
+from fartrack.tracking.recovery import Recovery, cover, is_cut, is_plain, seek, thumbnail
 from fartrack.tracking.templates import Template, TemplateMemory
 from fartrack.tracking.tracker import Tracker, TrackerSettings
 
@@ -24,9 +24,12 @@ def packed(array):
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
-def picture(rng, width, height):
+def picture(rng, width, height, scene=None):
+    """Noise on top of a scene: a few large patches, which thumbnails show."""
     noise = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (5, 5), 0)
-    return cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
+    scene = rng.integers(0, 256, (3, 4, 3), np.uint8) if scene is None else scene
+    large = cv2.resize(scene, (width, height), interpolation=cv2.INTER_NEAREST)
+    return cv2.addWeighted(cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX), 0.6, large, 0.4, 0)
 
 
 class Scripted:
@@ -40,16 +43,19 @@ class Scripted:
         self.logits += rng.normal(0, 0.1, self.logits.shape).astype(np.float32)
         self.calls = 0
 
-    def encode_templates(self, crops, identities, *_):
-        return np.zeros((len(crops), 2, 1, 16, 4), np.float32)
+    def encode_templates(self, crops, identities, boxes):
+        """Each token is one pixel of the crop; ``web/tests/parity.test.ts`` has the same."""
+        assert boxes.shape == (len(crops), 4)
+        tokens = crops[:, 3::8, 4::8].reshape(len(crops), 1, 1, 16, 3).astype(np.float32) / np.float32(128) - 1
+        return np.repeat(tokens, 2, axis=1)
 
     def search(self, crops, trajectory, kv_cache):
-        self.calls += 1
-        return self.logits[self.calls - 1][None]
+        self.calls += len(crops)
+        return self.logits[self.calls - len(crops) : self.calls]
 
     def search_scored(self, crops, trajectory, kv_cache):
         scores = (np.arange(kv_cache.shape[-2]) * 37 % 11).astype(np.float32)
-        return self.search(crops, trajectory, kv_cache), scores[None]
+        return self.search(crops, trajectory, kv_cache), np.tile(scores, (len(crops), 1))
 
 
 def crops(rng):
@@ -113,7 +119,7 @@ def boxes(rng):
 def recovery(rng):
     sure = np.array([30.0, 20, 25, 16])
     sizes = [(640, 360), (200, 500), (90, 90)]
-    windows = [asdict(seek(sure, size, 4, turn)) for size in sizes for turn in range(14)]
+    windows = [asdict(window) for size in sizes for turn in range(14) for window in seek(sure, size, 4, turn)]
     tiles = [[asdict(window) for window in cover(size, 80.0)] for size in sizes]
     limits = []
     for sides, rate in (([26, 15], [0, 0]), ([80, 5], [0.1, 0.01])):
@@ -121,25 +127,47 @@ def recovery(rng):
         limits.append({"sides": sides, "rate": rate, "bounded": bounded.tolist(), "after": after.tolist()})
     noise = [np.clip(rng.normal(90, deviation, (32, 32, 3)), 0, 255).astype(np.uint8) for deviation in (1, 3, 6, 30)]
     plain = [{"crop": packed(crop), "plain": is_plain(crop)} for crop in noise]
-    return {"sure": sure.tolist(), "sizes": sizes, "windows": windows, "tiles": tiles, "limits": limits, "plain": plain}
+    scene = rng.integers(0, 256, (3, 4, 3), np.uint8)
+    pictures = [picture(rng, *size, scene) for size in (SIZE, (300, 200), (130, 97))] + [picture(rng, *SIZE)]
+    thumbnails = [thumbnail(one) for one in pictures]
+    cuts = [[is_cut(one, other) for other in thumbnails] for one in thumbnails]
+    assert {cut for row in cuts for cut in row} == {False, True}
+    thumbs = [
+        {"width": one.shape[1], "height": one.shape[0], "image": packed(one), "thumbnail": small.ravel().tolist()}
+        for one, small in zip(pictures, thumbnails, strict=True)
+    ]
+    return {
+        "thumbs": thumbs,
+        "cuts": cuts,
+        "sure": sure.tolist(),
+        "sizes": sizes,
+        "windows": windows,
+        "tiles": tiles,
+        "limits": limits,
+        "plain": plain,
+    }
 
 
 def memory():
     steps = []
-    held = TemplateMemory(5, 7, (Template(0, np.zeros(0, np.uint8), 0, np.zeros((1, 1, 1), np.float32)),))
+    one = np.zeros(1, np.float32)
+    held = TemplateMemory(5, 7, (Template(0, one, one, 0, one, one, one),))
     for frame in (10, 21, 22, 40, 41, 90, 95, 130, 200, 201, 202):
-        held = held.add(Template(frame, np.zeros(0, np.uint8), 1, np.zeros((1, 1, 1), np.float32)))
+        held = held.add(Template(frame, one, one, 1, one, one, one))
         steps.append({"add": frame, "history": [t.frame for t in held.history], "chosen": held.chosen})
     return steps
 
 
 def runs(rng):
-    frames = [picture(rng, *SIZE) for _ in range(4)]
-    frames.append(np.full_like(frames[0], 80))  # shows nothing
+    scene = rng.integers(0, 256, (3, 4, 3), np.uint8)
+    frames = [picture(rng, *SIZE, scene) for _ in range(4)]
+    frames += [np.full_like(frames[0], 80), picture(rng, *SIZE)]  # one that shows nothing, and one after a cut
+    order = [5 if number % 19 == 18 else 1 + number % 3 if number % 23 else 4 for number in range(50)]
     changes = [
         {},
         {"interval": 4, "agreement": 0.5, "min_window": 0.42, "confident_score": 0.4, "capacity": 6},
-        {"interval": 3, "lost_score": 0.3, "patience": 2, "found_score": 0.5, "agreement": 0.5},
+        {"interval": 3, "lost_score": 0.3, "patience": 2, "found_score": 0.5, "agreement": 0.5, "likeness": -0.2},
+        {"interval": 5, "lost_score": 0.4, "patience": 2, "found_score": 0.5, "likeness": -10},
         {"interval": 5, "retention": 0.5},
     ]
     cases = []
@@ -147,7 +175,7 @@ def runs(rng):
         engine = Scripted(rng, 120)
         tracker = Tracker(engine, TrackerSettings(**change), "rgb", Calibration(0.9, 0.05))
         tracker.init(frames[0], (50, 30, 24, 18))
-        tracks = [tracker.update(frames[1 + number % 3 if number % 23 else 4]) for number in range(50)]
+        tracks = [tracker.update(frames[number]) for number in order]
         states = {track.state for track in tracks}
         assert states == ({"tracking", "uncertain", "lost"} if "lost_score" in change else {"tracking"})
         cases.append(
@@ -160,7 +188,7 @@ def runs(rng):
             }
         )
     config = asdict(Scripted(rng, 1).config)
-    return {"config": config, "frames": [packed(frame) for frame in frames], "cases": cases}
+    return {"config": config, "frames": [packed(frame) for frame in frames], "order": order, "cases": cases}
 
 
 def write(path):

@@ -37,75 +37,92 @@ export interface Plane {
   step: number;
 }
 
-/** A picture of Y, U and V planes with 8 bits; chroma is halved by `shift` in x and y. */
-export class YuvFrame implements Frame {
+/** Reads upright pixels, whatever their kind. */
+abstract class UprightFrame implements Frame {
   readonly width: number;
   readonly height: number;
 
+  constructor(private readonly placement: Placement) {
+    this.width = placement.width;
+    this.height = placement.height;
+  }
+
+  region(left: number, top: number, right: number, bottom: number): Pixels {
+    return this.#walk(left, top, right - left, bottom - top, 1, 1);
+  }
+
+  sample(stepX: number, stepY: number): Pixels {
+    return this.#walk(0, 0, Math.ceil(this.width / stepX), Math.ceil(this.height / stepY), stepX, stepY);
+  }
+
+  #walk(left: number, top: number, width: number, height: number, stepX: number, stepY: number): Pixels {
+    const data = new Uint8ClampedArray(width * height * 3);
+    const { origin, right, down } = this.placement;
+    const [dx, dy] = [right[0] * stepX, right[1] * stepX];
+    for (let row = 0; row < height; row++) {
+      const line = top + row * stepY;
+      const x = origin[0] + left * right[0] + line * down[0];
+      const y = origin[1] + left * right[1] + line * down[1];
+      this.read(data, row * width * 3, width, x, y, dx, dy);
+    }
+    return { width, height, data };
+  }
+
+  /** Write `count` pixels from `at` on: those of the coded picture from `x, y` on in steps of `dx, dy`. */
+  protected abstract read(
+    data: Uint8ClampedArray,
+    at: number,
+    count: number,
+    x: number,
+    y: number,
+    dx: number,
+    dy: number,
+  ): void;
+}
+
+/** A picture of Y, U and V planes with 8 bits; chroma is halved by `shift` in x and y. */
+export class YuvFrame extends UprightFrame {
   constructor(
     private readonly planes: readonly [Plane, Plane, Plane],
     private readonly shift: readonly [number, number],
     private readonly tables: Tables,
-    private readonly placement: Placement,
+    placement: Placement,
   ) {
-    this.width = placement.width;
-    this.height = placement.height;
+    super(placement);
   }
 
-  region(left: number, top: number, right: number, bottom: number): Pixels {
-    const [width, height] = [right - left, bottom - top];
-    const data = new Uint8ClampedArray(width * height * 3);
+  protected read(data: Uint8ClampedArray, at: number, count: number, x: number, y: number, dx: number, dy: number): void {
     const [luma, u, v] = this.planes;
     const { y: gray, redV, greenU, greenV, blueU } = this.tables;
     const [shiftX, shiftY] = this.shift;
-    const { origin, right: across, down } = this.placement;
-    for (let row = 0, at = 0; row < height; row++) {
-      let x = origin[0] + left * across[0] + (top + row) * down[0];
-      let y = origin[1] + left * across[1] + (top + row) * down[1];
-      for (let column = 0; column < width; column++, at += 3, x += across[0], y += across[1]) {
-        const light = gray[luma.data[luma.offset + y * luma.stride + x * luma.step]];
-        const chroma = (y >> shiftY) * u.stride + (x >> shiftX) * u.step;
-        const blue = u.data[u.offset + chroma];
-        const red = v.data[v.offset + chroma];
-        data[at] = light + redV[red];
-        data[at + 1] = light + greenU[blue] + greenV[red];
-        data[at + 2] = light + blueU[blue];
-      }
+    for (let i = 0; i < count; i++, at += 3, x += dx, y += dy) {
+      const light = gray[luma.data[luma.offset + y * luma.stride + x * luma.step]];
+      const chroma = (y >> shiftY) * u.stride + (x >> shiftX) * u.step;
+      const blue = u.data[u.offset + chroma];
+      const red = v.data[v.offset + chroma];
+      data[at] = light + redV[red];
+      data[at + 1] = light + greenU[blue] + greenV[red];
+      data[at + 2] = light + blueU[blue];
     }
-    return { width, height, data };
   }
 }
 
-/** A picture of pixels with `step` bytes, red first unless `bgr`. */
-export class RgbFrame implements Frame {
-  readonly width: number;
-  readonly height: number;
-
+/** A picture of pixels with `step` bytes, red first. */
+export class RgbFrame extends UprightFrame {
   constructor(
     private readonly plane: Plane,
-    private readonly placement: Placement,
-    private readonly bgr = false,
+    placement: Placement,
   ) {
-    this.width = placement.width;
-    this.height = placement.height;
+    super(placement);
   }
 
-  region(left: number, top: number, right: number, bottom: number): Pixels {
-    const [width, height] = [right - left, bottom - top];
-    const data = new Uint8Array(width * height * 3);
+  protected read(data: Uint8ClampedArray, at: number, count: number, x: number, y: number, dx: number, dy: number): void {
     const { data: from, offset, stride, step } = this.plane;
-    const { origin, right: across, down } = this.placement;
-    const [red, blue] = this.bgr ? [2, 0] : [0, 2];
-    for (let row = 0, at = 0; row < height; row++) {
-      let x = origin[0] + left * across[0] + (top + row) * down[0];
-      let y = origin[1] + left * across[1] + (top + row) * down[1];
-      for (let column = 0; column < width; column++, at += 3, x += across[0], y += across[1]) {
-        const pixel = offset + y * stride + x * step;
-        data[at] = from[pixel + red];
-        data[at + 1] = from[pixel + 1];
-        data[at + 2] = from[pixel + blue];
-      }
+    for (let i = 0; i < count; i++, at += 3, x += dx, y += dy) {
+      const pixel = offset + y * stride + x * step;
+      data[at] = from[pixel];
+      data[at + 1] = from[pixel + 1];
+      data[at + 2] = from[pixel + 2];
     }
-    return { width, height, data };
   }
 }

@@ -18,11 +18,14 @@ export interface Frame {
   height: number;
   /** The pixels of columns `left` to `right` and rows `top` to `bottom`, ends excluded, all within the frame. */
   region(left: number, top: number, right: number, bottom: number): Pixels;
+  /** Of the whole frame every `stepX`-th column and `stepY`-th row. */
+  sample(stepX: number, stepY: number): Pixels;
 }
 
 /** ImageNet's mean color, RGB: what lies outside of the image. */
 export const PADDING = [124, 116, 104] as const;
 const MIN_WINDOW = 16;
+const LONG_MARGIN = 1.15;
 const MAX_BOX = 10;
 
 const single = Math.fround;
@@ -49,6 +52,12 @@ export class Crop {
   static around([x, y, w, h]: Box, factor: number): Crop {
     const side = Math.max(factor * Math.sqrt(w * h), MIN_WINDOW);
     return new Crop(x + w / 2 - side / 2, y + h / 2 - side / 2, side);
+  }
+
+  /** The window of a template: wider for a long target, so that it shows all of it. */
+  static template(box: Box, factor: number): Crop {
+    const long = (LONG_MARGIN * Math.max(box[2], box[3])) / Math.max(Math.sqrt(box[2] * box[3]), 1e-9);
+    return Crop.around(box, Math.min(Math.max(factor, long), 1.5 * factor));
   }
 
   /** The window around the same center with `share` of the side. */

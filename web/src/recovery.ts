@@ -1,6 +1,6 @@
 /** When a target is lost, and where it is sought then, as in Python's `recovery.py`. Pure functions of values. */
 
-import { type Box, Crop } from "./geometry";
+import { type Box, Crop, type Frame, roundEven } from "./geometry";
 
 export type Status = "tracking" | "uncertain" | "lost";
 
@@ -12,6 +12,11 @@ const RATE_MEMORY = 0.9;
 const RATE_FACTOR = 3;
 const LARGEST_RATIO = 2.5;
 const PLAIN_DEVIATION = 4;
+const THUMBNAIL = [16, 12] as const;
+const CUT_CORRELATION = 0.65;
+const CUT_DEVIATION = 8;
+/** Frames until the windows around the last sure place have grown to their largest. */
+export const GROWING = Math.ceil(Math.log(WIDEST) / Math.log(GROWTH));
 
 type Pair = readonly [number, number];
 
@@ -21,6 +26,8 @@ export interface Recovery {
   status: Status;
   /** Frames since the last sure one. */
   doubtful: number;
+  /** Frames since it was lost on which there was something to see. */
+  turn: number;
   /** Whether a lost target was found on the last frame, which the next one has to confirm. */
   found: boolean;
   /** The usual absolute change of the logarithm of width and height a frame. */
@@ -28,7 +35,7 @@ export interface Recovery {
 }
 
 export function sureAt(box: Box, rate: Pair = [0, 0]): Recovery {
-  return { sure: box, status: "tracking", doubtful: 0, found: false, rate };
+  return { sure: box, status: "tracking", doubtful: 0, turn: 0, found: false, rate };
 }
 
 /** Whether the next frame is searched for a target that has not been found yet. */
@@ -52,17 +59,13 @@ export function isPlausible({ sure }: Recovery, box: Box): boolean {
   return [2, 3].every((i) => Math.abs(Math.log(box[i] / sure[i])) < Math.log(LARGEST_RATIO));
 }
 
-/** The window that is searched on the `turn`-th frame since a target was lost, counted from 0. */
-export function seek(sure: Box, size: Pair, factor: number, turn: number): Crop {
+/** The windows, one or two, that are searched on the `turn`-th frame since a target was lost, counted from 0. */
+export function seek(sure: Box, size: Pair, factor: number, turn: number): Crop[] {
   const base = Crop.around(sure, factor);
-  const growing = Math.ceil(Math.log(WIDEST) / Math.log(GROWTH));
-  if (turn <= growing) return base.center(Math.min(GROWTH ** turn, WIDEST));
-  const place = Math.floor((turn - growing - 1) / 2);
-  if ((turn - growing - 1) % 2) {
-    const tiles = cover(size, base.side);
-    return tiles[place % tiles.length];
-  }
-  return base.center([1, WIDEST, WIDEST ** 0.5][place % 3]);
+  if (turn < GROWING) return [base.center(GROWTH ** turn)];
+  const tiles = cover(size, base.side);
+  const place = turn - GROWING;
+  return [base.center([1, WIDEST, WIDEST ** 0.5][place % 3]), tiles[place % tiles.length]];
 }
 
 /** Windows of this side or more that cover a frame, row by row. */
@@ -97,4 +100,42 @@ export function isPlain(crop: Uint8Array, side: number): boolean {
     if (squares / count - (sum / count) ** 2 >= PLAIN_DEVIATION ** 2) return false;
   }
   return true;
+}
+
+/** A frame's gray thumbnail, of mean 0. */
+export function thumbnail(frame: Frame): Float64Array {
+  const [columns, rows] = THUMBNAIL;
+  const step = (length: number, small: number) => Math.max(Math.floor(length / (8 * small)), 1);
+  const { width, height, data } = frame.sample(step(frame.width, columns), step(frame.height, rows));
+  const small = new Float64Array(columns * rows);
+  const share = (width / columns) * (height / rows);
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const [x0, x1] = [(column * width) / columns, ((column + 1) * width) / columns];
+      const [y0, y1] = [(row * height) / rows, ((row + 1) * height) / rows];
+      const sums = [0, 0, 0];
+      for (let y = Math.floor(y0); y < Math.min(Math.ceil(y1), height); y++) {
+        const high = Math.min(y + 1, y1) - Math.max(y, y0);
+        for (let x = Math.floor(x0); x < Math.min(Math.ceil(x1), width); x++) {
+          const area = high * (Math.min(x + 1, x1) - Math.max(x, x0));
+          for (let channel = 0; channel < 3; channel++) sums[channel] += area * data[(y * width + x) * 3 + channel];
+        }
+      }
+      small[row * columns + column] = sums.reduce((all, sum) => all + roundEven(sum / share), 0) / 3;
+    }
+  }
+  const mean = average(small);
+  return small.map((value) => value - mean);
+}
+
+/** Whether there may be a cut between the frames of two thumbnails. */
+export function isCut(before: Float64Array, after: Float64Array): boolean {
+  const deviation = (values: Float64Array) => Math.sqrt(average(values.map((value) => value * value)));
+  const [first, second] = [deviation(before), deviation(after)];
+  const product = average(before.map((value, i) => value * after[i]));
+  return Math.min(first, second) >= CUT_DEVIATION && product < CUT_CORRELATION * first * second;
+}
+
+function average(values: Float64Array): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

@@ -16,8 +16,56 @@ export interface Template {
   box: Box;
   identity: number;
   kvCache: KVCache;
+  /** What it looks like in the box, and around it; of length 1. */
+  target: Float32Array;
+  context: Float32Array;
   /** Tokens kept, decided on the frame after this one; null while undecided. */
   keep: readonly number[] | null;
+}
+
+/** What of a template's cache is compared: the values of the fourth layer. */
+const LIKENESS_LAYER = 7;
+
+/** A template with the whole cache of its crop. */
+export function encoded(frame: number, crop: Uint8Array, box: Box, identity: number, kvCache: KVCache): Template {
+  return { frame, crop, box, identity, kvCache, ...appearance(kvCache, box), keep: null };
+}
+
+/** Mean features of a whole template's tokens in its target's box and around it; the cache is (layers, heads, tokens, channels). */
+export function appearance({ data, shape, tokens }: KVCache, box: Box): { target: Float32Array; context: Float32Array } {
+  const [layers, heads, , channels] = shape;
+  const first = Math.min(LIKENESS_LAYER, layers - 1) * heads * tokens * channels;
+  const side = Math.round(Math.sqrt(tokens));
+  const [x0, y0, x1, y1] = box.map(Math.fround);
+  const covered = (low: number, high: number, at: number) =>
+    Math.max(Math.min(high, (at + 1) / side) - Math.max(low, at / side), 0) * side;
+  const [target, context] = [new Float64Array(heads * channels), new Float64Array(heads * channels)];
+  for (let token = 0; token < tokens; token++) {
+    const share = covered(y0, y1, Math.floor(token / side)) * covered(x0, x1, token % side);
+    for (let head = 0; head < heads; head++) {
+      for (let channel = 0; channel < channels; channel++) {
+        const value = data[first + (head * tokens + token) * channels + channel];
+        target[head * channels + channel] += share * value;
+        context[head * channels + channel] += (1 - share) * value;
+      }
+    }
+  }
+  return { target: unit(target), context: unit(context) };
+}
+
+function unit(vector: Float64Array): Float32Array {
+  const length = Math.max(Math.hypot(...vector), 1e-9);
+  return Float32Array.from(vector, (value) => value / length);
+}
+
+function dot(a: Float32Array, b: Float32Array): number {
+  return a.reduce((sum, value, i) => sum + value * b[i], 0);
+}
+
+/** How much another template's target looks like this one's: 1 if the same, 0 or less if rather like the context. */
+function likeness(one: Template, other: Template): number {
+  const contrast = dot(one.target, other.target) - dot(one.context, other.target);
+  return contrast / Math.max(1 - dot(one.target, one.context), 1e-3);
 }
 
 /** Keep the tokens with the best scores for good: the share `retention`, at least one. */
@@ -116,6 +164,11 @@ export class TemplateMemory {
       if (free.length) chosen.add(free[0]);
     }
     return (this.#chosen = [...chosen].sort((a, b) => a - b));
+  }
+
+  /** How much a template's target looks like one of those in use. */
+  likeness(template: Template): number {
+    return Math.max(...this.chosen.map((place) => likeness(this.history[place], template)));
   }
 
   get kvCache(): KVCache {

@@ -2,9 +2,21 @@
 
 import { type Calibration, calibrate } from "./calibration";
 import { type Box, clamp, clipBox, Crop, type Frame, iou } from "./geometry";
-import { isPlain, isPlausible, isSeeking, limited, type Recovery, seek, type Status, sureAt } from "./recovery";
-import { type KVCache, prune, select, type Template, TemplateMemory } from "./templates";
-import { decode, encode, NO_TRAJECTORY } from "./vocabulary";
+import {
+  GROWING,
+  isCut,
+  isPlain,
+  isPlausible,
+  isSeeking,
+  limited,
+  type Recovery,
+  seek,
+  type Status,
+  sureAt,
+  thumbnail,
+} from "./recovery";
+import { encoded, type KVCache, prune, select, type Template, TemplateMemory } from "./templates";
+import { type Decoded, decode, encode, NO_TRAJECTORY } from "./vocabulary";
 
 export interface ModelConfig {
   patch: number;
@@ -41,6 +53,7 @@ export const DEFAULTS = {
   agreement: 0,
   hold_score: 0.1,
   lost_score: 0,
+  likeness: 0.5,
   patience: 3,
   found_score: 0.6,
   size_step: 0.2,
@@ -65,6 +78,8 @@ export interface State {
   trajectory: readonly Box[];
   memory: TemplateMemory;
   recovery: Recovery;
+  /** Of the last frame; null without recovery, which alone asks for it. */
+  thumbnail: Float64Array | null;
   /** Of the last frame, raw. */
   score: number;
 }
@@ -74,6 +89,7 @@ interface SearchRegion {
   size: readonly [number, number];
   trajectory: readonly Box[];
   recovery: Recovery;
+  thumbnail: Float64Array | null;
   window: Crop;
   crop: Uint8Array;
   side: number;
@@ -104,25 +120,44 @@ export class Tracker {
       await this.#takeTemplate(frame, box, 0, 0),
     ]);
     const trajectory = repeat(box, Math.max(this.engine.config.trajectory, 1));
-    return { frame: 0, size: [frame.width, frame.height], trajectory, memory, recovery: sureAt(box), score: 1 };
+    return {
+      frame: 0,
+      size: [frame.width, frame.height],
+      trajectory,
+      memory,
+      recovery: sureAt(box),
+      thumbnail: this.#thumbnail(frame),
+      score: 1,
+    };
   }
 
   /** The state after the next frame, and the target's track on it. */
   async step(state: State, frame: Frame): Promise<{ state: State; track: Track }> {
-    const region = this.#searchRegion(state, frame);
     let memory = await this.#reencode(state.memory);
-    let logits: Float32Array;
-    if (this.#undecided(memory)) {
-      const found = await this.engine.searchScored(region.crop, region.side, region.tokens, memory.kvCache);
-      logits = found.logits;
-      memory = this.#prune(memory, found.scores);
-    } else {
-      logits = await this.engine.search(region.crop, region.side, region.tokens, memory.kvCache);
+    const { kvCache } = memory;
+    const undecided = this.#undecided(memory);
+    let best: { region: SearchRegion; decoded: Decoded } | null = null;
+    for (const region of this.#searchRegions(state, frame)) {
+      let logits: Float32Array;
+      if (undecided) {
+        const found = await this.engine.searchScored(region.crop, region.side, region.tokens, kvCache);
+        logits = found.logits;
+        memory = this.#prune(memory, found.scores);
+      } else {
+        logits = await this.engine.search(region.crop, region.side, region.tokens, kvCache);
+      }
+      const decoded = decode(logits);
+      if (!best || decoded.score > best.decoded.score) best = { region, decoded };
     }
-    return this.#conclude(state, memory, region, logits);
+    return this.#conclude(state, memory, best!.region, best!.decoded);
   }
 
-  #searchRegion(state: State, frame: Frame): SearchRegion {
+  #thumbnail(frame: Frame): Float64Array | null {
+    return this.settings.lost_score > 0 ? thumbnail(frame) : null;
+  }
+
+  /** What the network is to be shown of the frame after `state`: one region, or two for a lost target. */
+  #searchRegions(state: State, frame: Frame): SearchRegion[] {
     const { config } = this.engine;
     const size = [frame.width, frame.height] as const;
     let { trajectory, recovery } = state;
@@ -131,19 +166,19 @@ export class Tracker {
       trajectory = trajectory.map(scaled);
       recovery = { ...recovery, sure: scaled(recovery.sure) };
     }
+    const known = { frame, size, trajectory, recovery, thumbnail: this.#thumbnail(frame) };
     if (isSeeking(recovery)) {
-      const turn = recovery.doubtful - this.settings.patience;
-      const window = seek(recovery.sure, size, config.search_factor, turn);
       const side = config.search_size;
       const tokens = Array<number>(4 * config.trajectory).fill(NO_TRAJECTORY);
-      return { frame, size, trajectory, recovery, window, crop: window.extract(frame, side), side, tokens };
+      const windows = seek(recovery.sure, size, config.search_factor, recovery.turn);
+      return windows.map((window) => ({ ...known, window, crop: window.extract(frame, side), side, tokens }));
     }
     const window = Crop.around(trajectory[trajectory.length - 1], config.search_factor);
     const corners = trajectory.map((box) => window.toCrop(box));
     const tokens = corners.slice(corners.length - config.trajectory).flatMap((four) => four.map(encode));
     const side = this.#side(corners, state) * config.patch;
     const crop = window.center(side / config.search_size).extract(frame, side);
-    return { frame, size, trajectory, recovery, window, crop, side, tokens };
+    return [{ ...known, window, crop, side, tokens }];
   }
 
   /** Whether it is time for a template on the frame after `state`. */
@@ -173,20 +208,21 @@ export class Tracker {
     return grid - 2 * Math.max(missing, 0);
   }
 
-  /** What the logits of a search region mean: the box, the track, and whether a template is taken. */
-  async #conclude(state: State, memory: TemplateMemory, region: SearchRegion, logits: Float32Array) {
+  /** What was found in a search region means: the box, the track, and whether a template is taken. */
+  async #conclude(state: State, memory: TemplateMemory, region: SearchRegion, { corners, score }: Decoded) {
     const { settings } = this;
     const before = region.recovery;
     const number = state.frame + 1;
-    let { corners, score } = decode(logits);
-    if (settings.lost_score > 0 && isPlain(region.crop, region.side)) score = 0;
+    const recovers = settings.lost_score > 0;
     const checked = memory.history.length > 1;
-    let due = before.status !== "lost" && this.#due(state) && score >= settings.template_score;
-    let found = score >= settings.found_score;
+    const plain = recovers && isPlain(region.crop, region.side);
+    if (plain) score = 0;
+    const timely = before.status !== "lost" && this.#due(state);
+    let due = timely && score >= settings.template_score;
     if (isSeeking(before)) {
-      if (found && checked) {
+      if (score >= settings.found_score && checked) {
         const alone = await this.#firstTemplate(memory, region);
-        found = alone.score >= settings.template_score && overlap(alone.corners, corners) >= 0.5;
+        if (alone.score < settings.template_score || overlap(alone.corners, corners) < 0.5) score = 0;
       }
     } else if (due && settings.agreement > 0 && checked) {
       const alone = await this.#firstTemplate(memory, region);
@@ -196,40 +232,45 @@ export class Tracker {
       }
     }
 
+    let { box, rate } = this.#box(region, corners, before, score);
+    const cut = recovers && isCut(state.thumbnail!, region.thumbnail!);
+    const doubted = recovers && (timely || cut || before.status !== "tracking");
+    const least = isSeeking(before) ? settings.found_score : settings.lost_score;
+    let template: Template | null = null;
+    if (due || (doubted && score >= least)) {
+      const identity = Math.min(1, this.engine.config.identities - 1);
+      template = await this.#takeTemplate(region.frame, box, number, identity);
+      if (recovers && memory.likeness(template) < settings.likeness) score = 0;
+    }
+
+    const turn = before.turn + (isSeeking(before) && !plain ? 1 : 0);
+    let recovery: Recovery = { ...before, doubtful: before.doubtful + 1, turn, found: false };
     let { trajectory } = region;
-    let box = trajectory[trajectory.length - 1];
-    let recovery: Recovery = { ...before, doubtful: before.doubtful + 1, found: false };
     if (isSeeking(before)) {
-      const seen = this.#box(region, corners, before, score).box;
-      if (found && isPlausible(before, seen)) {
+      if (score >= settings.found_score && isPlausible(before, box)) {
         recovery = { ...recovery, found: true };
-        trajectory = repeat(seen, trajectory.length);
+        trajectory = repeat(box, trajectory.length);
       }
     } else {
-      if (score >= settings.hold_score) {
-        const placed = this.#box(region, corners, before, score);
-        box = placed.box;
-        recovery = { ...recovery, rate: placed.rate };
-      }
+      if (score < settings.hold_score) [box, rate] = [trajectory[trajectory.length - 1], before.rate];
+      recovery = { ...recovery, rate };
       trajectory = [...trajectory.slice(1), box];
       if (score >= settings.lost_score) {
-        recovery = sureAt(box, recovery.rate);
-      } else if (recovery.doubtful < settings.patience && before.status !== "lost") {
+        recovery = sureAt(box, rate);
+      } else if (recovery.doubtful < settings.patience && before.status !== "lost" && !cut) {
         recovery = { ...recovery, status: "uncertain" };
       } else {
         if (before.status !== "lost") memory = memory.before(number - recovery.doubtful - settings.interval);
-        recovery = { ...recovery, status: "lost" };
+        recovery = { ...recovery, status: "lost", turn: cut ? GROWING : before.turn };
         trajectory = repeat(recovery.sure, trajectory.length);
       }
     }
-    if (due && recovery.status === "tracking") {
-      const identity = Math.min(1, this.engine.config.identities - 1);
-      memory = memory.add(await this.#takeTemplate(region.frame, box, number, identity));
-    }
-    const after: State = { frame: number, size: region.size, trajectory, memory, recovery, score };
+    if (due && template && recovery.status === "tracking") memory = memory.add(template);
+    const { size } = region;
+    const after: State = { frame: number, size, trajectory, memory, recovery, thumbnail: region.thumbnail, score };
     const lost = recovery.status === "lost";
     const shown = lost ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
-    const place = clipBox(lost ? recovery.sure : box, ...region.size);
+    const place = clipBox(lost ? recovery.sure : trajectory[trajectory.length - 1], ...size);
     return { state: after, track: { box: place, score: shown, state: recovery.status } };
   }
 
@@ -289,11 +330,11 @@ export class Tracker {
 
   async #takeTemplate(frame: Frame, box: Box, number: number, identity: number): Promise<Template> {
     const { template_factor, template_size } = this.engine.config;
-    const window = Crop.around(box, template_factor);
+    const window = Crop.template(box, template_factor);
     const crop = window.extract(frame, template_size);
     const corners = window.toCrop(box).map((v) => clamp(v, 0, 1)) as unknown as Box;
     const kvCache = await this.engine.encodeTemplate(crop, identity, corners);
-    return { frame: number, crop, box: corners, identity, kvCache, keep: null };
+    return encoded(number, crop, corners, identity, kvCache);
   }
 }
 

@@ -6,7 +6,7 @@ import { calibrate } from "../src/calibration";
 import { type Colors, colorTables } from "../src/color";
 import { place, RgbFrame, YuvFrame } from "../src/frames";
 import { type Box, clipBox, Crop, type Frame, iou } from "../src/geometry";
-import { cover, isPlain, limited, seek, sureAt } from "../src/recovery";
+import { cover, isCut, isPlain, limited, seek, sureAt, thumbnail } from "../src/recovery";
 import { type KVCache, type Template, TemplateMemory } from "../src/templates";
 import { type Engine, Tracker } from "../src/tracker";
 import { BINS, decode, encode } from "../src/vocabulary";
@@ -96,9 +96,9 @@ test("calibration", () => {
 });
 
 test("recovery", () => {
-  const { sure, sizes, windows, tiles, limits, plain } = values.recovery;
+  const { sure, sizes, windows, tiles, limits, plain, thumbs, cuts } = values.recovery;
   const turns = sizes.flatMap((size: [number, number]) =>
-    Array.from({ length: windows.length / sizes.length }, (_, turn) => seek(sure, size, 4, turn)),
+    Array.from({ length: 14 }, (_, turn) => seek(sure, size, 4, turn)).flat(),
   );
   const same = (found: Crop[], expected: Crop[]) => {
     expect(found.length).toBe(expected.length);
@@ -111,6 +111,11 @@ test("recovery", () => {
     expectClose(found.sides, bounded);
     expectClose(found.rate, after);
   }
+  const found = thumbs.map(({ image, width, height }: any) => thumbnail(rgb(image, width, height)));
+  thumbs.forEach(({ thumbnail: expected }: any, i: number) => expectClose([...found[i]], expected, 0));
+  cuts.forEach((row: boolean[], i: number) =>
+    expect(found.map((other: Float64Array) => isCut(found[i], other))).toEqual(row),
+  );
   for (const { crop, plain: expected } of plain) expect(isPlain(bytes(crop), 32)).toBe(expected);
 });
 
@@ -122,6 +127,8 @@ test("template memory", () => {
     box: [0, 0, 1, 1],
     identity: 0,
     kvCache,
+    target: new Float32Array(1),
+    context: new Float32Array(1),
     keep: null,
   });
   let memory = new TemplateMemory(5, 7, [taken(0)]);
@@ -133,7 +140,7 @@ test("template memory", () => {
 });
 
 describe("tracker", () => {
-  const { config, frames, cases } = values.runs;
+  const { config, frames, order, cases } = values.runs;
   const { width, height } = values.crops;
   const pictures: Frame[] = frames.map((text: string) => rgb(text, width, height));
 
@@ -143,7 +150,12 @@ describe("tracker", () => {
     const next = () => answers.subarray(call * 4 * BINS, ++call * 4 * BINS);
     const engine: Engine = {
       config,
-      encodeTemplate: async () => ({ data: new Float32Array(2 * 16 * 4), shape: [2, 1, 16, 4], tokens: 16 }),
+      encodeTemplate: async (crop) => {
+        const token = (i: number) => ((Math.floor(i / 4) * 8 + 3) * 32 + (i % 4) * 8 + 4) * 3;
+        const one = Array.from({ length: 16 }, (_, i) => [...crop.subarray(token(i), token(i) + 3)]).flat();
+        const data = Float32Array.from([...one, ...one], (value) => value / 128 - 1);
+        return { data, shape: [2, 1, 16, 3], tokens: 16 };
+      },
       search: async () => next(),
       searchScored: async (_crop, _side, _trajectory, { tokens }) => ({
         logits: next(),
@@ -153,7 +165,7 @@ describe("tracker", () => {
     const tracker = new Tracker(engine, settings, { slope: 0.9, bias: 0.05 });
     let state = await tracker.start(pictures[0], [50, 30, 24, 18]);
     for (const [number, expected] of tracks.entries()) {
-      const after = await tracker.step(state, pictures[number % 23 ? 1 + (number % 3) : 4]);
+      const after = await tracker.step(state, pictures[order[number]]);
       state = after.state;
       expectClose(after.track.box as Box, expected.box);
       expect(after.track.score).toBeCloseTo(expected.score, 9);

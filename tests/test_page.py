@@ -47,8 +47,8 @@ def test_page_models_and_sample_are_served_isolated(get):
     assert get("/assets/engine.wasm?1")[1]["Content-type"] == "application/wasm"
     assert get("/sample.mp4")[1]["Content-type"] == "video/mp4"
     files = json.loads(get("/models/files.json")[2])
-    assert {"pico/model.json", "tiny/weights.safetensors", "tiny/search-6.onnx"} <= files.keys()
-    for name in ("pico/model.json", "tiny/template-6.onnx"):
+    assert {"pico/model.json", "pico/weights.safetensors", "pico/search-6.onnx"} <= files.keys()
+    for name in ("pico/model.json", "pico/template-6.onnx"):
         content = get(f"/models/{name}")[2]
         assert content == (SHIPPED / name).read_bytes()
         assert files[name] == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}

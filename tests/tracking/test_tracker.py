@@ -161,7 +161,8 @@ def test_boxes_lie_on_the_grid():
 def test_neighbors_of_a_tie_between_two_steps_take_the_same_one():
     tracker = Tracker(RedFinder())
     state = tracker.start(frame((100, 80, 40, 30)), (100, 80, 40, 30))
-    region = replace(tracker.search_region(state, frame((100, 80, 40, 30))), window=UNIT)
+    (region,) = tracker.search_regions(state, frame((100, 80, 40, 30)))
+    region = replace(region, window=UNIT)
     tie = 337.5 * GRID
     for x in (tie - 1e-6, tie, tie + 2e-6):
         box, _ = tracker._box(region, np.array([x, 50, x + 40, 80]), state.recovery, 1.0)

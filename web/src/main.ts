@@ -416,7 +416,7 @@ function paint(): void {
   button("doubtful").disabled = !idle || !doubtful;
   button("csv").disabled = button("json").disabled = !tracked || busy === "tracking";
   button("video").disabled = !tracked || !info || !idle;
-  button("video").title = info ? "" : "Of the webcam no frames are kept";
+  button("video").title = info ? "The frames with the boxes drawn on them" : "Of the webcam no frames are kept";
   button("add").disabled = !selected;
   find<HTMLSelectElement>("model").disabled = !idle;
   find("hint").textContent = hint();

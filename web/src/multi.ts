@@ -1,6 +1,7 @@
 /** Several targets of one video, as in Python's `multi.py`: one that was lost does not take the place of another. */
 
 import { clipBox, type Frame, iou } from "./geometry";
+import { scaleBox } from "./recovery";
 import type { State, Track, Tracker } from "./tracker";
 
 export type Found = { state: State; track: Track };
@@ -21,7 +22,8 @@ function apart(before: State, after: Found, found: readonly Found[]): Found {
       recovery !== after.state.recovery && recovery.status === "tracking" && iou(last, recovery.sure) > 0.5,
   );
   if (!taken) return after;
-  const recovery = { ...before.recovery, doubtful: before.recovery.doubtful + 1, found: false };
+  const sure = scaleBox(before.recovery.sure, before.size, size);
+  const recovery = { ...before.recovery, sure, doubtful: before.recovery.doubtful + 1, found: false };
   const track: Track = { box: clipBox(recovery.sure, ...size), score: 0, state: "lost" };
   return { state: { ...after.state, recovery }, track };
 }

@@ -54,6 +54,11 @@ export function limited(recovery: Recovery, last: Box, sides: Pair, least: numbe
   return { sides: [each[0].side, each[1].side], rate: [each[0].rate, each[1].rate] };
 }
 
+/** A box of a frame of one size in a frame of another. */
+export function scaleBox(box: Box, from: Pair, to: Pair): Box {
+  return box.map((value, i) => value * (to[i % 2] / from[i % 2])) as unknown as Box;
+}
+
 /** Whether an image box may be the target's, by its size. */
 export function isPlausible({ sure }: Recovery, box: Box): boolean {
   return [2, 3].every((i) => Math.abs(Math.log(box[i] / sure[i])) < Math.log(LARGEST_RATIO));
@@ -102,28 +107,25 @@ export function isPlain(crop: Uint8Array, side: number): boolean {
   return true;
 }
 
-/** A frame's gray thumbnail, of mean 0. */
+/** A thumbnail of a frame's green, of mean 0. */
 export function thumbnail(frame: Frame): Float64Array {
   const [columns, rows] = THUMBNAIL;
   const step = (length: number, small: number) => Math.max(Math.floor(length / (8 * small)), 1);
   const { width, height, data } = frame.sample(step(frame.width, columns), step(frame.height, rows));
-  const small = new Float64Array(columns * rows);
   const share = (width / columns) * (height / rows);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const [x0, x1] = [(column * width) / columns, ((column + 1) * width) / columns];
-      const [y0, y1] = [(row * height) / rows, ((row + 1) * height) / rows];
-      const sums = [0, 0, 0];
-      for (let y = Math.floor(y0); y < Math.min(Math.ceil(y1), height); y++) {
-        const high = Math.min(y + 1, y1) - Math.max(y, y0);
-        for (let x = Math.floor(x0); x < Math.min(Math.ceil(x1), width); x++) {
-          const area = high * (Math.min(x + 1, x1) - Math.max(x, x0));
-          for (let channel = 0; channel < 3; channel++) sums[channel] += area * data[(y * width + x) * 3 + channel];
-        }
+  const small = new Float64Array(columns * rows).map((_, at) => {
+    const [column, row] = [at % columns, Math.floor(at / columns)];
+    const [x0, x1] = [(column * width) / columns, ((column + 1) * width) / columns];
+    const [y0, y1] = [(row * height) / rows, ((row + 1) * height) / rows];
+    let sum = 0;
+    for (let y = Math.floor(y0); y < Math.min(Math.ceil(y1), height); y++) {
+      const high = Math.min(y + 1, y1) - Math.max(y, y0);
+      for (let x = Math.floor(x0); x < Math.min(Math.ceil(x1), width); x++) {
+        sum += high * (Math.min(x + 1, x1) - Math.max(x, x0)) * data[(y * width + x) * 3 + 1];
       }
-      small[row * columns + column] = sums.reduce((all, sum) => all + roundEven(sum / share), 0) / 3;
     }
-  }
+    return roundEven(sum / share);
+  });
   const mean = average(small);
   return small.map((value) => value - mean);
 }

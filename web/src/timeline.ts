@@ -81,13 +81,11 @@ export class Timeline {
     }
     targets.forEach((target, lane) => {
       const y = bottom + MARGIN / 2 + GAP + lane * (STRIP + GAP);
-      context.globalAlpha = target === selected ? 1 : 0.7;
       for (const [x, { score, state }] of worst(target, place)) {
         context.fillStyle = state === "lost" ? text : scoreColor(score);
         const height = state === "lost" ? STRIP / 2 : STRIP;
         context.fillRect(x - step / 2 - 0.5, y + (STRIP - height) / 2, step + 1, height);
       }
-      context.globalAlpha = 1;
       for (const at of target.anchors.keys()) {
         context.fillStyle = target.color;
         context.strokeStyle = text;

@@ -10,6 +10,7 @@ import {
   isSeeking,
   limited,
   type Recovery,
+  scaleBox,
   seek,
   type Status,
   sureAt,
@@ -162,9 +163,8 @@ export class Tracker {
     const size = [frame.width, frame.height] as const;
     let { trajectory, recovery } = state;
     if (size[0] !== state.size[0] || size[1] !== state.size[1]) {
-      const scaled = (box: Box) => box.map((v, i) => v * (size[i % 2] / state.size[i % 2])) as unknown as Box;
-      trajectory = trajectory.map(scaled);
-      recovery = { ...recovery, sure: scaled(recovery.sure) };
+      trajectory = trajectory.map((box) => scaleBox(box, state.size, size));
+      recovery = { ...recovery, sure: scaleBox(recovery.sure, state.size, size) };
     }
     const known = { frame, size, trajectory, recovery, thumbnail: this.#thumbnail(frame) };
     if (isSeeking(recovery)) {

@@ -76,7 +76,7 @@ test("several targets in every output", async ({ page }) => {
     { id: 2, name: "", anchors: [{ frame: 4, x: 300, y: 200, w: 60, h: 60 }] },
   ]);
 
-  const video = await download(page, "Video with boxes");
+  const video = await download(page, "Video");
   expect(video.file).toMatch(/^sample-tracked\.(mp4|webm)$/);
   const frames = (lines.length - 1) / 2;
   await page.locator("#file").setInputFiles(video.path);
@@ -222,7 +222,7 @@ test("pictures for the docs", async ({ page }) => {
   await page.waitForTimeout(300);
   await page.screenshot({ path: `${folder}/web.png` });
   await page.emulateMedia({ colorScheme: "dark" });
-  await page.setViewportSize({ width: 390, height: 1500 });
+  await page.setViewportSize({ width: 390, height: 1340 });
   await page.waitForTimeout(500);
   await page.screenshot({ path: `${folder}/web-phone.png` });
 });

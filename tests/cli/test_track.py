@@ -19,8 +19,8 @@ import pytest
 from rich.console import Console
 
 import fartrack
-import fartrack.cli.common as common
 import fartrack.cli.track as track
+import fartrack.progress as progress
 from fartrack.api import DEFAULT_MODEL
 from fartrack.cli import main
 from fartrack.engines.opening import open_engine
@@ -227,7 +227,7 @@ def test_unusual_names(place, command, one_engine, monkeypatch, name):
     shutil.copy("clip.mp4", source)
     (place / "to").mkdir()
     monkeypatch.chdir("to")
-    monkeypatch.setattr(common, "console", Console(file=io.StringIO(), force_terminal=True))  # with the progress bar
+    monkeypatch.setattr(progress, "console", Console(file=io.StringIO(), force_terminal=True))  # with the progress bar
     # "-o" and its value in one, as the name may begin with a dash
     code, _, _ = command("track", f"../{name}", "--box", BOX, f"--output={source.name}")
     assert code == 0

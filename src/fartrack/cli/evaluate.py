@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fartrack.api import DEFAULT_MODEL
-from fartrack.cli.common import Engine, Meter, Precision, Settings, app, check_folders, needs
+from fartrack.cli.common import Engine, Precision, Settings, app, check_folders, needs
 from fartrack.errors import FartrackError
 from fartrack.files import write_whole
 from fartrack.geometry import parse_box
+from fartrack.progress import Meter
 
 
 @app.command(name="eval")
 def evaluate_trackers(
+    data: Annotated[Path, typer.Option(help="folder of the benchmark")],
     tracker: Annotated[
         str,
         typer.Option(
             help="what is compared, separated by commas: a model's name or folder, raw:DIR (published results) or "
             "module:Class (Python, such as benchmarks.peers.nanotrack:V3); NAME=... gives one a name"
         ),
-    ],
-    data: Annotated[Path, typer.Option(help="folder of the benchmark")],
+    ] = DEFAULT_MODEL,
     benchmark: Annotated[str, typer.Option(help="got10k-val, lasot, otb100, ... or folder")] = "folder",
     only: Annotated[str | None, typer.Option(help="names of sequences, separated by commas, instead of all")] = None,
     results: Annotated[Path, typer.Option(help="folder of the raw results, where a stopped run resumes")] = Path(
@@ -61,13 +64,21 @@ def evaluate_trackers(
     sequences = open_benchmark(benchmark, data, only.split(",") if only else None)
     if first_frames != [0]:
         sequences = from_starts(sequences, first_frames)
+    failed: list[str] = []
+
+    def left_out(name: str, error: FartrackError) -> None:
+        failed.append(name)
+        print(f"fartrack: {name} is left out. {error}", file=sys.stderr)
+
     with Meter(f"tracking {data}", None) as meter:
-        evaluations = evaluate(trackers, sequences, results, jobs, meter.reach)
+        evaluations = evaluate(trackers, sequences, results, jobs, meter.reach, left_out)
     print_tables(evaluations, sequences, threads)
     if report:
-        print(f"saved {write_report(evaluations, report)}")
+        print(f"saved {write_report(evaluations, report, shlex.join(['fartrack', *sys.argv[1:]]))}")
     if pack:
         print(f"saved {write_submission(evaluations[0], pack)}")
+    if failed:
+        raise FartrackError(f"{', '.join(failed)} could not be evaluated, for the reason told above; the others were.")
 
 
 @app.command()

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from fartrack.api import DEFAULT_MODEL, load, track_frames
-from fartrack.cli.common import Engine, Meter, Model, Precision, Settings, Threads, app
+from fartrack.cli.common import Engine, Model, Precision, Settings, Threads, app
 from fartrack.cli.signals import stopped_at_once
 from fartrack.engines.base import EngineName
 from fartrack.engines.base import Precision as PrecisionName
@@ -20,6 +20,7 @@ from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import check_box, iou, parse_box
 from fartrack.packages import open_package, shipped
+from fartrack.progress import Meter
 from fartrack.tracking.tracker import Tracker, parse_settings
 from fartrack.version import __version__
 from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -56,8 +56,8 @@ class Meter:
     def reach(self, frames: int, total: int | None = None, what: str | None = None) -> None:
         """So many frames are done, of ``total`` and of ``what`` if these are known only now."""
         self.frames, self._total, self._what = frames, total or self._total, what or self._what
-        fields = {"completed": frames, "total": self._total, "description": self._what, "speed": self.fps}
-        self._progress.update(self._task, refresh=not self._live, **fields)
+        state: dict[str, Any] = {"completed": frames, "total": self._total, "description": self._what}
+        self._progress.update(self._task, refresh=not self._live, speed=self.fps, **state)
         if self._plain and time.perf_counter() - self._said >= EVERY:
             self._said = time.perf_counter()
             of = f" of {self._total}" if self._total else ""

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -251,7 +252,7 @@ def test_without_a_box_one_is_drawn(place, command, one_engine, monkeypatch):
 
 def test_demo(place, command):
     code, out, err = command("demo", "-o", "demo.mp4", "--threads", 1)
-    assert (code, err) == (0, "")
+    assert code == 0 and all(line.startswith("tracking the demo: ") for line in err.splitlines())  # on a slow machine
     measured, saved = out.splitlines()
     assert measured.startswith("mean IoU 0.") and " FPS (" in measured and saved == "saved demo.mp4"
     assert float(measured.split()[2]) > 0.5
@@ -260,7 +261,13 @@ def test_demo(place, command):
 
 def test_models_and_version(command):
     code, out, _ = command("models")
-    assert code == 0 and [line.split("\t")[0] for line in out.splitlines()] == shipped()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
+    assert code == 0 and [name for name, *_ in rows[1:]] == shipped()
+    assert {row[0]: row[1:3] for row in rows}["pico"] == ["6", "2.98 M"]
+    docs = Path(__file__).parents[2] / "docs"
+    for name, _, _, ao, median, under in rows[1:]:  # what is told is what was measured
+        assert re.search(rf"\| (\*\*FARTrack )?{name}(\*\*)? \| {re.escape(ao)} \|", (docs / "accuracy.md").read_text())
+        assert re.search(rf"\| {name} \| .*\| {median} \[.*\| {under} \|", (docs / "performance.md").read_text())
     assert command("version") == command("--version") == (0, f"{fartrack.__version__}\n", "")
 
 

@@ -68,7 +68,7 @@ def evaluate_trackers(
 
     def left_out(name: str, error: FartrackError) -> None:
         failed.append(name)
-        print(f"fartrack: {name} is left out. {error}", file=sys.stderr)
+        print(f"fartrack: {name} is left out. {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
 
     with Meter(f"tracking {data}", None) as meter:
         evaluations = evaluate(trackers, sequences, results, jobs, meter.reach, left_out)

@@ -46,7 +46,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 72em;
 table { border-collapse: collapse; margin: 1em 0 }
 th, td { padding: .25em .6em; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
 footer { border-top: 1px solid #ddd; color: #555; margin-top: 2em; overflow-wrap: anywhere }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child { text-align: left; white-space: nowrap }
 th { border-bottom: 2px solid #888 }
 img { max-width: 100%; height: auto }
 div { overflow-x: auto }

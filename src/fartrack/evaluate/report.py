@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from html import escape
@@ -221,9 +221,7 @@ def png(figure: Figure) -> bytes:
 def _page(evaluations: list[Evaluation], left_out: list[str], pictures: _Pngs, worst: _Pngs, command: str) -> str:
     benchmark, jobs = evaluations[0].benchmark, max(evaluation.jobs for evaluation in evaluations)
     clips, trackers = benchmark.sequences, [evaluation.tracker for evaluation in evaluations]
-    heading = escape(f"{benchmark.name}: {', '.join(trackers)}")
     parts = [
-        f"<h1>{heading}</h1>",
         f"<p>{count_runs(clips)}, {sum(clip.length for clip in clips)} frames. One sequence counts once, "
         "whatever its length. In brackets: 95 % intervals, by resampling sequences (bootstrap). A difference is "
         "between the same sequences in pairs; where its interval holds zero, it is no difference.</p>",
@@ -231,20 +229,25 @@ def _page(evaluations: list[Evaluation], left_out: list[str], pictures: _Pngs, w
         f"<p><b>{few(clips)}</b></p>" if few(clips) else "",
         _html(tracker_table(evaluations)),
         f"<p>Speed was measured under load: up to {jobs} trackers ran at once.</p>" if jobs > 1 else "",
-        *(f"<p>{_img(name, picture)}</p>" for name, picture in pictures.items()),
+        *(f"<p>{img(name, picture)}</p>" for name, picture in pictures.items()),
         "<h2>Worst sequences of each tracker</h2>",
         f'<p><b style="color:{TRUTH}">Green</b> is the ground truth, <b style="color:{FOUND}">red</b> the tracker. The '
         "worst frame is the first with the lowest IoU. On the right, IoU and score of every frame.</p>",
         *(
-            f"<h3>{escape(tracker)}</h3><p>{_img(*picture)}</p>"
+            f"<h3>{escape(tracker)}</h3><p>{img(*picture)}</p>"
             for tracker, picture in zip(trackers, worst.items(), strict=True)
         ),
         f"<h2>Sequences, the worst of {escape(trackers[0])} first</h2>",
         _html(sequence_table(evaluations), worst_first=True),
         f"<footer>{_made(command)}</footer>",
     ]
-    head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
-    body = "\n".join(part for part in parts if part)
+    return html_page(f"{benchmark.name}: {', '.join(trackers)}", filter(None, parts))
+
+
+def html_page(title: str, parts: Iterable[str]) -> str:
+    """A page that needs no other file: its title, also as the first heading, and what follows, as HTML."""
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
@@ -268,5 +271,6 @@ def _html(table: Table, *, worst_first: bool = False) -> str:
     return "<div><table>\n" + "\n".join(lines) + "\n</table></div>"
 
 
-def _img(name: str, png: bytes) -> str:
+def img(name: str, png: bytes) -> str:
+    """A picture (PNG) within a page."""
     return f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

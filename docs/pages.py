@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: the README and the model cards as pages, and links that only work in the repository as plain text."""
+"""Hooks of MkDocs: README and model cards as pages, and links that only work in the repository as plain text."""
 
 import re
 from pathlib import Path

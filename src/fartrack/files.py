@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,15 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of ``path``, which takes its place at the end; after an error nothing is left.
 
-    What was at ``path`` before stays until then.
+    It may become a file, or a folder where there is nothing yet. What was at ``path`` before stays until then.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")  # hidden, and this process's own
     try:
         yield part
         part.replace(path)
     finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
         part.unlink(missing_ok=True)
 
 

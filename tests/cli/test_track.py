@@ -2,6 +2,7 @@
 
 import csv as csv_format
 import errno
+import inspect
 import io
 import json
 import os
@@ -25,6 +26,7 @@ import fartrack.progress as progress
 from fartrack.api import DEFAULT_MODEL
 from fartrack.cli import main
 from fartrack.engines.opening import open_engine
+from fartrack.model.config import ModelConfig
 from fartrack.packages import open_package, shipped
 from fartrack.tracking.tracker import Tracker
 
@@ -304,13 +306,14 @@ class Camera:
 
 
 class View:
-    """Stands in for LiveView; the user ends the show with picture ``last``."""
+    """Stands in for LiveView; the user ends the show with picture ``last``, and presses r at some of them."""
 
-    def __init__(self, last=10**9):
-        self.last, self.shown, self.closed = last, [], False
+    def __init__(self, last=10**9, redraws=(), chosen=1):
+        self.last, self.shown, self.closed, self.redraws, self.chosen = last, [], False, redraws, chosen
 
     def show(self, image):
         self.shown.append(image)
+        self.redraw = len(self.shown) in self.redraws
         return len(self.shown) < self.last
 
     def close(self):
@@ -377,15 +380,55 @@ def test_no_display(place, refused, one_engine, no_display, camera):
     assert "no display" in refused("track", "0", "--box", BOX)
 
 
-def test_control_c_on_a_file_leaves_nothing(place, command, one_engine, monkeypatch):
-    def interrupt(self, frame):
-        raise KeyboardInterrupt
+def interrupted(monkeypatch, frame, times=1):
+    """Ctrl-C while this frame is tracked, counted from 1, and so many times while the outputs are closed."""
+    step, close, came = Tracker.search_region, track.VideoSink._finish, []
 
-    monkeypatch.setattr(Tracker, "update", interrupt)
+    def interrupt(self, state, image):
+        if state.frame + 1 == frame:
+            raise KeyboardInterrupt
+        return step(self, state, image)
+
+    def again(self):
+        came.append(0)
+        if len(came) < times:
+            raise KeyboardInterrupt
+        close(self)
+
+    monkeypatch.setattr(Tracker, "search_region", interrupt)
+    monkeypatch.setattr(track.VideoSink, "_finish", again)
+
+
+OUTPUTS = ("-o", "out.mp4", "--csv", "out.csv", "--export", "yolo=labels", "--export", "coco=coco.json")
+
+
+def test_control_c_on_a_file_keeps_the_frames_that_are_finished(place, command, one_engine, monkeypatch):
+    interrupted(monkeypatch, frame=4)
+    code, out, err = command("track", "clip.mp4", "--box", BOX, *OUTPUTS)
+    assert code == 130 and err == "fartrack: Stopped before the end; the first 4 frames are kept.\n"
+    assert "tracked 4 frames" in out and "saved out.mp4" in out
+    assert count_frames("out.mp4") == len(rows_of_csv("out.csv")) == 4 == len(list(Path("labels").glob("0*.txt")))
+    assert len(json.loads(Path("coco.json").read_text())["images"]) == 4
+    assert not list(place.rglob("*.part"))
+
+
+def test_a_second_control_c_stops_at_once(place, command, one_engine, monkeypatch):
+    interrupted(monkeypatch, frame=4, times=2)
     Path("out.csv").write_text("old")
     before = holdings(".")
-    code, _, err = command("track", "clip.mp4", "--box", BOX, "-o", "out.mp4", "--csv", "out.csv")
-    assert code != 0 and "Traceback" not in err
+    code, _, err = command("track", "clip.mp4", "--box", BOX, *OUTPUTS)
+    assert (code, err) == (130, "") and holdings(".") == before
+
+
+def test_control_c_before_the_first_frame_leaves_nothing(place, command, one_engine, monkeypatch):
+    def interrupt(self, frame, box):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Tracker, "start", interrupt)
+    Path("out.csv").write_text("old")
+    before = holdings(".")
+    code, _, err = command("track", "clip.mp4", "--box", BOX, *OUTPUTS)
+    assert (code, err) == (130, "")
     assert holdings(".") == before
 
 
@@ -489,31 +532,31 @@ def test_a_link_or_url_of_the_source_is_the_source(place, refused, one_engine):
     assert "is the source" in refused("track", f"file://{place}/clip.mp4", "--box", BOX, "-o", "clip.mp4")
 
 
-class Idle:
-    """A tracker that stays where it is."""
+class Blind:
+    """A network that sees nothing, so that every box stays where it is."""
 
-    color = "bgr"
+    config = ModelConfig()
 
-    def init(self, image, box=FIRST):
-        return fartrack.Track(tuple(box), 1.0)
+    def encode_templates(self, crops, identities):
+        return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
 
-    update = init
+    def search(self, crops, trajectory, kv_cache):
+        return np.zeros((len(crops), 4, 600), np.float32)
 
 
-IDLE = """
+IDLE = f"""
 import sys
 import fartrack.cli
-from fartrack.tracking.tracker import Track
-
-class Idle:
-    color = "bgr"
-    def init(self, image, box=(1.0, 2.0, 30.0, 40.0)):
-        return Track(tuple(box), 1.0)
-    update = init
 
 with sys.modules["fartrack.cli.main"].stopped_at_once():
     import fartrack.cli.track
-fartrack.cli.track.load = lambda *_, **__: Idle()
+    import numpy as np
+    from fartrack.model.config import ModelConfig
+    from fartrack.tracking.tracker import Tracker
+
+{inspect.getsource(Blind)}
+
+fartrack.cli.track.load = lambda *_, **__: Tracker(Blind())
 fartrack.cli.main()
 """
 
@@ -601,7 +644,7 @@ def test_a_link_to_itself_is_no_output(place, refused, one_engine):
 
 @pytest.mark.parametrize("name", ["run.1", "run.2", "a.tar", "clip.MP4", "pictures.v2"])
 def test_default_names_differ(place, command, monkeypatch, name):
-    monkeypatch.setattr(track, "load", lambda *_, **__: Idle())
+    monkeypatch.setattr(track, "load", lambda *_, **__: Tracker(Blind()))
     (Path("pictures") if name == "pictures.v2" else Path("clip.mp4")).rename(name)
     assert command("track", name, "--box", BOX)[0] == 0
     assert Path(f"{name.removesuffix('.MP4')}-tracked.mp4").is_file()
@@ -663,6 +706,148 @@ def test_a_full_disk_of_one_output_leaves_the_others(place, command, one_engine,
     assert code == 2 and "out.csv cannot be written (No space left" in one_sentence(err)
     assert Path("out.csv").read_text() == "old" and count_frames("out.mp4") == FRAMES
     assert "saved out.mp4" in out and "saved out.csv" not in out and not list(place.rglob("*.part"))
+
+
+# --- several targets, corrections, exports ----------------------------------------------------------------
+
+
+@pytest.fixture
+def blind(monkeypatch):
+    monkeypatch.setattr(track, "load", lambda *_, **__: Tracker(Blind()))
+
+
+def followed(path="out.csv"):
+    """The frames of each target."""
+    frames = {}
+    for row in rows_of_csv(path):
+        frames.setdefault(row.get("target"), []).append(int(row["frame"]))
+    return frames
+
+
+def test_several_targets(place, command, blind):
+    boxes = ("--box", f"cup={BOX}", "--box", "dog@4=30,40,50,60", "--box", "cup@7=200,100,50,50", "--box", "9,9,9,9")
+    outputs = ("--csv", "out.csv", "--json", "out.json", "-o", "out.mp4", "--export", "mot=out.mot")
+    code, out, err = command("track", "clip.mp4", *boxes, *outputs)
+    assert (code, err) == (0, "") and f"tracked {FRAMES} frames" in out and "saved out.mot" in out
+    assert followed() == {"cup": list(range(10)), "dog": list(range(4, 10)), "3": list(range(10))}
+    rows = {(row["target"], int(row["frame"])): row for row in rows_of_csv("out.csv")}
+    assert [float(rows["cup", i]["x"]) for i in (0, 6, 7, 9)] == [108, 108, 200, 200]
+    assert rows["cup", 7]["score"] == "1.0" != rows["cup", 6]["score"]
+    result = json.loads(Path("out.json").read_text())
+    assert [(t["id"], t["name"], [a["frame"] for a in t["anchors"]]) for t in result["targets"]] == [
+        (1, "cup", [0, 7]), (2, "dog", [4]), (3, "3", [0]),
+    ]  # fmt: skip
+    assert result["model"] == "pico" and result["settings"]["interval"] == 20 and result["fps"] == 25
+    assert len(result["frames"]) == len(rows) == len(Path("out.mot").read_text().splitlines()) == 26
+    assert count_frames("out.mp4") == FRAMES
+    with fartrack.video.frames_from_source("out.mp4", start=9) as frames:
+        corners = [frames.first.image[y - 3 : y + 4, x].astype(int) for x, y in ((225, 150), (55, 100))]
+    cup, dog = ([int(v) for v in corner[np.ptp(corner, axis=1).argmax()]] for corner in corners)
+    assert cup[1] > max(cup[0], cup[2]) and dog[2] > dog[1] > dog[0]  # green and orange
+
+
+def test_a_single_target_is_the_same_by_whatever_way_it_is_given(place, command, one_engine):
+    Path("one.csv").write_text(f"x,y,w,h\n{BOX}\n")
+    Path("one.json").write_text(json.dumps([dict(zip("xywh", FIRST, strict=True))]))
+    ways = (("--box", BOX), ("--targets", "one.csv"), ("--targets", "one.json"), ("--box", f"@0={BOX}"))
+    for number, way in enumerate(ways):
+        assert command("track", "clip.mp4", *way, "--csv", f"{number}.csv", "-o", f"{number}.mp4")[0] == 0
+        for kind in ("csv", "mp4"):
+            assert Path(f"{number}.{kind}").read_bytes() == Path(f"0.{kind}").read_bytes()
+    assert command("track", "clip.mp4", "--box", f"cup={BOX}", "--csv", "named.csv")[0] == 0
+    named = [line.rpartition(",") for line in Path("named.csv").read_text().splitlines()]
+    assert [line[0] for line in named] == Path("0.csv").read_text().splitlines()
+    assert [line[2] for line in named] == ["target"] + ["cup"] * FRAMES
+
+
+def test_targets_of_a_file_come_and_go(place, command, blind):
+    Path("t.csv").write_text("name,frame,end,x,y,w,h\na,3,5,10,10,50,50\na,8,,10,10,50,50\nb,4,4,9,9,9,9\n")
+    outputs = ("--csv", "out.csv", "-o", "out.mp4", "--export", "yolo=labels")
+    assert command("track", "clip.mp4", "--targets", "t.csv", *outputs)[0] == 0
+    assert followed() == {"a": [3, 4, 5, 8, 9], "b": [4]}
+    assert count_frames("out.mp4") == 7 == len(list(Path("labels").glob("0*.txt")))  # from frame 3 on
+
+
+def test_tracking_begins_on_the_first_frame_with_a_box(place, command, blind):
+    assert (
+        command("track", "clip.mp4", "--start", 6, "--box", "a=9,9,9,9", "--box", "b@4=9,9,9,9", "--csv", "out.csv")[0]
+        == 0
+    )
+    assert followed() == {"b": list(range(4, 10)), "a": list(range(6, 10))}
+
+
+def test_txt_of_a_target_that_ends_has_a_line_for_every_frame(place, command, blind):
+    Path("t.csv").write_text(f"end,x,y,w,h\n6,{BOX}\n")
+    assert command("track", "clip.mp4", "--targets", "t.csv", "--txt", "out.txt")[0] == 0
+    assert np.isnan(np.loadtxt("out.txt", delimiter=",")).all(1).tolist() == [False] * 7 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--box", "a=1,2,3"), "not four numbers"),
+        (("--box", "a=9,9,9,9", "--box", "b@7=700,9,9,9"), "b: The box 700,9,9,9 lies outside the 640×360 frame"),
+        (("--box", "a@10=9,9,9,9"), "cannot start at frame 10"),
+        (("--box", "a=9,9,9,9", "--box", "a@0=8,8,8,8"), "a has two boxes on frame 0"),
+        (("--targets", "missing.csv"), "missing.csv cannot be read"),
+        (("--targets", "pictures"), "pictures cannot be read"),
+        (("--box", BOX, "--export", "mot"), "'mot' is not FORMAT=PATH; the formats are csv, json, jsonl, txt, mot"),
+        (("--box", BOX, "--export", "voc=a"), "'voc=a' is not FORMAT=PATH"),
+        (("--box", BOX, "--export", "csv=a", "--csv", "b"), "two outputs of the format csv"),
+        (("--box", BOX, "--export", "mot=a", "--export", "coco=a"), "another output"),
+        (("--box", BOX, "--export", "yolo=pictures"), "pictures exists already"),
+        (("--box", BOX, "--export", "mot=clip.mp4"), "is the source"),
+        (("--box", "1,2,3,4", "--box", "5,6,7,8", "--txt", "a.txt"), "txt holds one target only"),
+    ],
+)
+def test_bad_targets_and_exports(place, refused, blind, arguments, words):
+    assert words in refused("track", "clip.mp4", *arguments, "--json", "good.json")
+
+
+def test_a_box_beyond_the_end_is_told_and_the_rest_is_kept(place, command, blind):
+    boxes = ("--box", f"cup={BOX}", "--box", f"dog@99={BOX}")
+    code, _, err = command("track", "clip.mp4", *boxes, "--csv", "out.csv")
+    assert code == 2 and "clip.mp4 ended before frame 99" in one_sentence(err)
+    assert followed() == {"cup": list(range(FRAMES))}
+
+
+def test_json_lines_on_standard_output(place):
+    process = start("track", "clip.mp4", "--box", f"cup={BOX}", "--export", "jsonl=-")
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"saved -" in said and not Path("-").exists()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(FRAMES)) and lines[0]["name"] == "cup"
+    assert lines[0]["timestamp"] <= lines[-1]["timestamp"]
+
+
+@pytest.mark.parametrize(("chosen", "name", "other"), [(1, "a", "b"), (2, "b", "a"), (9, "a", "b")])
+def test_a_target_is_drawn_anew_in_the_window(place, command, blind, monkeypatch, chosen, name, other):
+    asked = []
+    view = View(redraws=(5,), chosen=chosen)  # the fourth frame, after the one that is shown before tracking
+    monkeypatch.setattr(track, "LiveView", lambda: view)
+    monkeypatch.setattr(track, "select_box", lambda *given: asked.append(given) or (200.0, 100.0, 50.0, 50.0))
+    boxes = ("--box", f"a={BOX}", "--box", "b=9,9,9,9")
+    outputs = ("--csv", "out.csv", "--json", "out.json")
+    assert command("track", "clip.mp4", "--show", *boxes, *outputs)[0] == 0
+    assert len(asked) == 1 and asked[0][1].endswith(name)
+    boxes = {key: [float(row["x"]) for row in rows_of_csv("out.csv") if row["target"] == key] for key in "ab"}
+    before = {"a": 108, "b": 9}
+    assert boxes[name] == [before[name]] * 3 + [200] * 7 and boxes[other] == [before[other]] * FRAMES
+    assert len(view.shown) == FRAMES + 2 and not np.array_equal(view.shown[4], view.shown[5])  # it is shown at once
+    anchors = {
+        t["name"]: [a["frame"] for a in t["anchors"]] for t in json.loads(Path("out.json").read_text())["targets"]
+    }
+    assert anchors == {name: [0, 3], other: [0]}
+
+
+def test_a_drawing_that_is_cancelled_changes_nothing(place, command, blind, monkeypatch):
+    def cancel(*_):
+        raise fartrack.FartrackError("No box was drawn.")
+
+    monkeypatch.setattr(track, "LiveView", lambda: View(redraws=(3,)))
+    monkeypatch.setattr(track, "select_box", cancel)
+    assert command("track", "clip.mp4", "--box", BOX, "--show", "--csv", "out.csv")[0] == 0
+    assert {row["x"] for row in rows_of_csv("out.csv")} == {"108.0"} and len(rows_of_csv("out.csv")) == FRAMES
 
 
 # --- bad models and engines -------------------------------------------------------------------------------
@@ -803,19 +988,34 @@ def test_as_a_process(place):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
-def test_a_stop_by_the_system_leaves_nothing(place):
-    slow = """
+@pytest.mark.parametrize("place_of_the_stop", ["Tracker.search_region", "fartrack.video.TextSink._write"])
+def test_a_stop_by_the_system_keeps_whole_frames(place, place_of_the_stop):
+    """Wherever it comes: one that comes while a frame is written waits until all outputs have it."""
+    stop = f"""
 import os, signal
+import fartrack.video
 from fartrack.cli import main
 from fartrack.tracking.tracker import Tracker
-Tracker.update = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+count, call = 0, {place_of_the_stop}
+def wrapped(*arguments):
+    global count
+    count += 1
+    if count == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return call(*arguments)
+{place_of_the_stop} = wrapped
 main()
 """
-    before = holdings(".")
-    track = [sys.executable, "-c", slow, "track", "clip.mp4", "--threads", "1", "-o", "out.mp4", "--box", BOX]
+    outputs = ("--csv", "out.csv", "-o", "out.mp4", "--txt", "out.txt")
+    track = [sys.executable, "-c", stop, "track", "clip.mp4", "--threads", "1", *outputs, "--box", BOX]
     done = subprocess.run(track, capture_output=True, text=True, check=False)
-    assert done.returncode == 130 and "Traceback" not in done.stderr
-    assert holdings(".") == before
+    kept = count_frames("out.mp4")
+    assert (
+        done.returncode == 130
+        and done.stderr == f"fartrack: Stopped before the end; the first {kept} frames are kept.\n"
+    )
+    assert kept == len(rows_of_csv("out.csv")) == len(Path("out.txt").read_text().splitlines()) > 1
+    assert not list(place.rglob("*.part"))
 
 
 def test_names_that_the_terminals_encoding_lacks(place):

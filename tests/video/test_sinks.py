@@ -12,6 +12,7 @@ import pytest
 
 import fartrack
 from fartrack.errors import FartrackError
+from fartrack.targets import Target
 from fartrack.video import (
     Frame,
     TextSink,
@@ -20,12 +21,18 @@ from fartrack.video import (
     frames_from_source,
     open_sinks,
 )
+from fartrack.video.formats import Run
 
+ONE = Target()
 MAKERS = {
     "a.mp4": VideoSink,
     "a.mkv": VideoSink,
     "a.csv": lambda path: TextSink(path, "csv"),
-    "a.json": lambda path: TextSink(path, "json", "film.mp4"),
+    "a.json": lambda path: TextSink(path, "json", Run("film.mp4")),
+    "a.jsonl": lambda path: TextSink(path, "jsonl"),
+    "a.mot": lambda path: TextSink(path, "mot"),
+    "a.coco": lambda path: TextSink(path, "coco", Run("film.mp4", [ONE])),
+    "a.xml": lambda path: TextSink(path, "cvat", Run("film.mp4", [ONE])),
     "a.txt": lambda path: TextSink(path, "txt"),
 }
 
@@ -130,7 +137,7 @@ def test_csv(tmp_path):
 
 
 def test_json(tmp_path):
-    with TextSink(tmp_path / "a.json", "json", 'fi"lm.mp4') as sink:
+    with TextSink(tmp_path / "a.json", "json", Run('fi"lm.mp4')) as sink:
         write_five(sink)
     result = json.loads((tmp_path / "a.json").read_text("utf-8"))
     assert result["fartrack"] == fartrack.__version__ and result["source"] == 'fi"lm.mp4'
@@ -140,7 +147,7 @@ def test_json(tmp_path):
 
 
 def test_json_without_frames(tmp_path):
-    TextSink(tmp_path / "a.json", "json", "x").close()
+    TextSink(tmp_path / "a.json", "json", Run("x")).close()
     assert json.loads((tmp_path / "a.json").read_text())["frames"] == []
 
 
@@ -215,8 +222,8 @@ def test_other_sizes_are_scaled_to_the_first(tmp_path):
 
 
 def test_video_shows_the_box(tmp_path):
-    with VideoSink(tmp_path / "a.mp4", label="car") as sink:
-        sink.write(frame(0, size=(320, 240)), Track((100, 100, 120, 80), 1.0))
+    with VideoSink(tmp_path / "a.mp4") as sink:
+        sink.write(frame(0, size=(320, 240)), {Target(1, "car"): Track((100, 100, 120, 80), 0.2)})
     with frames_from_source(tmp_path / "a.mp4") as source:
         image = source.first.image.astype(int)
     for y, x in ((100, 200), (180, 200), (140, 100), (140, 220)):

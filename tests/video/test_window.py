@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -104,6 +105,44 @@ def test_live_view(key):
     view.close()
     view.close()
     assert not view.show(IMAGE)
+
+
+def press(view, after, *keys):
+    """Let the user press keys, one after the other, each a while after the last."""
+    root = view._window.root
+    for number, key in enumerate(keys, 1):
+        root.after(after * number, lambda key=key: root.event_generate(key))
+
+
+@needs_display
+def test_space_pauses_until_it_is_pressed_again():
+    view = LiveView()
+    assert view.show(IMAGE)
+    view._window.root.event_generate("<space>")
+    press(view, 150, "<space>")
+    begin = time.monotonic()
+    assert view.show(IMAGE) and time.monotonic() - begin > 0.1
+    view._window.root.event_generate("<space>")
+    press(view, 50, "q")
+    assert not view.show(IMAGE)  # it can be ended while it is paused
+    view.close()
+
+
+@needs_display
+def test_keys_ask_for_a_new_box_and_choose_a_target(monkeypatch):
+    view = LiveView()
+    assert view.show(IMAGE) and not view.redraw and view.chosen == 1
+    view._window.root.event_generate("<Key-3>")
+    view._window.root.event_generate("r")
+    assert view.show(IMAGE) and view.redraw and view.chosen == 3
+    drive(monkeypatch, *drag(50, 60, 150, 200), ENTER)
+    assert select_box(IMAGE, "cup") == (50, 60, 100, 140)  # though the other window is still there
+    drive(monkeypatch, *drag(50, 60, 150, 200), ("root", "<Escape>", {}))
+    with pytest.raises(FartrackError):
+        select_box(IMAGE, "cup")
+    press(view, 50, "<space>")
+    assert view.show(IMAGE) and not view.redraw  # paused, to be gone on with
+    view.close()
 
 
 def test_without_a_display():

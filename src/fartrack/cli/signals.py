@@ -35,3 +35,24 @@ def stopped_at_once() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopped_afterwards() -> Iterator[None]:
+    """A signal interrupts only at the end of this context, so that what is done in it is done whole; a second one at
+    once."""
+    came: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            interrupt(number, frame)
+
+    before = {number: signal.signal(number, handle) for number in stopping()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing, redirect_stdout
+from collections.abc import Iterable
+from contextlib import closing, redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -12,19 +13,21 @@ from typing import Annotated, Any, cast
 import numpy as np
 import typer
 
-from fartrack.api import DEFAULT_MODEL, load, track_frames
+from fartrack.api import DEFAULT_MODEL, load
 from fartrack.cli.common import Engine, Model, Precision, Settings, Threads, app
-from fartrack.cli.signals import stopped_at_once
+from fartrack.cli.signals import INTERRUPTED, stopped_afterwards, stopped_at_once
 from fartrack.engines.base import EngineName
 from fartrack.engines.base import Precision as PrecisionName
 from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
-from fartrack.geometry import check_box, iou, parse_box
+from fartrack.geometry import iou
 from fartrack.packages import open_package, shipped
 from fartrack.progress import Meter
-from fartrack.tracking.tracker import Tracker, parse_settings
+from fartrack.targets import Anchor, Target, check_targets, parse_targets
+from fartrack.tracking.multi import TargetTracker
+from fartrack.tracking.tracker import Track, Tracker, parse_settings
 from fartrack.version import __version__
-from fartrack.video import Frame, LiveView, VideoSink, draw_track, frames_from_source, open_sinks, select_box
+from fartrack.video import FORMATS, Frame, LiveView, VideoSink, draw_tracks, frames_from_source, open_sinks, select_box
 from fartrack.video.sources import PICTURES
 
 VIDEOS = {
@@ -39,14 +42,32 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="annotated H
 @app.command()
 def track(
     source: Annotated[str, typer.Argument(help="video file, folder of pictures, webcam number, or stream URL")],
-    box: Annotated[str | None, typer.Option(help="x,y,w,h in pixels; without it a window opens to draw it")] = None,
-    start: Annotated[int, typer.Option(help="frame on which the box was drawn, counted from 0")] = 0,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME][@FRAME=]X,Y,W,H",
+            help="a target, in pixels; repeat it for several targets, or with the same name and another frame for a "
+            "correction; without one a window opens to draw it",
+        ),
+    ] = None,
+    targets: Annotated[
+        Path | None, typer.Option(help="CSV or JSON of targets: x,y,w,h and, if wanted, name,frame,end,label")
+    ] = None,
+    start: Annotated[int, typer.Option(help="frame of the boxes that name none, counted from 0")] = 0,
     output: Output = None,
     csv: Annotated[Path | None, typer.Option(help="one line a frame: frame,time,x,y,w,h,score,state")] = None,
-    json: Annotated[Path | None, typer.Option(help="the same as JSON")] = None,
+    json: Annotated[Path | None, typer.Option(help="the same as JSON, with all that is known of the run")] = None,
     txt: Annotated[Path | None, typer.Option(help="x,y,w,h a line, as GOT-10k has it")] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FORMAT=PATH", help=f"another output, one of {', '.join(FORMATS)}; PATH - is stdout"),
+    ] = None,
     show: Annotated[
-        bool, typer.Option(help="show the frames while tracking; on for a live source without an output")
+        bool,
+        typer.Option(
+            help="show the frames while tracking (space pauses, r draws the box anew, 1 to 9 choose whose, q ends); "
+            "on for a live source without an output"
+        ),
     ] = False,
     model: Model = DEFAULT_MODEL,
     engine: Engine = "auto",
@@ -54,33 +75,52 @@ def track(
     threads: Threads = None,
     settings: Settings = None,
 ) -> None:
-    """Track one object through a video."""
-    given = None if box is None else parse_box(box)
+    """Track one object, or several, through a video."""
+    outputs = parse_outputs(export or [], csv=csv, json=json, txt=txt)
+    wanted = parse_targets(box or [], start, targets)
+    begin = min((anchor.frame for target in wanted for anchor in target.anchors), default=start)
     with stopped_at_once():
         tracker = load_tracker(model, engine, precision, threads, settings)
-    with frames_from_source(source, start=start) as frames:
+    broken: list[FartrackError] = []
+    stopped = False
+    with frames_from_source(source, start=begin) as frames:
         image = frames.first.image
-        if not (output or csv or json or txt or show or frames.live):
+        if not (output or outputs or show or frames.live):
             output = default_output(frames.name)
-        watched = show or not any((output, csv, json, txt))
-        total = None if frames.frame_count is None else max(frames.frame_count - start, 1)
+        watched = show or not (output or outputs)
+        total = None if frames.frame_count is None else max(frames.frame_count - begin, 1)
         meter = Meter(f"tracking {frames.name}", total)
-        broken: list[FartrackError] = []
-        with open_sinks(frames, video=output, csv=csv, json=json, txt=txt) as sinks, closing(LiveView()) as view:
-            given = given or select_box(image)
-            check_box(given, image.shape[1], image.shape[0])
+        about = {"model": model, "settings": asdict(tracker.settings)}
+        drawn = wanted or [Target()]
+        with (
+            open_sinks(frames, video=output, targets=drawn, about=about, **outputs) as sinks,
+            closing(LiveView()) as view,
+        ):
+            if not wanted:
+                drawn[0].anchors.append(Anchor(begin, select_box(image)))
+            if len(frames.files) < 2:  # pictures in a folder may differ in size
+                check_targets(drawn, image.shape[1], image.shape[0])
+            follower = TargetTracker(tracker, drawn)
             if watched:  # already here, so that without a display nothing is written
                 view.show(image)
             try:
-                with meter:
-                    for frame, found in track_frames(tracker, frames, given):
-                        sinks.write(frame, found)
-                        meter.count()
-                        if watched and not view.show(draw_track(frame.image, found)):
+                with meter, frames.reading_ahead():
+                    for frame in frames:
+                        found = follower.update(frame.index, frame.image)
+                        going = not watched or watch(view, follower, frame, found)
+                        with stopped_afterwards():
+                            sinks.write(frame, found)
+                            meter.count()
+                        if not going:
                             break
+                    else:
+                        for anchor in follower.unreached()[:1]:
+                            sentence = f"{frames.name} ended before frame {anchor.frame}, for which there is a box"
+                            broken.append(FartrackError(f"{sentence}; check its number."))
             except KeyboardInterrupt:
-                if not frames.live:  # the ordinary end of a live source only
+                if not meter.frames:
                     raise
+                stopped = not frames.live  # the ordinary end of a live source
             except FartrackError as error:  # what a damaged source holds is kept
                 if not meter.frames or error in sinks.errors:
                     raise
@@ -94,6 +134,39 @@ def track(
         meter.report(sink.path for sink in sinks.sinks)
     if broken:
         raise broken[0]
+    if stopped:
+        print(f"fartrack: Stopped before the end; the first {meter.frames} frames are kept.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+
+
+def watch(view: LiveView, follower: TargetTracker, frame: Frame, found: dict[Target, Track]) -> bool:
+    """Show a frame, and correct a target where the user asks for it; whether to go on."""
+    while view.show(draw_tracks(frame.image, found)):
+        if not view.redraw:
+            return True
+        target = next((target for target in follower.targets if target.id == view.chosen), follower.targets[0])
+        with suppress(FartrackError):  # none was drawn
+            box = select_box(frame.image, f"FARTrack {target.title}")
+            found[target] = follower.correct(target, frame.index, frame.image, box)
+    return False
+
+
+def parse_outputs(exports: Iterable[str], **outputs: Path | None) -> dict[str, Path]:
+    """The paths of all outputs but the video by their formats; ``exports`` are written as ``FORMAT=PATH``.
+
+    Raises:
+        FartrackError: an unknown format, one without a path, or one that is given twice.
+    """
+    paths = {kind: path for kind, path in outputs.items() if path is not None}
+    for text in exports:
+        kind, _, path = text.partition("=")
+        if kind not in FORMATS or not path:
+            known = ", ".join(FORMATS)
+            raise FartrackError(f"The export {text!r:.60} is not FORMAT=PATH; the formats are {known}.")
+        if kind in paths:
+            raise FartrackError(f"There are two outputs of the format {kind}; give one.")
+        paths[kind] = Path(path)
+    return paths
 
 
 @app.command()

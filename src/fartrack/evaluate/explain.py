@@ -117,8 +117,8 @@ def _draw_templates(axes: Axes, look: Look) -> None:
     for template, own in zip(look.templates, look.attention, strict=True):
         n = round(len(own) ** 0.5)
         light = np.where(np.isnan(own), 0, 0.3 + 0.7 * own / most).reshape(n, n).astype(np.float32)
-        light = cv2.resize(light, (size, size), interpolation=cv2.INTER_NEAREST)[..., None]
-        tiles.append(np.pad((template.crop * light).astype(np.uint8), ((0, 0), (0, GAP), (0, 0)), constant_values=255))
+        bright = cv2.resize(light, (size, size), interpolation=cv2.INTER_NEAREST)[..., None]
+        tiles.append(np.pad((template.crop * bright).astype(np.uint8), ((0, 0), (0, GAP), (0, 0)), constant_values=255))
         text = f"frame {template.frame}\n{np.nansum(own) / total:.0%}\n{np.isfinite(own).sum()} of {len(own)} tokens"
         axes.text((len(tiles) - 0.5) * (size + GAP), 1.1 * size, text, ha="center", va="top", fontsize=8)
     sheet: Image = np.concatenate(tiles, axis=1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from numpy.typing import ArrayLike
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import Image, clip_box, iou
+from fartrack.geometry import Box, Image, clip_box, iou
+from fartrack.targets import Anchor, Target
 from fartrack.tracking.tracker import State, Track, Tracker
 
 
@@ -66,3 +69,67 @@ class MultiTracker:
             return after
         recovery = replace(before.recovery, doubtful=before.recovery.doubtful + 1, found=False)
         return replace(state, recovery=recovery), Track(clip_box(recovery.sure, *state.size), 0.0, "lost")
+
+
+class TargetTracker:
+    """Follows targets through a video, each from the first box that a user drew for it, anew from every further one."""
+
+    def __init__(self, tracker: Tracker, targets: Sequence[Target]) -> None:
+        """Follow these targets with the tracker's engine and settings.
+
+        Raises:
+            FartrackError: the tracker is for RGB frames.
+        """
+        if tracker.color != "bgr":
+            raise FartrackError("Videos are read in BGR order; load the tracker with color='bgr'.")
+        self.targets = targets
+        self._many = MultiTracker(tracker)
+        self._numbers: dict[Target, int] = {}
+        self._last = -1
+
+    def update(self, index: int, image: Image) -> dict[Target, Track]:
+        """The targets on the frame of this index (which grows, with gaps where frames were dropped), in their order.
+
+        Raises:
+            FartrackError: the frame, or the box of a target that begins here, cannot be used.
+        """
+        begun: dict[Target, Anchor] = {}
+        for target in self.targets:
+            anchor = next((a for a in reversed(target.anchors) if a.frame <= index), None)
+            if anchor is None:
+                continue
+            over = anchor.end is not None and index > anchor.end
+            if over or anchor.frame > self._last:
+                self._drop(target)
+                begun |= {} if over else {target: anchor}
+        tracks = self._many.update(image)
+        found = {target: tracks[number] for target, number in self._numbers.items()}
+        found |= {target: self._start(target, image, anchor.box) for target, anchor in begun.items()}
+        self._last = index
+        return {target: found[target] for target in self.targets if target in found}
+
+    def correct(self, target: Target, index: int, image: Image, box: Box) -> Track:
+        """Start a target anew from a box on the frame that was last given to :meth:`update`; its track there.
+
+        Raises:
+            FartrackError: the box cannot be used.
+        """
+        track = self._start(target, image, box)
+        target.anchors[:] = [*(a for a in target.anchors if a.frame != index), Anchor(index, box)]
+        target.anchors.sort(key=attrgetter("frame"))
+        return track
+
+    def unreached(self) -> list[Anchor]:
+        """The boxes for frames that have not come."""
+        return [anchor for target in self.targets for anchor in target.anchors if anchor.frame > self._last]
+
+    def _start(self, target: Target, image: Image, box: Box) -> Track:
+        number = self._many.add(image, box)
+        self._drop(target)
+        self._numbers[target] = number
+        state = self._many.states[number]
+        return Track(clip_box(state.trajectory[-1], *state.size), 1.0)
+
+    def _drop(self, target: Target) -> None:
+        if target in self._numbers:
+            self._many.remove(self._numbers.pop(target))

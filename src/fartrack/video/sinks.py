@@ -1,20 +1,18 @@
-"""Where results go: an annotated video, CSV, JSON and plain text, each complete or not there at all."""
+"""Where results go: an annotated video, a file of text or a folder of them, each complete or not there at all."""
 
 from __future__ import annotations
 
 import errno
 import io
-import json
 import logging
-import math
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import av
 import cv2
@@ -22,8 +20,9 @@ import numpy as np
 
 from fartrack.errors import FartrackError
 from fartrack.files import replacing
-from fartrack.geometry import Image
-from fartrack.version import __version__
+from fartrack.targets import Target
+from fartrack.video.drawing import draw_tracks
+from fartrack.video.formats import FORMATS, Run
 from fartrack.video.frames import NOMINAL_FPS, Frame, FrameSource
 
 if TYPE_CHECKING:
@@ -44,63 +43,7 @@ LARGEST = 16_384
 BT601, LIMITED = 6, 1
 """FFmpeg's numbers of the colors that are written, told in the file so that players need not guess."""
 
-COLORS = np.array([(58, 58, 235), (20, 176, 250), (88, 205, 60)], float)
-"""BGR of the scores 0 (red), 0.5 (amber) and 1 (green)."""
-
 log = logging.getLogger("fartrack")
-
-
-def draw_track(image: Image, track: Track, label: str | None = None) -> Image:
-    """Return a copy of `image` (uint8 BGR) with the box of `track` (x, y, w, h in pixels) and its score.
-
-    The box goes from green over amber to red as the score falls from 1 to 0; line and text grow with the
-    picture. `label` stands before the score. The box of a lost target is dashed, and `lost` stands in place of the
-    score. A box that is not finite is left out.
-    """
-    canvas = image.copy()
-    if not all(math.isfinite(v) for v in (*track.box, track.score)):
-        return canvas
-    height, width = canvas.shape[:2]
-    line = max(2, round(min(height, width) / 270))
-    rgb = [np.interp(track.score, (0.0, 0.5, 1.0), COLORS[:, c]) for c in range(3)]
-    color, dark = tuple(round(float(v)) for v in rgb), (24, 24, 24)
-
-    x, y, w, h = track.box
-    # far outside the picture OpenCV's fixed-point drawing would overflow
-    left, right = (round(min(max(v, -9.0 * line), width + 9.0 * line)) for v in (x, x + w))
-    top, bottom = (round(min(max(v, -9 * line), height + 9 * line)) for v in (y, y + h))
-    lost = track.state == "lost"
-    for tone, thickness in ((dark, line + 2), (color, line)):
-        if not lost:
-            cv2.rectangle(canvas, (left, top), (right, bottom), tone, thickness)
-        for start, end in _dashes(left, top, right, bottom, 6 * line) if lost else ():
-            cv2.line(canvas, start, end, tone, thickness)
-
-    text = " ".join(part for part in (label, "lost" if lost else f"{track.score:.2f}") if part)
-    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(height, width) / 900)
-    stroke = max(1, round(size * 1.6))
-    (text_width, text_height), base = cv2.getTextSize(text, font, size, stroke)
-    pad = max(2, round(text_height * 0.4))
-    tag_width, tag_height = text_width + 2 * pad, text_height + base // 2 + 2 * pad
-    tag_x = min(max(left - line, 0), max(width - tag_width, 0))
-    places = (top - line - tag_height, bottom + line, max(top, 0))  # above, below, inside
-    tag_y = next((v for v in places if 0 <= v <= height - tag_height), 0)
-    cv2.rectangle(canvas, (tag_x, tag_y), (tag_x + tag_width, tag_y + tag_height), color, cv2.FILLED)
-    origin = (tag_x + pad, tag_y + pad + text_height)
-    cv2.putText(canvas, text, origin, font, size, dark, stroke, cv2.LINE_AA)
-    return canvas
-
-
-def _dashes(
-    left: int, top: int, right: int, bottom: int, length: int
-) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """The ends of the dashes of a rectangle's sides."""
-    for x in range(left, right, 2 * length):
-        for y in (top, bottom):
-            yield (x, y), (min(x + length, right), y)
-    for y in range(top, bottom, 2 * length):
-        for x in (left, right):
-            yield (x, y), (x, min(y + length, bottom))
 
 
 class _Closing(ABC):
@@ -157,10 +100,10 @@ class Sink(_Closing):
             self._part = stack.enter_context(replacing(place))
             self._part.touch()
 
-    def write(self, frame: Frame, track: Track) -> None:
-        """Add one frame and its track."""
+    def write(self, frame: Frame, found: Track | Mapping[Target, Track]) -> None:
+        """Add one frame and its track, or those of several targets."""
         with self._storing():
-            self._write(frame, track)
+            self._write(frame, found if isinstance(found, Mapping) else {Target(): found})
 
     def close(self) -> None:
         """Finish the file and put it in its place, over an older one; does nothing the second time."""
@@ -193,14 +136,16 @@ class Sink(_Closing):
         """Open `_part`, or take `_special`."""
 
     @abstractmethod
-    def _write(self, frame: Frame, track: Track) -> None: ...
+    def _write(self, frame: Frame, found: Mapping[Target, Track]) -> None: ...
 
     def _finish(self) -> None:
         """Write what is still due."""
 
 
 def _descriptor(path: Path) -> int | None:
-    """The open descriptor that a path such as /dev/stdout or /dev/fd/3, or a link to one, stands for."""
+    """The open descriptor that a path such as -, /dev/stdout or /dev/fd/3, or a link to one, stands for."""
+    if str(path) == "-":
+        return 1
     with suppress(OSError):
         for _ in range(40):
             if match := re.fullmatch("/(?:dev|proc/self)/fd/([0-9]+)", str(path.absolute())):
@@ -221,14 +166,13 @@ class VideoSink(Sink):
         self,
         path: str | Path,
         fps: float | None = None,
-        label: str | None = None,
         *,
         seconds: float | None = None,
         sample_aspect_ratio: Fraction = Fraction(1),
     ) -> None:
         """Check `path`, as in `Sink`, and its extension.
 
-        `fps` is nominal, `label` as in `draw_track`, `seconds` how long the video is at most, as far as known.
+        `fps` is nominal, `seconds` how long the video is at most, as far as known.
         """
         self._muxer = MUXERS.get(Path(path).suffix.lower())
         if self._muxer is None:
@@ -237,7 +181,7 @@ class VideoSink(Sink):
         self._rate = Fraction(fps or NOMINAL_FPS).limit_denominator(1001)
         coarse = seconds if seconds and self._muxer != "matroska" else 0
         self._clock = next((clock for clock in CLOCKS if coarse * clock < LONGEST), 1)
-        self._label, self._ratio = label, sample_aspect_ratio
+        self._ratio = sample_aspect_ratio
         self._size = (0, 0)
         self._begin, self._last = 0.0, -1  # seconds, ticks
         super().__init__(path)
@@ -257,8 +201,8 @@ class VideoSink(Sink):
         context.colorspace, context.color_range = BT601, LIMITED
         context.sample_aspect_ratio = self._ratio
 
-    def _write(self, frame: Frame, track: Track) -> None:
-        image = draw_track(frame.image, track, self._label)
+    def _write(self, frame: Frame, found: Mapping[Target, Track]) -> None:
+        image = draw_tracks(frame.image, found)
         if self._last < 0:
             part = -(-max(image.shape[:2]) // LARGEST)
             width, height = self._size = tuple(-(-side // part) for side in image.shape[1::-1])
@@ -283,43 +227,50 @@ class VideoSink(Sink):
 
 
 class TextSink(Sink):
-    """One entry a frame: 0-based index, time in seconds, x, y, w, h in pixels, score from 0 to 1, state.
+    """A file in one of the text formats."""
 
-    `kind` csv is a header and a line a frame; txt is `x,y,w,h` a line, as the GOT-10k benchmark has it; json is one
-    object of the `source`, what else is told `about` it, and the list `frames`.
-    """
-
-    def __init__(
-        self, path: str | Path, kind: Literal["csv", "json", "txt"], source: str = "", **about: str | int
-    ) -> None:
-        """Check `path` as in `Sink`."""
-        name = source.encode("utf-8", "replace").decode()
-        about = {"fartrack": __version__, "source": name, "boxes": "x,y,w,h in pixels, from the top left", **about}
-        opening = json.dumps(about, indent=2, ensure_ascii=False)[:-2] + ',\n  "frames": ['
-        self._head = {"csv": "frame,time,x,y,w,h,score,state\n", "json": opening, "txt": ""}[kind]
-        self._kind, self._comma = kind, ""
+    def __init__(self, path: str | Path, kind: str, run: Run | None = None) -> None:
+        """Check `path` as in `Sink`; `kind` is one of `FORMATS`."""
+        self._format = FORMATS[kind](run or Run())
         super().__init__(path)
 
     def _open(self, stack: ExitStack) -> None:
         file = self._special or stack.enter_context((self._part or self.path).open("wb"))
-        text = io.TextIOWrapper(file, "utf-8", newline="\n", line_buffering=self._special is not None)
+        # a file's name may hold what is not UTF-8
+        text = io.TextIOWrapper(file, "utf-8", "replace", newline="\n", line_buffering=self._special is not None)
         self._file = stack.enter_context(text)
-        self._file.write(self._head)
+        self._file.write(self._format.head())
 
-    def _write(self, frame: Frame, track: Track) -> None:
-        entry: dict[str, float | str] = dict(zip("xywh", (round(float(v), 3) for v in track.box), strict=True))
-        if self._kind != "txt":
-            score = round(float(track.score), 4)
-            entry = {"frame": frame.index, "time": round(frame.time, 6), **entry, "score": score, "state": track.state}
-        if self._kind == "json":
-            self._file.write(f"{self._comma}\n    {json.dumps(entry)}")
-            self._comma = ","
-        else:
-            self._file.write(",".join(map(str, entry.values())) + "\n")
+    def _write(self, frame: Frame, found: Mapping[Target, Track]) -> None:
+        self._file.write(self._format.frame(frame, found))
 
     def _finish(self) -> None:
-        if self._kind == "json":
-            self._file.write("\n  ]\n}\n")
+        self._file.write(self._format.tail())
+
+
+class FolderSink(TextSink):
+    """A new folder with a text file a frame, named as its picture, and `classes.txt`."""
+
+    def _take_place(self, stack: ExitStack) -> None:
+        if self.path.exists() or self.path.is_symlink():
+            raise FartrackError(f"{self.path} exists already; give the name of a new folder.")
+        if not self.path.parent.is_dir():
+            raise FartrackError(f"There is no folder {self.path.parent} for {self.path.name}; create it first.")
+        self._part = stack.enter_context(replacing(self.path))
+        self._part.mkdir()
+
+    def _open(self, stack: ExitStack) -> None:
+        pass
+
+    def _write(self, frame: Frame, found: Mapping[Target, Track]) -> None:
+        self._put(Path(self._format.run.picture(frame.index)).stem, self._format.frame(frame, found))
+
+    def _finish(self) -> None:
+        self._put("classes", self._format.tail())
+
+    def _put(self, stem: str, text: str) -> None:
+        assert self._part
+        (self._part / f"{stem}.txt").write_text(text, "utf-8", "replace", newline="\n")
 
 
 class SinkGroup(_Closing):
@@ -333,9 +284,9 @@ class SinkGroup(_Closing):
         self.sinks: list[Sink] = []
         self.errors: list[FartrackError] = []
 
-    def write(self, frame: Frame, track: Track) -> None:
+    def write(self, frame: Frame, found: Track | Mapping[Target, Track]) -> None:
         """Hand the frame to every sink; the first error is raised once none is left."""
-        self._each(lambda sink: sink.write(frame, track))
+        self._each(lambda sink: sink.write(frame, found))
         if self.errors and not self.sinks:
             raise self.errors[0]
 
@@ -376,36 +327,38 @@ def open_sinks(
     source: FrameSource,
     *,
     video: str | Path | None = None,
-    csv: str | Path | None = None,
-    json: str | Path | None = None,
-    txt: str | Path | None = None,
+    targets: Sequence[Target] = (),
+    about: Mapping[str, Any] | None = None,
+    **outputs: str | Path | None,
 ) -> SinkGroup:
     """Open the outputs that have a path, all or none, for the frames of `source`.
+
+    `outputs` are named by their formats, as in `FORMATS`; `about` is told in the JSON.
 
     Raises `FartrackError` at once for a path that is a folder, that cannot be written, that is a file of the source
     or another output, and for a video extension other than those of `MUXERS`.
     """
     height, width = source.first.image.shape[:2]
     ratio = source.sample_aspect_ratio
-    pixel = f"{ratio.numerator}:{ratio.denominator}"  # its width to height on the screen
-    about = {"source": source.name, "width": width, "height": height, "sample_aspect_ratio": pixel}
-    outputs: list[tuple[str | Path | None, Callable[[Path], Sink]]] = [
-        (video, lambda path: VideoSink(path, source.fps, seconds=source.seconds, sample_aspect_ratio=ratio)),
-        (csv, lambda path: TextSink(path, "csv")),
-        (json, lambda path: TextSink(path, "json", **about)),
-        (txt, lambda path: TextSink(path, "txt")),
-    ]
+    pictures = source.files if len(source.files) > 1 else ()
+    run = Run(source.name, targets, (width, height), source.fps, ratio, pictures, about or {})
+
+    def make(kind: str, path: Path) -> Sink:
+        if kind == "video":
+            return VideoSink(path, source.fps, seconds=source.seconds, sample_aspect_ratio=ratio)
+        return (FolderSink if FORMATS[kind].folder else TextSink)(path, kind, run)
+
     taken: set[str] = set()
     sinks = SinkGroup()
     try:
-        for given, make in outputs:
+        for kind, given in {"video": video, **outputs}.items():
             if given is None:
                 continue
             path, place = Path(given), os.path.realpath(given)
             if place in taken or _is_one_of(path, source.files):
                 raise FartrackError(f"The output {path} is the source or another output; give another name.")
             taken.add(place)
-            sinks.sinks.append(make(path))
+            sinks.sinks.append(make(kind, path))
     except BaseException:
         sinks.discard()
         raise

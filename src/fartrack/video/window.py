@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -70,6 +72,7 @@ def select_box(image: Image, title: str = "FARTrack") -> tuple[float, float, flo
     Raises `FartrackError` if it was cancelled, or if there is no display or no tkinter.
     """
     window = _BoxWindow(title, image)
+    window.root.protocol("WM_DELETE_WINDOW", window.leave)
     window.root.mainloop()
     if not window.accepted:
         raise FartrackError("No box was drawn; draw one and press Enter, or pass it as --box x,y,w,h.")
@@ -92,12 +95,12 @@ class _BoxWindow(_Window):
         self._hint.pack(side="left")
         self._button = self.tk.Button(bar, text="Track (Enter)", command=self._accept, state="disabled")
         self._button.pack(side="right")
-        self.tk.Button(bar, text="Cancel (Esc)", command=self.root.destroy).pack(side="right")
+        self.tk.Button(bar, text="Cancel (Esc)", command=self.leave).pack(side="right")
         self.canvas.configure(cursor="crosshair")
         self.canvas.bind("<ButtonPress-1>", self._press)
         self.canvas.bind("<B1-Motion>", self._drag)
         self.bind(self._accept, "<Return>", "<KP_Enter>")
-        self.bind(self.root.destroy, "<Escape>")
+        self.bind(self.leave, "<Escape>")
 
     def _point(self, event: Event) -> list[float]:
         """The x, y of the mouse in image pixels."""
@@ -122,20 +125,32 @@ class _BoxWindow(_Window):
     def _accept(self) -> None:
         if min(self.box[2:]) >= SMALLEST:
             self.accepted = True
-            self.root.destroy()
+            self.leave()
+
+    def leave(self) -> None:
+        """Close the window; what waits for it goes on, even if another window is open."""
+        self.root.quit()
+        self.root.destroy()
 
 
 class LiveView:
-    """A window that shows pictures as they come; q, Esc or closing it ends the show."""
+    """A window that shows pictures as they come; q, Esc or closing it ends the show, space pauses it.
+
+    After `show`, `redraw` tells whether the user asks, by r, for a new box on the picture, and `chosen` is the number
+    from 1 to 9 that was pressed last.
+    """
 
     def __init__(self, title: str = "FARTrack") -> None:
         """Take the title; the window opens with the first picture and in its size."""
         self._title = title
         self._window: _Window | None = None
-        self._ended = False
+        self._ended = self._paused = self._asked = False
+        self.redraw, self.chosen = False, 1
 
     def show(self, image: Image) -> bool:
         """Show `image` (uint8 BGR) and return whether to go on: False once the user has ended the show.
+
+        While it is paused, this waits.
 
         Raises `FartrackError`, with the first picture, if there is no display or no tkinter.
         """
@@ -144,11 +159,27 @@ class LiveView:
         if not self._window:
             self._window = _Window(self._title, image, otherwise="name an output instead, such as -o out.mp4")
             self._window.bind(self._end, "q", "Q", "<Escape>")
+            self._window.bind(self._pause, "<space>")
+            self._window.bind(self._ask, "r", "R")
+            for number in range(1, 10):
+                self._window.bind(partial(setattr, self, "chosen", number), f"<Key-{number}>")
             self._window.root.protocol("WM_DELETE_WINDOW", self._end)
         else:
             self._window.put(image)
+        if self.redraw:
+            self._window.root.focus_force()  # back from the window in which the box was drawn
         self._window.root.update()
+        while self._paused and not (self._ended or self._asked):
+            time.sleep(0.02)
+            self._window.root.update()
+        self.redraw, self._asked = self._asked, False
         return not self._ended
+
+    def _pause(self) -> None:
+        self._paused = not self._paused
+
+    def _ask(self) -> None:
+        self._asked = self._paused = True
 
     def _end(self) -> None:
         self._ended = True

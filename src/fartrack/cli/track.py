@@ -227,9 +227,13 @@ def load_tracker(
     model: str, engine: str, precision: str | None, threads: int | None, settings: list[str] | None
 ) -> Tracker:
     """The tracker of a model with its own settings, and those of ``--set`` on top."""
-    changed = asdict(parse_settings(open_package(model).settings, settings)) if settings else {}
     kind: dict[str, Any] = {"engine": engine, "precision": precision}
-    return load(model, threads=threads, **kind, **changed)
+    return load(model, threads=threads, **kind, **parsed_settings(model, settings))
+
+
+def parsed_settings(model: str, settings: list[str] | None) -> dict[str, Any]:
+    """All settings of a tracker if some are changed by ``--set``, else none."""
+    return asdict(parse_settings(open_package(model).settings, settings)) if settings else {}
 
 
 def print_version(wanted: bool) -> None:

@@ -1,13 +1,15 @@
 """An archive is tracked once, whatever is killed on the way; what fails is told."""
 
-import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +129,6 @@ def test_a_killed_process_loses_nothing(plan, tmp_path):
         def submit_and_kill(job):
             future = submit(job)
             while not killed and not future.done():
-                import multiprocessing
-
                 for process in multiprocessing.active_children():
                     os.kill(process.pid, signal.SIGKILL)
                     killed.append(process.pid)
@@ -186,44 +186,59 @@ def test_the_command(videos, tmp_path, command_in):
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    """A Ray cluster of two nodes on this machine, each with one processor."""
+def cluster():
+    """A Ray cluster of two nodes on this machine, each with one processor: its address and its processes."""
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    folder = ["--temp-dir", str(tmp_path / "ray")]
-    head = ["--head", "--port", "6399", "--num-cpus", "1", "--include-dashboard", "false", *folder]
-    for options in (head, ["--address", "127.0.0.1:6399", "--num-cpus", "1"]):
-        subprocess.run(
-            [*ray, "start", *options, "--disable-usage-stats"][: None if "--head" in options else -1],
-            env=env,
-            check=True,
-            capture_output=True,
-        )
-    yield "127.0.0.1:6399"
-    subprocess.run([*ray, "stop", "--force"], env=env, capture_output=True)
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short, for it holds sockets
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1"]
+    head = ["--head", "--port", "6399", "--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", folder]
+    nodes = []
+    for options in (head, ["--address", "127.0.0.1:6399"]):
+        log, end = Path(folder, f"node-{len(nodes)}.log"), time.monotonic() + 120
+        with log.open("w") as file:
+            env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+            streams = {"stdout": file, "stderr": file}
+            nodes.append(subprocess.Popen([*start, *options], env=env, start_new_session=True, **streams))
+        while "Ray runtime started" not in log.read_text():
+            assert nodes[-1].poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.5)
+    yield "127.0.0.1:6399", nodes
+    for node in reversed(nodes):
+        node.terminate()  # it ends what it started
+        node.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def workers_of(nodes):
+    """The processes of a cluster that track."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (path / "cmdline").read_bytes().startswith(b"ray::track_job"):
+                above = pid = int(path.name)
+                while above > 1 and above not in {node.pid for node in nodes}:
+                    above = int(Path(f"/proc/{above}/stat").read_text().rpartition(")")[2].split()[1])
+                found += [pid] if above > 1 else []
+    return found
 
 
 def test_a_ray_cluster_of_two_nodes_and_a_killed_worker(plan, tmp_path, cluster):
-    import ray
-
+    address, nodes = cluster
     killed = []
-    with ray_cluster(cluster) as (submit, width):
-        assert width == 2 and len(ray.nodes()) == 2
+    with ray_cluster(address) as (submit, width):
+        assert width == 2
 
         def submit_and_kill(job):
             future = submit(job)
             while not killed and not future.done():
-                workers = subprocess.run(
-                    ["pgrep", "-f", "^ray::track_job"], capture_output=True, text=True
-                ).stdout.split()
-                for pid in workers[:1]:
-                    os.kill(int(pid), signal.SIGKILL)
+                for pid in workers_of(nodes)[:1]:
+                    os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
-                time.sleep(0.05)
+                time.sleep(0.02)
             return future
 
         rows = run_archive(plan(), tmp_path / "out", submit_and_kill, width)
     assert killed and {row["video"] for row in rows if not row["error"]} == {"a.mp4", "b.mp4", "sub/c.mp4"}
-    lines = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
-    assert len(lines) == 4
+    assert len(read_manifest(tmp_path / "out" / MANIFEST)) == 4
+    with pytest.raises(FartrackError, match="There is no Ray cluster at 127"), ray_cluster("127.0.0.1:6398"):
+        pass

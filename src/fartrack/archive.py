@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -205,8 +206,11 @@ def ray_cluster(address: str) -> Iterator[tuple[Callable[[Job], Row], int]]:
     import ray
 
     try:
+        host, _, port = address.rpartition(":")
+        if host:  # Ray would wait for minutes
+            socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise FartrackError(
             f"There is no Ray cluster at {address} ({reason}); begin one with ray start --head."

@@ -4,15 +4,21 @@ python benchmarks/absences.py CLIPS [--set lost_score=0.2] [--tracker pico,v3=be
 
 CLIPS is a folder of sequences (NAME.mp4 beside NAME.txt) that nothing was chosen on. From each, clips are made: 30
 frames, then an absence (black frames, frames of another clip, the target painted out), then up to 40 frames more, in
-the same place, or mirrored so that the target is elsewhere; and one with a cut to the mirrored picture. A tracker with
-states reports a loss by its state; for one without, by a threshold on its score that flags 5 % of the frames with an
-IoU of 0.5 or more. The table is Markdown.
+the same place, or mirrored so that the target is elsewhere; one with a cut to the mirrored picture; and one whose
+picture rolls sideways, so that the target leaves at one border and enters at the other. A tracker with states reports a
+loss by its state; for one without, by a threshold on its score that flags 5 % of the frames with an IoU of 0.5 or more.
+The table is Markdown.
+
+With ``--long N``, clips of N frames are made instead: a sequence played back and forth, with an absence of 25 frames
+twenty times, each third time with the target mirrored to the other side afterwards. Told are the returns found within
+10 and 50 frames, those neither found nor reported as lost, and the memory at the start and the end.
 """
 
 from __future__ import annotations
 
+import resource
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +34,12 @@ from fartrack.evaluate.trackers import AnyTracker, as_track, parse_trackers
 from fartrack.geometry import FloatArray, Image, iou
 
 BEFORE, AFTER, MOST = 30, 40, 130
-KINDS = ("black 5", "black 25", "black 100", "another clip 25", "painted out 25", "elsewhere after black 25", "cut 0")
+KINDS = (
+    *("black 5", "black 25", "black 100", "another clip 25", "painted out 25", "elsewhere after black 25", "cut 0"),
+    "around the border 0",
+)
+ROLL = 20  # the picture rolls by this part of its width a frame
+TIMES, GAP = 20, 25  # absences of a long clip, and their length
 ABSENT: FloatArray = np.full(4, np.nan)
 
 
@@ -53,6 +64,14 @@ def mirrored(image: Image, box: FloatArray) -> tuple[Image, FloatArray]:
     return np.ascontiguousarray(image[:, ::-1]), np.array([image.shape[1] - x - w, y, w, h])
 
 
+def rolled(image: Image, box: FloatArray, shift: int) -> tuple[Image, FloatArray]:
+    """The picture moved to the left, what leaves there enters at the right; NaN while the target is cut in two."""
+    width = image.shape[1]
+    x = (box[0] - shift) % width
+    moved = np.array([x, *box[1:]]) if x + box[2] <= width else ABSENT
+    return np.roll(image, -shift, axis=1), moved
+
+
 def make(
     kind: str, images: Sequence[Image], boxes: FloatArray, others: Sequence[Image]
 ) -> tuple[list[Image], FloatArray, int]:
@@ -71,6 +90,13 @@ def make(
     after = [(images[i], boxes[i]) for i in range(rest, min(rest + AFTER, len(images)))]
     if name in ("cut", "elsewhere after black"):
         after = [mirrored(*pair) for pair in after]
+    elif name == "around the border":
+        step = images[0].shape[1] // ROLL
+        after = [rolled(*pair, min(i, ROLL // 2) * step) for i, pair in enumerate(after)]
+        hidden = [i for i, (_, box) in enumerate(after) if not np.isfinite(box).all()]
+        count = hidden[-1] + 1 if hidden else 0
+        truth = np.array([*boxes[:start], *(box for _, box in after)])
+        return [*images[:start], *(image for image, _ in after)], truth, start + count
     truth = [*boxes[:start], *[ABSENT] * count, *(box for _, box in after)]
     return [*images[:start], *gap, *(image for image, _ in after)], np.array(truth), start + count
 
@@ -91,6 +117,56 @@ def run(tracker: AnyTracker, images: Sequence[Image], truth: FloatArray) -> tupl
     return np.array(ious), np.array([1.0, *(t.score for t in tracks)]), states
 
 
+def long_clip(
+    images: Sequence[Image], boxes: FloatArray, others: Sequence[Image], count: int
+) -> Iterator[tuple[Image, FloatArray, bool]]:
+    """Frames, boxes, and whether an absence has just ended, of a long clip with absences."""
+    order = [*range(len(images)), *range(len(images) - 2, 0, -1)]
+    kinds = (
+        lambda i: np.zeros_like(images[i]),
+        lambda i: others[i % len(others)],
+        lambda i: without_target(images[i], boxes[i]),
+    )
+    place, between, mirror = 0, count // TIMES, False
+    for number in range(count):
+        phase, turn = number % between, number // between
+        i = order[place % len(order)]
+        if phase >= between - GAP:
+            yield cv2.resize(kinds[turn % 3](i), images[i].shape[1::-1]), ABSENT, False
+            if turn % 3 != 2:  # a painted out target moves on
+                continue
+        else:
+            mirror = turn % 3 == 2 if phase == 0 else mirror
+            yield *(mirrored(images[i], boxes[i]) if mirror else (images[i], boxes[i])), phase == 0 and turn > 0
+        place += 1
+
+
+def run_long(tracker: AnyTracker, clip: Iterator[tuple[Image, FloatArray, bool]]) -> list[str]:
+    """A row of the table of long clips."""
+    image, box, _ = next(clip)
+    tracker.init(image, box)
+    returns: list[list[tuple[bool, bool]]] = []
+    ious, before = [], memory()
+    for image, box, back in clip:
+        found = as_track(tracker.update(image))
+        here = np.isfinite(box).all()
+        if back:
+            returns.append([])
+        if here:
+            ious.append(float(iou(found.box, box)))
+            if returns:
+                returns[-1].append((ious[-1] >= 0.5, found.state == "lost"))
+    within = [sum(any(good for good, _ in rows[:n]) for rows in returns) for n in (10, 50)]
+    missed = sum(not any(good or lost for good, lost in rows[:50]) for rows in returns)
+    mean = f"{np.mean(ious):.3f}"
+    return [mean, str(len(returns)), *map(str, within), str(missed), f"{before:.0f} → {memory():.0f}"]
+
+
+def memory() -> float:
+    """Memory of this process that is in use, in MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
 def longest(flags: Sequence[bool]) -> int:
     """The longest run of true flags."""
     best = now = 0
@@ -107,9 +183,20 @@ def main(
         list[str] | None, typer.Option("--set", help="a setting of ours, such as lost_score=0.2")
     ] = None,
     every: Annotated[int, typer.Option(help="take each N-th sequence")] = 1,
+    long: Annotated[int, typer.Option(help="frames of long clips, which are made instead")] = 0,
 ) -> None:
     sequences = packed_sequences(clips)[::every]
     specs = parse_trackers(tracker, settings=tuple(settings or ()))
+    if long:
+        table = new_table("", "AO", "returns", "found in 10", "found in 50", "neither found nor lost", "memory, MB")
+        for place, sequence in enumerate(progress(sequences, "tracking")):
+            images = [image for image, _ in zip(sequence.frames(), range(MOST), strict=False)]
+            others = [image for image, _ in zip(sequences[place - 1].frames(), range(GAP), strict=False)]
+            for name, spec in specs.items():
+                clip = long_clip(images, sequence.boxes[: len(images)], others, long)
+                table.add_row(f"{name}, {sequence.name}", *run_long(spec.open(), clip))
+        print_paragraphs(f"Clips of {long} frames.", table)
+        return
     results = defaultdict(list)
     for place, sequence in enumerate(progress(sequences, "tracking")):
         boxes = sequence.boxes[:MOST]

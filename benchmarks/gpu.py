@@ -234,9 +234,9 @@ class Scene:
         self.boxes: list[Box] = [cast(Box, tuple(zoom * v for v in box)) for _, box in clip]
         self.size = self.frames[0].shape[:2]
 
-    def crop(self, number: int, box: Box, factor: float, size: int) -> Image:
-        """The window around a box of a frame, RGB."""
-        return np.ascontiguousarray(Crop.around(box, factor).extract(self.frames[number], size)[..., ::-1])
+    def crop(self, number: int, window: Crop, size: int) -> Image:
+        """A window of a frame, RGB."""
+        return np.ascontiguousarray(window.extract(self.frames[number], size)[..., ::-1])
 
     def past(self, number: int, count: int) -> list[Box]:
         """The true boxes of the ``count`` frames before."""
@@ -246,9 +246,12 @@ class Scene:
         """Memories ``(batch, …, M, C)`` of as many templates as the network takes, the same for all."""
         config, device = network.config, network.bias.device
         numbers = np.linspace(0, len(self.frames) - 1, config.templates).astype(int)
-        crops = [self.crop(i, self.boxes[i], config.template_factor, config.template_size) for i in numbers]
+        windows = [Crop.template(self.boxes[i], config.template_factor) for i in numbers]
+        crops = [self.crop(i, window, config.template_size) for i, window in zip(numbers, windows, strict=True)]
         identities = torch.tensor([config.identity(slot) for slot in range(config.templates)])
-        rows = network.encode_templates(torch.from_numpy(np.stack(crops))[None].to(device), identities[None].to(device))
+        boxes = [window.to_crop(self.boxes[i]).clip(0, 1) for i, window in zip(numbers, windows, strict=True)]
+        inputs = (torch.from_numpy(np.stack(crops)), identities, torch.from_numpy(np.stack(boxes)).float())
+        rows = network.encode_templates(*(tensor[None].to(device) for tensor in inputs))
         return rows.repeat(batch, *[1] * (rows.ndim - 1))
 
     def show(self, step: Step, number: int) -> None:
@@ -258,7 +261,7 @@ class Scene:
         tokens = encode(window.to_crop(np.reshape(past[len(past) - config.trajectory :], (-1, 4)))).reshape(-1)
         step.host.copy_(torch.from_numpy(self.frames[number]))
         step.past.copy_(torch.tensor(past))
-        step.crops.copy_(torch.from_numpy(self.crop(number, past[-1], config.search_factor, config.search_size)))
+        step.crops.copy_(torch.from_numpy(self.crop(number, window, config.search_size)))
         step.trajectory.copy_(torch.from_numpy(tokens))
 
 

@@ -41,9 +41,9 @@ class Counted:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.config, self.macs = engine, engine.config, 0.0
 
-    def encode_templates(self, crops: Any, identities: Any) -> Any:
+    def encode_templates(self, crops: Any, *known: Any) -> Any:
         self.macs += len(crops) * template_macs(self.config)
-        return self.engine.encode_templates(crops, identities)
+        return self.engine.encode_templates(crops, *known)
 
     def search(self, crops: Any, trajectory: Any, kv_cache: Any) -> Any:
         self.count(self.config, crops, kv_cache)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The chain of training runs that made the shipped weights: pico, nano and tiny.
+# The chain of training runs that made the weights of pico 0.1.0.
 #
 #   benchmarks/rebuild_weights.sh STORE VIT RUNS [PICO]
 #
@@ -54,9 +54,5 @@ train 5-absent "$runs/mean-4/weights.safetensors"
 mean mean-5 5-absent "$runs/mean-3/weights.safetensors"
 train 6-rollouts "$runs/mean-5/weights.safetensors" 1220
 train 7-bent "$runs/mean-5/weights.safetensors"
-mean pico-alone 7-bent "$runs/6-rollouts/checkpoint.safetensors"
-train 8-nano "$runs/mean-3/weights.safetensors" 3020
-stack "$runs/pico-alone/weights.safetensors" "$runs/8-nano/checkpoint.safetensors" 6 "$runs/tiny-start.safetensors"
-train 9-tiny "$runs/tiny-start.safetensors" 1294
-fartrack export "$runs/9-tiny/checkpoint.safetensors" "$runs/tiny" --exits nano=10,pico=6
+mean pico 7-bent "$runs/6-rollouts/checkpoint.safetensors"
 # By hand after that: the tracker's settings in model.json, and the calibration of the score.

@@ -69,8 +69,8 @@ class OtherTrajectory:
         self.engine, self.config = engine, engine.config
         self.change, self.rng = change, rng
 
-    def encode_templates(self, crops: Any, identities: Any) -> Any:
-        return self.engine.encode_templates(crops, identities)
+    def encode_templates(self, *known: Any) -> Any:
+        return self.engine.encode_templates(*known)
 
     def search(self, crops: Any, trajectory: Tokens, kv_cache: Any) -> Any:
         return self.engine.search(crops, self.change(trajectory, self.rng), kv_cache)

@@ -97,7 +97,7 @@ class Oracle:
     def __init__(self, tokens=None, seed=0):
         self.config, self.tokens, self.rng = ModelConfig(), tokens, np.random.default_rng(seed)
 
-    def encode_templates(self, crops, identities):
+    def encode_templates(self, crops, identities, boxes):
         return np.zeros((len(crops), 1, 49, 2), np.float32)
 
     def search(self, crops, trajectory, kv_cache):

@@ -93,10 +93,11 @@ def inputs(config, B, T, seed=0):
     z, x = config.template_size, config.search_size
     templates = rng.integers(0, 256, (T, z, z, 3), np.uint8)
     identities = np.minimum(np.arange(T), config.identities - 1)
+    boxes = np.sort(rng.random((T, 2, 2), np.float32), axis=1).reshape(T, 4)
     search = rng.integers(0, 256, (B, x, x, 3), np.uint8)
     trajectory = rng.integers(0, BINS, (B, 4 * config.trajectory))
     trajectory[0, :4] = NO_TRAJECTORY
-    return templates, identities, search, trajectory
+    return (templates, identities, boxes), search, trajectory
 
 
 def cache_of(singles, B, kept=None):
@@ -110,9 +111,9 @@ def cache_of(singles, B, kept=None):
 @pytest.mark.parametrize(("B", "T", "kept"), [(1, 1, None), (1, 3, None), (2, 3, None), (5, 2, [0, 3, 4]), (3, 1, [2])])
 def test_engines_agree(engines, B, T, kept):
     reference, engine = engines
-    templates, identities, search, trajectory = inputs(reference.config, B, T)
-    singles = reference.encode_templates(templates, identities)
-    np.testing.assert_allclose(engine.encode_templates(templates, identities), singles, **TOLERANCE)
+    templates, search, trajectory = inputs(reference.config, B, T)
+    singles = reference.encode_templates(*templates)
+    np.testing.assert_allclose(engine.encode_templates(*templates), singles, **TOLERANCE)
     kv_cache = cache_of(singles, B, kept)
     logits, attention = reference.search_scored(search, trajectory, kv_cache)
     assert logits.shape == (B, 4, BINS)
@@ -126,10 +127,16 @@ def test_engines_agree(engines, B, T, kept):
 
 def test_every_input_reaches_the_graphs(engines):
     _, engine = engines
-    templates, identities, search, trajectory = inputs(engine.config, 2, 2)
-    singles = engine.encode_templates(templates, identities)
-    assert np.abs(engine.encode_templates(templates, 1 - identities) - singles).max() > 0.01
-    assert np.abs(engine.encode_templates(255 - templates, identities) - singles).max() > 0.01
+    templates, search, trajectory = inputs(engine.config, 2, 2)
+    crops, identities, boxes = templates
+    singles = engine.encode_templates(*templates)
+    for changed in (
+        (255 - crops, identities, boxes),
+        (crops, 1 - identities, boxes),
+        (crops, identities, np.zeros_like(boxes)),
+        (crops, identities, np.ascontiguousarray(boxes[:, [1, 0, 3, 2]])),
+    ):
+        assert np.abs(engine.encode_templates(*changed) - singles).max() > 0.01
     kv_cache = cache_of(singles, 2)
     logits = engine.search(search, trajectory, kv_cache)
     for changed in (
@@ -147,13 +154,11 @@ def test_every_input_reaches_the_graphs(engines):
 def test_the_torch_engine_computes_what_was_exported(exported):
     network, folder, _ = exported
     engine = open_engine(open_package(folder), "torch")
-    templates, identities, search, trajectory = inputs(network.config, 2, 2)
+    templates, search, trajectory = inputs(network.config, 2, 2)
     with torch.no_grad():
-        kv_cache = network.encode_templates(
-            torch.from_numpy(templates)[None].expand(2, -1, -1, -1, -1), torch.tensor([[0, 1]] * 2)
-        )
+        kv_cache = network.encode_templates(*(torch.from_numpy(np.stack([array] * 2)) for array in templates))
         expected = network(torch.from_numpy(search), torch.from_numpy(trajectory), kv_cache).logits_B4V
-    singles = engine.encode_templates(templates, identities)
+    singles = engine.encode_templates(*templates)
     np.testing.assert_allclose(engine.search(search, trajectory, cache_of(singles, 2)), expected, **TOLERANCE)
 
 
@@ -215,7 +220,7 @@ def test_graphs_are_valid_and_dynamic(exported, graph):
     assert {entry.domain for entry in model.opset_import} <= {"", "pkg.onnxscript.torch_lib.common"}
     axes = {i.name: [d.dim_param for d in i.type.tensor_type.shape.dim if d.dim_param] for i in model.graph.input}
     if graph == "template":
-        assert axes == {"templates": ["T"], "identities": ["T"]}
+        assert list(axes.items()) == [("templates", ["T"]), ("identities", ["T"]), ("boxes", ["T"])]
     else:
         side = axes["search"][1]
         assert axes == {"search": ["B", side, side], "trajectory": ["B"], "kv_cache": ["B", "M"]}
@@ -238,8 +243,8 @@ def exits(exports, tmp_path_factory):
 def outputs(package, engine="onnxruntime", precision="fp32"):
     """Caches, logits, and logits with attention, that a model finds for inputs at random."""
     opened = open_engine(package, engine, 1, precision)
-    templates, identities, search, trajectory = inputs(package.config, 2, 3)
-    singles = opened.encode_templates(templates, identities)
+    templates, search, trajectory = inputs(package.config, 2, 3)
+    singles = opened.encode_templates(*templates)
     shown = (search, trajectory, cache_of(singles, 2))
     return singles, opened.search(*shown), *opened.search_scored(*shown)
 

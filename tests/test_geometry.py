@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import MIN_WINDOW, PADDING_BGR, Crop, check_box, clip_box, iou, parse_box
+from fartrack.geometry import LONG_MARGIN, MIN_WINDOW, PADDING_BGR, Crop, check_box, clip_box, iou, parse_box
 
 positions = st.floats(-500, 2500)
 sides = st.floats(0.5, 2000)
@@ -26,6 +26,27 @@ def test_window_is_centered_and_has_the_area_factor(box, factor):
     corners = crop.to_crop(box)
     np.testing.assert_allclose(corners[:2] + corners[2:], [1, 1], atol=1e-6)
     assert crop.side >= MIN_WINDOW
+
+
+@given(boxes, st.floats(1, 8))
+def test_a_template_shows_all_of_its_target_up_to_a_bound(box, factor):
+    window, usual, widest = Crop.template(box, factor), Crop.around(box, factor), Crop.around(box, 1.5 * factor)
+    needed = LONG_MARGIN * max(box[2:])
+    if needed <= usual.side:
+        np.testing.assert_allclose(tuple(vars(window).values()), tuple(vars(usual).values()))
+    assert window.side == pytest.approx(min(max(usual.side, needed), widest.side))
+    corners = window.to_crop(box)
+    np.testing.assert_allclose(corners[:2] + corners[2:], [1, 1], atol=1e-6)
+    if needed <= widest.side:
+        assert corners.min() > 0 and corners.max() < 1
+
+
+@pytest.mark.parametrize(
+    ("sides", "side"),
+    [((30, 30), 60), ((60, 20), 2 * 1200**0.5), ((80, 20), 92), ((20, 80), 92), ((200, 10), 3 * 2000**0.5)],
+)
+def test_the_window_of_a_template_by_hand(sides, side):
+    assert Crop.template((5, 7, *sides), 2).side == pytest.approx(side)
 
 
 def test_the_center_of_a_window_is_its_middle_tokens():

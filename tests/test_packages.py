@@ -34,15 +34,15 @@ def test_a_preset_is_the_same_model_with_other_settings():
     assert resolve(fast) == resolve(base) == ("onnxruntime", "int8")
 
 
-def test_the_three_variants_are_one_network_and_its_exits():
-    """In one file of weights; each with a card of its own."""
-    packages = {name: open_package(name) for name in DEPTHS}
-    assert {name: package.config.depth for name, package in packages.items()} == DEPTHS
-    assert {package.network for package in packages.values()} == {(SHIPPED / "tiny").resolve()}
-    assert len(list(SHIPPED.glob("*/*.safetensors"))) == 1
-    for name in DEPTHS:
-        assert (SHIPPED / name / "CARD.md").read_text().startswith(f"# Model card: {name}\n")
-    assert all(package.calibration for package in packages.values())
+def test_one_network_ships():
+    """A package of six layers with a card."""
+    assert shipped() == ["pico", "pico-fast"]
+    package = open_package("pico")
+    assert package.config.depth == package.layers == DEPTHS["pico"]
+    assert package.network == package.folder == SHIPPED / "pico"
+    assert [path.parent for path in SHIPPED.rglob("*.safetensors")] == [SHIPPED / "pico"]
+    assert (package.folder / "CARD.md").read_text().startswith("# Model card: pico\n")
+    assert package.calibration
 
 
 def test_a_model_says_what_it_is(model):
@@ -120,7 +120,7 @@ def test_what_is_no_model_of_this_format_is_refused(model, record, words):
 
 @pytest.mark.parametrize("name", ["giant", "pico-slow", "pico-", "-fast", "-", "x" * 300, "\0", "absent/model"])
 def test_an_unknown_name_is_told_with_those_that_exist(name):
-    with pytest.raises(FartrackError, match=r"no model .*nano or pico or pico-fast|pico has no preset"):
+    with pytest.raises(FartrackError, match=r"no model .*use pico or pico-fast|pico has no preset"):
         open_package(name)
 
 
@@ -128,8 +128,8 @@ def test_parameters_are_counted_without_torch(model, tmp_path):
     pytest.importorskip("torch")
     from fartrack.model.encoder import FARTrack
 
-    for name in ("pico", "tiny"):
-        package = open_package(name)
+    whole = open_package("pico")
+    for package in (whole, replace(whole, config=replace(whole.config, depth=4))):
         state = FARTrack(package.config).state_dict()
         own = sum(tensor.numel() for key, tensor in state.items() if not key.startswith("aux."))
         assert package.parameters == own

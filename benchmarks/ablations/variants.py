@@ -149,7 +149,8 @@ class RuntimeEngine(TorchEngine):
         _, scores = self.search_scored(crops, trajectory, memory)
         count, logits = self.config.template_tokens, []
         for place, row in enumerate(scores.reshape(len(crops), -1, count)):
-            kept = [Template(0, crops[0], 0, memory).best(template, self.retention) for template in row]
+            own = Template(0, crops[0], np.zeros(4, np.float32), 0, memory)
+            kept = [own.best(scores, self.retention) for scores in row]
             tokens = np.concatenate([index + count * slot for slot, index in enumerate(kept)])
             one = slice(place, place + 1)
             logits.append(
@@ -180,6 +181,7 @@ def runtime_masks(network: FARTrack, batch: Batch, retention: float) -> Batch:
         part = Batch(
             batch.templates,
             batch.identities,
+            batch.template_boxes,
             batch.index[own, :count],
             batch.search[own],
             batch.trajectory[own],
@@ -208,7 +210,7 @@ class AdaptiveTracker(Tracker):
 
     def _take_template(self, frame, box, number, identity):
         template, config = super()._take_template(frame, box, number, identity), self.engine.config
-        window = Crop.around(box, config.template_factor)
+        window = Crop.template(box, config.template_factor)
         x0, y0, x1, y1 = np.clip(window.to_crop(np.array(clip_box(box, *frame.shape[1::-1]))), 0, 1).tolist()
         return AdaptiveTemplate(**vars(template), size=(x1 - x0) * (y1 - y0) * config.template_factor**2)
 

@@ -136,8 +136,8 @@ class _Part(nn.Module):
 class _EncodeTemplates(_Part):
     """Templates, each on its own, to their ``kv_cache``."""
 
-    def forward(self, templates: Tensor, identities: Tensor) -> Tensor:
-        return self.network.encode_templates(templates[:, None], identities[:, None])
+    def forward(self, templates: Tensor, identities: Tensor, boxes: Tensor) -> Tensor:
+        return self.network.encode_templates(templates[:, None], identities[:, None], boxes[:, None])
 
 
 class _Search(_Part):
@@ -151,15 +151,18 @@ def graphs(network: FARTrack) -> dict[str, Graph]:
     """The graphs of a network by name. Batches are dynamic, and so is the number of template tokens."""
     config = network.config
     z, x = config.template_size, config.search_size
-    templates = torch.zeros(3, z, z, 3, dtype=torch.uint8)
+    template = {
+        "templates": torch.zeros(3, z, z, 3, dtype=torch.uint8),
+        "identities": torch.zeros(3, dtype=torch.long),
+        "boxes": torch.zeros(3, 4),
+    }
     with torch.no_grad():
-        kv_cache = network.encode_templates(templates[:, None], torch.zeros(3, 1, dtype=torch.long))
+        kv_cache = network.encode_templates(*(tensor[:, None] for tensor in template.values()))
     search = {  # a batch of 1 would freeze the axis
         "search": torch.zeros(2, x, x, 3, dtype=torch.uint8),
         "trajectory": torch.zeros(2, 4 * config.trajectory, dtype=torch.long),
         "kv_cache": torch.cat([kv_cache[:2], kv_cache[1:]], dim=-2),
     }
-    template = {"templates": templates, "identities": torch.zeros(3, dtype=torch.long)}
     B, M, T = (Dim(name) for name in "BMT")
     axes = {"search": {0: B, **_sides(config)}, "trajectory": {0: B}, "kv_cache": {0: B, 3: M}}
     return {

@@ -29,6 +29,9 @@ PADDING_BGR = (104, 116, 124)
 MIN_WINDOW = 16.0
 """Side of the smallest window, in pixels: below it a crop holds too few real pixels to show any surroundings."""
 
+LONG_MARGIN = 1.15
+"""Side of a template's window over the longer side of its target, at least."""
+
 MAX_BOX = 10
 """A given box may reach beyond the image, but not be more than this many times as wide or as high as it is."""
 
@@ -49,6 +52,16 @@ class Crop:
         x, y, w, h = np.asarray(box, np.float64).tolist()
         side = max(factor * float(np.sqrt(w * h)), MIN_WINDOW)
         return cls(x + w / 2 - side / 2, y + h / 2 - side / 2, side)
+
+    @classmethod
+    def template(cls, box: ArrayLike, factor: float) -> Crop:
+        """The window of a template: :meth:`around`, but wider for a long target, so that it shows all of it.
+
+        The side is at least ``LONG_MARGIN`` times the box's longer side, and at most ``1.5 · factor · sqrt(w · h)``.
+        """
+        w, h = np.asarray(box, np.float64)[2:].tolist()
+        long = LONG_MARGIN * max(w, h) / max(float(np.sqrt(w * h)), 1e-9)
+        return cls.around(box, min(max(factor, long), 1.5 * factor))
 
     def center(self, share: float) -> Crop:
         """The window around the same center with ``share`` of the side."""

@@ -155,7 +155,7 @@ def test_a_report_and_a_submission(run, place, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--tracker", "nobody", "--data", "data"], "There is no tracker 'nobody'; use nano, pico"),
+        (["--tracker", "nobody", "--data", "data"], "There is no tracker 'nobody'; use pico, pico-fast"),
         (["--tracker", "pico,pico", "--data", "data"], "Two trackers are called pico"),
         (["--tracker", "mine:Nobody", "--data", "data"], "has no attribute 'Nobody'"),
         (["--tracker", "raw:nowhere", "--data", "data"], "nowhere"),

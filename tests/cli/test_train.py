@@ -243,7 +243,7 @@ def test_the_recipes_that_ship_are_listed_and_shown(run, tmp_path):
     code, out, _ = run("train", "recipes")
     assert code == 0
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert {"gpu/pretrain", "paper/sparsify", "shipped/9-tiny"} <= lines.keys()
+    assert {"gpu/pretrain", "paper/sparsify", "shipped/7-bent"} <= lines.keys()
     assert lines["paper/pretrain"].startswith("Phase 1 as published")
     code, out, _ = run("train", "recipes", "paper/sparsify")
     assert code == 0 and "head_learning_rate = 4e-06  # default: 0.001" in out

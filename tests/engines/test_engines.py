@@ -142,7 +142,7 @@ def test_engines_agree_on_the_center_of_a_window(engine, loop, demo_clip, name, 
     frames, truth = demo_clip
     tracker = Tracker(engine(REFERENCE))
     state = tracker.start(frames[0], truth[0])
-    look, edge = tracker.search_region(state, frames[1]), (224 - side) // 2
+    (look,), edge = tracker.search_regions(state, frames[1]), (224 - side) // 2
     crop = np.ascontiguousarray(look.crop[edge : edge + side, edge : edge + side])[None]
     shown = (crop, look.tokens[None], state.memory.kv_cache[None])
     for call in ("search", "search_scored"):
@@ -156,7 +156,7 @@ def test_looking_closely_finds_what_looking_at_all_does(engine, demo_clip):
     tracker.init(frames[0], truth[0])
     ious, sides = [], []
     for frame, box in zip(frames[1:], truth[1:], strict=True):
-        sides.append(len(tracker.search_region(tracker.state, frame).crop))
+        sides.append(len(tracker.search_regions(tracker.state, frame)[0].crop))
         ious.append(iou(tracker.update(frame).box, box))
     assert np.mean(ious) > 0.7 and np.mean(sides) < 170
 
@@ -168,7 +168,7 @@ def test_int8_finds_nearly_the_same(engine, loop, demo_clip):
     int8 = Tracker(fartrack.load(precision="int8", threads=1).engine)
     differences = []
     for state, frame in zip(states[:-1], frames[1:], strict=False):
-        look = int8.search_region(state, frame)
+        (look,) = int8.search_regions(state, frame)
         shown = (look.crop[None], look.tokens[None], state.memory.kv_cache[None])
         corners = [decode(one.search(*shown)[0])[0] for one in (engine(REFERENCE), int8.engine)]
         differences.append(np.abs(corners[0] - corners[1]).max())

@@ -65,12 +65,12 @@ def test_what_cannot_be_opened_is_told(spec, told):
 
 
 def test_identities_tell_models_and_settings_apart(tmp_path):
-    def identity(spec="tiny", **options):
+    def identity(spec="pico", **options):
         return TrackerSpec(spec, **options).identity()
 
     copy = tmp_path / "copy"
     copy.mkdir()
-    for path in open_package("tiny").folder.iterdir():
+    for path in open_package("pico").folder.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     assert identity() == identity()
     assert identity(str(copy)) == identity()

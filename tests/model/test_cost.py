@@ -44,7 +44,8 @@ def linear_macs(network, retention):
     kept = round(retention * config.template_tokens)
     keep = [config.template_tokens * template + token for template in range(T) for token in range(kept)]
     with torch.no_grad(), LinearMacs() as macs:
-        kv_cache = network.encode_templates(torch.zeros(1, T, z, z, 3, dtype=torch.uint8), torch.arange(T)[None])
+        templates = torch.zeros(1, T, z, z, 3, dtype=torch.uint8), torch.arange(T)[None], torch.zeros(1, T, 4)
+        kv_cache = network.encode_templates(*templates)
         trajectory = torch.zeros(1, 4 * config.trajectory, dtype=torch.long)
         network(torch.zeros(1, x, x, 3, dtype=torch.uint8), trajectory, kv_cache[..., keep, :])
     return macs.count
@@ -91,8 +92,8 @@ def test_macs_are_those_that_are_done(tiny, attention, depth, changes):
     config = tiny(attention=attention, depth=depth, **changes)
     network = FARTrack(config).eval()
     z, x, T, M = config.template_size, config.search_size, 3, 3 * config.template_tokens
-    templates = torch.zeros(1, T, z, z, 3, dtype=torch.uint8)
-    encoded, kv_cache = counted(network.encode_templates, templates, torch.zeros(1, T, dtype=torch.long))
+    templates = torch.zeros(1, T, z, z, 3, dtype=torch.uint8), torch.zeros(1, T, dtype=torch.long), torch.zeros(1, T, 4)
+    encoded, kv_cache = counted(network.encode_templates, *templates)
     trajectory = torch.zeros(1, 4 * config.trajectory, dtype=torch.long)
     for side in (x, x - 2 * config.patch):  # the whole window, and less
         crop = torch.zeros(1, side, side, 3, dtype=torch.uint8)

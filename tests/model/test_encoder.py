@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from fartrack.model.encoder import FARTrack, attend, resize_grid
+from fartrack.model.encoder import FARTrack, attend, coverage, resize_grid
 from fartrack.model.vocabulary import BINS, COMMANDS, NO_TRAJECTORY
 
 B, T = 2, 3
@@ -25,13 +25,15 @@ def attention(request):
 
 @pytest.fixture
 def inputs():
-    """Search crops, trajectory tokens, template crops and identities of B samples."""
+    """Search crops, trajectory tokens, template crops, identities and boxes of B samples."""
     generator = torch.Generator().manual_seed(1)
     search = torch.randint(256, (B, 64, 64, 3), dtype=torch.uint8, generator=generator)
     templates = torch.randint(256, (B, T, 32, 32, 3), dtype=torch.uint8, generator=generator)
     trajectory = torch.randint(BINS, (B, 12), generator=generator)
     trajectory[1, :4] = NO_TRAJECTORY
-    return search, trajectory, templates, torch.tensor([[0, 1, 1]]).expand(B, T)
+    low = torch.rand(B, T, 2, generator=generator) * 0.6
+    boxes = torch.cat([low, low + 0.1 + torch.rand(B, T, 2, generator=generator) * 0.3], dim=-1)
+    return search, trajectory, templates, torch.tensor([[0, 1, 1]]).expand(B, T), boxes
 
 
 def norm(x, state, name):
@@ -53,12 +55,27 @@ def embed(crop, state, patch=16):
     return linear(torch.stack(patches), state, "patch")
 
 
-def plain(network, search, trajectory, templates, identities, removed=(), kept=slice(None)):
+def covered(box, grid):
+    """How much of each patch a box covers, row by row: the overlap of two rectangles."""
+    x0, y0, x1, y1 = (grid * value for value in box.tolist())
+    shares = [
+        max(min(x1, x + 1) - max(x0, x), 0) * max(min(y1, y + 1) - max(y0, y), 0)
+        for y in range(grid)
+        for x in range(grid)
+    ]
+    return torch.tensor(shares, dtype=torch.float64)[:, None]
+
+
+def plain(network, search, trajectory, templates, identities, boxes, removed=(), kept=slice(None)):
     """Logits, template scores and final tokens of one sample, from one sequence [templates | search, trajectory,
     commands]."""
     config = network.config
     state = {name: tensor.detach().double() for name, tensor in network.state_dict().items()}
-    rows = [embed(t, state) + state["pos_z"] + state["id_z"][i] for t, i in zip(templates, identities, strict=True)]
+    grid = config.template_size // config.patch
+    rows = [
+        embed(crop, state) + state["pos_z"] + state["id_z"][identity] + covered(box, grid) * state["box_z"]
+        for crop, identity, box in zip(templates, identities, boxes, strict=True)
+    ]
     M, owner = sum(map(len, rows)), [i for i, row in enumerate(rows) for _ in row]
     rows.append((embed(search, state) + state["pos_x"] + state["id_x"])[kept])
     searched = len(rows[-1])
@@ -94,22 +111,20 @@ def plain(network, search, trajectory, templates, identities, removed=(), kept=s
     return tokens[-4:] @ state["vocab"][:BINS].T + state["bias"], scores, tokens
 
 
-def plain_batch(network, search, trajectory, templates, identities, removed=()):
-    results = [
-        plain(network, *sample, removed) for sample in zip(search, trajectory, templates, identities, strict=True)
-    ]
+def plain_batch(network, *inputs, removed=()):
+    results = [plain(network, *sample, removed) for sample in zip(*inputs, strict=True)]
     return tuple(torch.stack(part).float() for part in zip(*results, strict=True))
 
 
 @torch.no_grad()
-def run(network, search, trajectory, templates, identities, **options):
-    return network(search, trajectory, network.encode_templates(templates, identities), **options)
+def run(network, search, trajectory, *templates, **options):
+    return network(search, trajectory, network.encode_templates(*templates), **options)
 
 
 @torch.no_grad()
-def track(network, search, trajectory, templates, identities):
+def track(network, search, trajectory, *templates):
     """Logits and scores."""
-    return network.track(search, trajectory, network.encode_templates(templates, identities), scored=True)
+    return network.track(search, trajectory, network.encode_templates(*templates), scored=True)
 
 
 def cut(network, config):
@@ -130,6 +145,35 @@ def test_logits_are_those_of_one_masked_sequence(tiny, random_network, attention
     close(run(network, *inputs).logits_B4V, expected)
 
 
+def test_the_boxes_of_templates_are_told(tiny, random_network, attention, inputs):
+    network = random_network(tiny(attention=attention))
+    *others, boxes = inputs
+    told = run(network, *inputs).logits_B4V
+    for other in (torch.zeros_like(boxes), boxes[..., [1, 0, 3, 2]], boxes.roll(1, dims=1)):
+        assert (run(network, *others, other).logits_B4V - told).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("grid", [1, 2, 7])
+def test_coverage_is_what_is_painted(grid):
+    """Boxes on a raster of 12 cells to a patch, some of them reaching out of the crop."""
+    generator, cells = torch.Generator().manual_seed(0), 12 * grid
+    corners = torch.randint(-3, cells + 4, (40, 2, 2), generator=generator).sort(dim=1).values.flatten(1)
+    for box, found in zip(corners, coverage(corners / cells, grid), strict=True):
+        raster = torch.zeros(cells, cells)
+        x0, y0, x1, y1 = box.clamp(0, cells).tolist()
+        raster[y0:y1, x0:x1] = 1
+        patches = [raster[y : y + 12, x : x + 12].mean() for y in range(0, cells, 12) for x in range(0, cells, 12)]
+        close(found, torch.stack(patches))
+
+
+def test_coverage_sums_to_the_area_of_the_box():
+    low = torch.rand(100, 2, generator=torch.Generator().manual_seed(0)) * 0.7
+    sides = torch.rand(100, 2, generator=torch.Generator().manual_seed(1)) * 0.3
+    shares = coverage(torch.cat([low, low + sides], dim=1), 7)
+    assert shares.shape == (100, 49) and shares.min() >= 0 and shares.max() <= 1 + 1e-5
+    close(shares.mean(1), sides.prod(1))
+
+
 def test_cached_and_joint_attention_differ(tiny, random_network, inputs):
     cached, joint = (run(random_network(tiny(attention=a)), *inputs).logits_B4V for a in ("cached", "joint"))
     assert (cached - joint).abs().max() > 0.01
@@ -137,8 +181,8 @@ def test_cached_and_joint_attention_differ(tiny, random_network, inputs):
 
 def test_five_identities_as_in_the_paper(tiny, random_network, inputs):
     network = random_network(tiny(attention="joint", identities=3))
-    search, trajectory, templates, _ = inputs
-    inputs = search, trajectory, templates, torch.arange(T).expand(B, T)
+    search, trajectory, templates, _, boxes = inputs
+    inputs = search, trajectory, templates, torch.arange(T).expand(B, T), boxes
     close(run(network, *inputs).logits_B4V, plain_batch(network, *inputs)[0])
 
 
@@ -147,22 +191,22 @@ def test_search_crops_may_share_a_set_of_templates(tiny, random_network, attenti
     generator = torch.Generator().manual_seed(2)
     search = torch.randint(256, (B * K, 64, 64, 3), dtype=torch.uint8, generator=generator)
     trajectory = torch.randint(BINS, (B * K, 12), generator=generator)
-    _, _, templates, identities = inputs
-    shared = run(network, search, trajectory, templates, identities).logits_B4V
+    _, _, *templates = inputs
+    shared = run(network, search, trajectory, *templates).logits_B4V
     for i in range(B * K):
-        own = (search[i : i + 1], trajectory[i : i + 1], templates[i // K : i // K + 1], identities[:1])
-        close(shared[i : i + 1], run(network, *own).logits_B4V)
+        own = (tensor[i // K : i // K + 1] for tensor in templates)
+        close(shared[i : i + 1], run(network, search[i : i + 1], trajectory[i : i + 1], *own).logits_B4V)
 
 
 def test_pruned_tokens_are_masked_tokens(tiny, random_network, attention, inputs):
     network, removed = random_network(tiny(attention=attention)), [0, 5, 6, 11]
-    search, trajectory, templates, identities = inputs
+    search, trajectory, *templates = inputs
     with torch.no_grad():
-        kv_cache = network.encode_templates(templates, identities)
+        kv_cache = network.encode_templates(*templates)
         kept = [i for i in range(kv_cache.shape[-2]) if i not in removed]
         output = network(search, trajectory, kv_cache[..., kept, :])
         tracked, found = network.track(search, trajectory, kv_cache[..., kept, :], scored=True)
-    logits, scores, _ = plain_batch(network, *inputs, removed)
+    logits, scores, _ = plain_batch(network, *inputs, removed=removed)
     close(output.logits_B4V, logits)
     close(tracked, logits)
     close(found, scores[:, kept])
@@ -171,9 +215,9 @@ def test_pruned_tokens_are_masked_tokens(tiny, random_network, attention, inputs
 
 def test_caches_join_along_their_tokens(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention))
-    search, trajectory, templates, identities = inputs
+    search, trajectory, *templates = inputs
     with torch.no_grad():
-        parts = [network.encode_templates(templates[:, i : i + 1], identities[:, i : i + 1]) for i in range(T)]
+        parts = [network.encode_templates(*(tensor[:, i : i + 1] for tensor in templates)) for i in range(T)]
         joined = network(search, trajectory, torch.cat(parts, dim=-2)).logits_B4V
     close(joined, run(network, *inputs).logits_B4V)
 
@@ -191,26 +235,26 @@ def test_attention_of_template_tokens(tiny, random_network, attention, inputs):
 
 def test_every_trajectory_token_counts(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention))
-    search, trajectory, templates, identities = inputs
+    search, trajectory, *templates = inputs
     before = run(network, *inputs).logits_B4V
     for position in range(12):
         changed = trajectory.clone()
         changed[:, position] = (changed[:, position] + 100) % BINS
-        after = run(network, search, changed, templates, identities).logits_B4V
+        after = run(network, search, changed, *templates).logits_B4V
         assert ((before - after).abs().amax((1, 2)) > 1e-3).all(), position
 
 
 def test_no_trajectory_is_a_token_of_its_own(tiny, random_network, inputs):
     network = random_network(tiny())
-    search, trajectory, templates, identities = inputs
-    withheld = run(network, search, torch.full_like(trajectory, NO_TRAJECTORY), templates, identities).logits_B4V
+    search, trajectory, *templates = inputs
+    withheld = run(network, search, torch.full_like(trajectory, NO_TRAJECTORY), *templates).logits_B4V
     assert withheld.isfinite().all()
     assert (withheld - run(network, *inputs).logits_B4V).abs().max() > 0.01
 
 
 def test_a_network_without_a_trajectory(tiny, random_network, attention, inputs):
-    search, _, templates, identities = inputs
-    inputs = search, torch.zeros(B, 0, dtype=torch.long), templates, identities
+    search, _, *templates = inputs
+    inputs = search, torch.zeros(B, 0, dtype=torch.long), *templates
     network = random_network(tiny(attention=attention, trajectory=0))
     close(run(network, *inputs).logits_B4V, plain_batch(network, *inputs)[0])
 
@@ -239,17 +283,17 @@ def test_drop_path_drops_whole_samples_and_keeps_the_expectation(tiny):
 
 def test_gradients_reach_every_parameter(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention)).train()
-    search, trajectory, templates, identities = inputs
-    output = network(search, trajectory, network.encode_templates(templates, identities))
+    search, trajectory, *templates = inputs
+    output = network(search, trajectory, network.encode_templates(*templates))
     (output.logits_B4V.square().mean() + network.aux(output.tokens_BND[:, :16]).square().mean()).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-def run_with_tokens_removed(network, search, trajectory, templates, identities, valid):
+def run_with_tokens_removed(network, search, trajectory, *templates, valid):
     """Logits of each sample on its own, its masked template tokens dropped."""
     logits = []
     for i, kept in enumerate(valid):
-        kv_cache = network.encode_templates(templates[i : i + 1], identities[i : i + 1])
+        kv_cache = network.encode_templates(*(tensor[i : i + 1] for tensor in templates))
         kv_cache = kv_cache[..., kept.nonzero().flatten(), :]
         logits.append(network(search[i : i + 1], trajectory[i : i + 1], kv_cache).logits_B4V)
     return torch.cat(logits)
@@ -287,7 +331,7 @@ def test_attention_that_learns_is_that_which_tracks(masked):
 @torch.no_grad()
 def test_masked_tokens_are_as_good_as_removed(tiny, random_network, attention, inputs, valid):
     network = random_network(tiny(attention=attention, depth=3))
-    logits = run_with_tokens_removed(network, *inputs, valid)
+    logits = run_with_tokens_removed(network, *inputs, valid=valid)
     close(run(network, *inputs, valid=valid).logits_B4V, logits)
     assert (logits - run(network, *inputs).logits_B4V)[1].abs().max() > 0.01  # the masked ones mattered
 
@@ -295,8 +339,8 @@ def test_masked_tokens_are_as_good_as_removed(tiny, random_network, attention, i
 @torch.no_grad()
 def test_what_a_masked_token_holds_makes_no_difference(tiny, random_network, attention, inputs):
     network, valid = random_network(tiny(attention=attention)), masked([0, 5], [2, 3, 7])
-    search, trajectory, templates, identities = inputs
-    kv_cache = network.encode_templates(templates, identities)
+    search, trajectory, *templates = inputs
+    kv_cache = network.encode_templates(*templates)
     changed = torch.where(valid[:, None, None, :, None], kv_cache, 100 * torch.randn(kv_cache.shape))
     outputs = [network(search, trajectory, cache, valid=valid) for cache in (kv_cache, changed)]
     for name in ("logits_B4V", "tokens_BND"):
@@ -378,8 +422,8 @@ def test_smaller_crops_take_resized_positions(tiny, random_network, attention, i
     state = dict(network.state_dict())
     state["pos_x"], state["pos_z"] = resize_grid(state["pos_x"], 9), resize_grid(state["pos_z"], 1)
     small.load_state_dict(state)
-    search, trajectory, templates, identities = inputs
-    inputs = search[:, :48, :48], trajectory, templates[:, :, :16, :16], identities
+    search, trajectory, templates, *known = inputs
+    inputs = search[:, :48, :48], trajectory, templates[:, :, :16, :16], *known
     output = run(network, *inputs)
     assert output.tokens_BND.shape[1] == 9 + 12 + 4
     close(output.logits_B4V, run(small, *inputs).logits_B4V)
@@ -400,9 +444,9 @@ def test_resizing_a_grid_keeps_places_and_levels():
 @torch.no_grad()
 def test_single_templates_join_to_sets(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention, identities=2))
-    templates, identities = inputs[2].flatten(0, 1), torch.tensor([0, 1, 0, 1, 0, 1])
+    templates, boxes, identities = inputs[2].flatten(0, 1), inputs[4].flatten(0, 1), torch.tensor([0, 1, 0, 1, 0, 1])
     index = torch.tensor([[0, 3, 5], [4, 1, 1], [2, 0, 3]])
-    singles = network.encode_templates(templates[:, None], identities[:, None])
-    together = network.encode_templates(templates[index], identities[index])
+    singles = network.encode_templates(templates[:, None], identities[:, None], boxes[:, None])
+    together = network.encode_templates(templates[index], identities[index], boxes[index])
     close(network.join(singles, index), together)
     assert (network.join(singles, index.flip(1)) - together).abs().max() > 0.01

@@ -49,8 +49,9 @@ def output(network, seed=0):
     templates = torch.randint(256, (2, 2, z, z, 3), dtype=torch.uint8, generator=generator)
     search = torch.randint(256, (2, x, x, 3), dtype=torch.uint8, generator=generator)
     trajectory = torch.randint(600, (2, 4 * config.trajectory), generator=generator)
+    boxes = torch.rand(2, 2, 4, generator=generator).sort(-1).values
     with torch.no_grad():
-        memory = network.encode_templates(templates, torch.tensor([[0, 1], [0, 1]]))
+        memory = network.encode_templates(templates, torch.tensor([[0, 1], [0, 1]]), boxes)
         return network.eval()(search, trajectory, memory).logits_B4V
 
 
@@ -88,6 +89,14 @@ def test_our_own_weights_round_trip(tiny, random_network, tmp_path):
     save_file(source.state_dict(), tmp_path / "own.safetensors")
     assert start_from(network, load_weights(tmp_path / "own.safetensors")) == []
     assert torch.equal(output(network), output(source))
+
+
+def test_weights_from_before_the_boxes_of_templates_get_zeros(tiny, random_network):
+    source, network = random_network(tiny()).state_dict(), random_network(tiny(), 9)
+    del source["box_z"]
+    assert start_from(network, source) == []
+    assert not network.box_z.any()
+    assert all(torch.equal(network.state_dict()[name], tensor) for name, tensor in source.items())
 
 
 def test_half_precision_is_widened(tiny, random_network, tmp_path):

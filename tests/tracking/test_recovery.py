@@ -6,7 +6,18 @@ from test_tracker import RedFinder, frame
 
 from fartrack import MultiTracker
 from fartrack.geometry import iou
-from fartrack.tracking.recovery import RATE_FACTOR, WIDEST, Recovery, cover, is_plain, seek
+from fartrack.tracking.recovery import (
+    GROWING,
+    RATE_FACTOR,
+    THUMBNAIL,
+    WIDEST,
+    Recovery,
+    cover,
+    is_cut,
+    is_plain,
+    seek,
+    thumbnail,
+)
 from fartrack.tracking.tracker import Tracker, TrackerSettings
 
 HERE, THERE = (100, 80, 40, 30), (240, 150, 40, 30)
@@ -100,12 +111,66 @@ def test_windows_cover_the_frame(width, height, side):
 
 def test_the_search_widens_and_then_covers_the_frame():
     sure = np.array([100.0, 80, 40, 30])
-    windows = [seek(sure, (640, 360), 4.0, turn) for turn in range(40)]
-    sides = [window.side for window in windows]
-    assert sides[0] == pytest.approx(4 * 1200**0.5) and sides[:5] == sorted(sides[:5])
-    assert max(sides) <= WIDEST * sides[0] + 1e-6
+    turns = [seek(sure, (640, 360), 4.0, turn) for turn in range(40)]
+    assert [len(windows) for windows in turns] == [1] * GROWING + [2] * (40 - GROWING)
+    sides = [window.side for window, *_ in turns]
+    assert sides[0] == pytest.approx(4 * 1200**0.5) and sides[:GROWING] == sorted(sides[:GROWING])
+    assert max(sides) == pytest.approx(WIDEST * sides[0])
+    tiles = len(cover((640, 360), sides[0]))
+    covering = [windows[1] for windows in turns[GROWING : GROWING + tiles]]  # each of them once in so many turns
     for x, y in [(5, 5), (630, 5), (5, 350), (630, 350), (320, 180)]:
-        assert any(w.x <= x <= w.x + w.side and w.y <= y <= w.y + w.side for w in windows)
+        assert any(w.x <= x <= w.x + w.side and w.y <= y <= w.y + w.side for w in covering)
+
+
+def test_the_search_waits_while_there_is_nothing_to_see():
+    black = np.zeros((240, 320, 3), np.uint8)
+    tracker, _ = followed([frame(HERE)] * 3 + [black] * 30)
+    assert tracker.state.recovery.status == "lost" and tracker.state.recovery.turn == 0
+    for i in range(3):
+        tracker.update(nothing(i))
+    assert tracker.state.recovery.turn == 3
+
+
+def scene(box, seed):
+    """A frame with large patches, other ones for another seed, and the target in them."""
+    patches = np.random.default_rng(seed).integers(0, 120, (6, 8, 1)).repeat(40, 0).repeat(40, 1).repeat(3, 2)
+    image, (x, y, w, h) = patches.astype(np.uint8), box
+    image[y : y + h, x : x + w] = (20, 30, 220)
+    return image
+
+
+def test_a_cut_is_noticed_and_the_whole_frame_searched_at_once():
+    gone = (0, 0, 0, 0)
+    images = [scene(HERE, 1)] * 4 + [scene(gone, 2)] * 2 + [scene(THERE, 2)] * 12
+    _, tracks = followed(images)
+    states = [track.state for track in tracks]
+    assert states[:4] == ["tracking"] * 3 + ["lost"]  # not after three doubtful frames
+    back = next(i for i, track in enumerate(tracks[5:]) if track.state == "tracking" and iou(track.box, THERE) > 0.8)
+    assert back <= 8
+    _, tracks = followed([scene(HERE, 1)] * 4 + [scene(HERE, 2)] * 4)  # the target stays: nothing is lost
+    assert {track.state for track in tracks} == {"tracking"}
+
+
+def test_thumbnails_tell_cuts():
+    one, other = (thumbnail(scene(HERE, seed)) for seed in (1, 2))
+    assert one.shape == THUMBNAIL[::-1] and abs(one.mean()) < 1e-3
+    assert is_cut(one, other) and is_cut(one, -one) and not is_cut(one, one) and not is_cut(one, 0.8 * one)
+    assert not is_cut(one, np.zeros_like(one))  # one color is no scene
+
+
+def test_what_does_not_look_like_the_target_is_not_followed():
+    """The engine takes anything red for the target; here its outline alone, around what surrounds it."""
+    changed = frame(HERE)
+    x, y, w, h = HERE
+    changed[y + 2 : y + h - 2, x + 2 : x + w - 2] = 90
+    images = [frame(HERE)] * 3 + [changed] * 20
+    tracker, tracks = followed(images, interval=5)
+    states = [track.state for track in tracks]
+    assert states[3:6] == ["tracking", "uncertain", "uncertain"]  # compared when a template is due, and from then on
+    assert set(states[8:]) == {"lost"} and tracks[-1].score == 0
+    assert [template.frame for template in tracker.state.memory.history] == [0]
+    _, tracks = followed(images, interval=5, likeness=-10)
+    assert {track.state for track in tracks} == {"tracking"}
 
 
 def test_a_found_target_must_be_about_as_large_as_it_was():

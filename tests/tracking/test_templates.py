@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fartrack.tracking.templates import Template, TemplateMemory
+from fartrack.tracking.templates import LIKENESS_LAYER, Template, TemplateMemory, appearance
 
 
 def template(frame, tokens=4):
     kv_cache = np.arange(tokens, dtype=np.float32)[:, None] + np.zeros((2, 1, tokens, 3), np.float32)
-    return Template(frame, np.zeros((8, 8, 3), np.uint8), 0, kv_cache)
+    nothing = np.zeros(3, np.float32)
+    return Template(frame, np.zeros((8, 8, 3), np.uint8), np.zeros(4, np.float32), 0, kv_cache, nothing, nothing)
 
 
 def grown(frames, slots=5, capacity=16):
@@ -104,3 +105,43 @@ def test_the_joined_cache_is_made_once_and_anew_when_the_memory_changes():
     restored = pickle.loads(pickle.dumps(memory))
     assert np.array_equal(restored.kv_cache, memory.kv_cache) and restored.chosen == memory.chosen
     assert len(pickle.dumps(memory)) < 2 * memory.kv_cache.nbytes + 4000  # without what can be made anew
+
+
+def plain_appearance(kv_cache, box):
+    """Feature sums token by token, each patch measured with 100 × 100 points."""
+    H, M, E = kv_cache.shape[1:]
+    grid, sums = round(M**0.5), np.zeros((2, H * E))
+    points = (np.arange(100) + 0.5) / 100
+    for token in range(M):
+        row, column = divmod(token, grid)
+        x, y = (column + points) / grid, (row + points) / grid
+        share = ((x > box[0]) & (x < box[2])).mean() * ((y > box[1]) & (y < box[3])).mean()
+        feature = np.concatenate([kv_cache[min(LIKENESS_LAYER, len(kv_cache) - 1), h, token] for h in range(H)])
+        sums += np.outer([share, 1 - share], feature)
+    return sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("layers", [2, 12])
+def test_appearance_is_the_mean_inside_and_around(layers):
+    rng = np.random.default_rng(layers)
+    kv_cache, box = rng.standard_normal((layers, 3, 49, 8), np.float32), np.float32([0.13, 0.3, 0.62, 0.97])
+    np.testing.assert_allclose(appearance(kv_cache, box), plain_appearance(kv_cache, box), atol=0.01)
+
+
+def test_likeness_is_between_the_target_and_its_context():
+    rng = np.random.default_rng(0)
+    inside, around, other = rng.standard_normal((3, 3, 8), np.float32)
+    box = np.float32([2 / 7, 2 / 7, 5 / 7, 5 / 7])
+    covered = np.zeros((7, 7), bool)
+    covered[2:5, 2:5] = True
+
+    def seen(feature):
+        tokens = np.where(covered.ravel()[:, None], feature[:, None], around[:, None])  # (3, 49, 8)
+        return Template.encoded(0, np.zeros((8, 8, 3), np.uint8), box, 0, tokens[None].astype(np.float32))
+
+    first = seen(inside)
+    assert first.likeness(seen(inside)) == pytest.approx(1, abs=1e-5)
+    assert first.likeness(seen(around)) == pytest.approx(-1, abs=1e-5)
+    assert -1 < first.likeness(seen(other)) < 0.9
+    memory = TemplateMemory(3, 4, (first,)).add(seen(other))
+    assert memory.likeness(seen(other)) == pytest.approx(1, abs=1e-5)  # like one of them

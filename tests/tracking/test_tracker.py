@@ -21,10 +21,14 @@ class RedFinder:
         self.sure = sure
         self.seen = []  # (trajectory, rows) of every call
         self.taken = []  # (center color, identity) of every template
+        self.shown = []  # (crop, box) of every template
 
-    def encode_templates(self, crops, identities):
+    def encode_templates(self, crops, identities, boxes):
+        self.shown += zip(crops, boxes, strict=True)
         self.taken += [(crop[56, 56].tolist(), int(i)) for crop, i in zip(crops, identities, strict=True)]
-        return np.full((len(crops), 1, 1, 49, 2), identities[0], np.float32)
+        features = np.full((len(crops), 1, 1, 49, 4), identities[0], np.float32)
+        features[:, 0, 0, :, 1:] = crops.reshape(-1, 7, 16, 7, 16, 3).mean(axis=(2, 4)).reshape(-1, 49, 3) - 100.0
+        return features
 
     def search(self, crops, trajectory, kv_cache):
         self.seen.append((trajectory.copy(), kv_cache.copy()))
@@ -54,9 +58,8 @@ class Whimsical:
     def drawn(self, *arrays):
         return np.random.default_rng(zlib.crc32(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)))
 
-    def encode_templates(self, crops, identities):
-        rows = [self.drawn(*one).random((1, 1, 49, 2), np.float32) for one in zip(crops, identities, strict=True)]
-        return np.stack(rows)
+    def encode_templates(self, *templates):
+        return np.stack([self.drawn(*one).random((1, 1, 49, 2), np.float32) for one in zip(*templates, strict=True)])
 
     def search(self, crops, trajectory, kv_cache):
         self.calls.append((len(crops), kv_cache.shape[-2]))
@@ -265,8 +268,8 @@ def sides(tracker, boxes, images=None):
     images = images or [frame(box) for box in boxes]
     state, seen, tracks = tracker.start(images[0], boxes[0]), [], []
     for image in images[1:]:
-        look = tracker.search_region(state, image)
-        ((state, track),) = tracker.step_batch([state], [look])
+        (look,) = tracker.search_regions(state, image)
+        ((state, track),) = tracker.step_batch([state], [[look]])
         seen.append(len(look.crop))
         tracks.append(track)
     return seen, tracks
@@ -315,8 +318,8 @@ def test_targets_looked_at_differently_are_followed_as_each_alone():
     truths = [(100, 80, 40, 40), (200, 20, 30, 90), (20, 150, 50, 40)]
     images = [frame(truth) for truth in truths]
     states = [together.start(image, truth) for image, truth in zip(images, truths, strict=True)]
-    looks = [together.search_region(*pair) for pair in zip(states, images, strict=True)]
-    assert len({len(look.crop) for look in looks}) > 1
+    looks = [together.search_regions(*pair) for pair in zip(states, images, strict=True)]
+    assert len({len(look.crop) for (look,) in looks}) > 1
     expected = [alone.step(*pair)[1] for pair in zip(states, images, strict=True)]
     assert [track for _, track in together.step_batch(states, looks)] == expected
 
@@ -333,7 +336,7 @@ def test_several_targets_are_followed_as_each_alone(identities):
     before = len(together.engine.calls)
     for image in images[2:]:
         expected = [alone.step(state, image) for state in states]
-        found = together.step_batch(states, [together.search_region(state, image) for state in states])
+        found = together.step_batch(states, [together.search_regions(state, image) for state in states])
         assert [track for _, track in found] == [track for _, track in expected]
         assert len({track.box for _, track in found}) == len(boxes)
         states = [state for state, _ in found]
@@ -354,7 +357,7 @@ def test_targets_of_different_frames_are_followed_at_once():
     truths = [(100, 80, 40, 30), (200, 20, 30, 60)]
     images = [frame(truth) for truth in truths]
     states = [tracker.start(image, truth) for image, truth in zip(images, truths, strict=True)]
-    found = tracker.step_batch(states, [tracker.search_region(*pair) for pair in zip(states, images, strict=True)])
+    found = tracker.step_batch(states, [tracker.search_regions(*pair) for pair in zip(states, images, strict=True)])
     assert [iou(track.box, truth) > 0.93 for (_, track), truth in zip(found, truths, strict=True)] == [True, True]
     assert tracker.step_batch([], []) == []
 
@@ -368,7 +371,8 @@ def test_a_template_made_anew_keeps_the_tokens_that_it_had():
         before = {template.frame: template for template in tracker.state.memory.history}
         tracker.update(image)
         for template in tracker.state.memory.history:
-            whole = engine.encode_templates(template.crop[None], np.array([template.identity]))[0]
+            known = template.crop[None], np.array([template.identity]), template.box[None]
+            whole = engine.encode_templates(*known)[0]
             kept = slice(None) if template.keep is None else template.keep
             assert np.array_equal(template.kv_cache, whole[..., kept, :])
             old = before.get(template.frame, template)
@@ -376,6 +380,21 @@ def test_a_template_made_anew_keeps_the_tokens_that_it_had():
                 moved += 1
                 assert np.array_equal(old.keep, template.keep)
     assert moved > 0
+
+
+@pytest.mark.parametrize("sides", [(40, 30), (100, 20), (16, 120), (12, 12)])
+def test_a_template_shows_its_target_and_is_told_its_box(sides):
+    engine = RedFinder()
+    tracker = Tracker(engine, TrackerSettings(interval=1))
+    tracker.init(frame((100, 80, *sides)), (100, 80, *sides))
+    for i in range(1, 4):
+        tracker.update(frame((100 + 2 * i, 80 + i, *sides)))
+    assert len(engine.shown) == 4
+    for crop, box in engine.shown:
+        rows, columns = np.nonzero((crop[..., 0] > 150) & (crop[..., 1] < 100))
+        seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert box.dtype == np.float32 and 0 < box.min() < box.max() < 1
+        np.testing.assert_allclose(seen, 112 * box, atol=2)  # a crop's pixel, and the width of a bin
 
 
 def test_nothing_is_scored_where_everything_is_kept():

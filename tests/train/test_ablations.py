@@ -39,6 +39,7 @@ def batch(recipe):
     return Batch(
         templates=torch.randint(256, (3, 32, 32, 3), dtype=torch.uint8, generator=generator),
         identities=torch.tensor([0, 1, 1]),
+        template_boxes=torch.rand(3, 4, generator=generator).sort(1).values,
         index=torch.tensor([[0, 1], [0, 2]]),
         search=torch.randint(256, (4, 64, 64, 3), dtype=torch.uint8, generator=generator),
         trajectory=torch.randint(600, (4, 4 * model.trajectory), generator=generator),

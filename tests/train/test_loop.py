@@ -23,7 +23,7 @@ from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import start_from
 from fartrack.train.data import sampling
-from fartrack.train.data.batches import Batches, draw_batch
+from fartrack.train.data.batches import PER_TEMPLATE, Batches, draw_batch
 from fartrack.train.data.sampling import Sampler, SamplingConfig
 from fartrack.train.data.store import Store
 from fartrack.train.loop import rate, train
@@ -100,10 +100,10 @@ def test_the_shares_of_two_processes_are_the_batch_of_one(synthetic_store, recip
         assert share.keys() == whole.keys()
         own = torch.arange(4)[rank::2]
         crops = (own[:, None] * searches + torch.arange(searches)).flatten()
-        for name in whole.keys() - {"templates", "identities", "index"}:
+        for name in whole.keys() - {*PER_TEMPLATE, "index"}:
             assert torch.equal(share[name], whole[name][crops]), name
-        assert torch.equal(share["templates"][share["index"]], whole["templates"][whole["index"][own]])
-        assert torch.equal(share["identities"][share["index"]], whole["identities"][whole["index"][own]])
+        for name in PER_TEMPLATE:
+            assert torch.equal(share[name][share["index"]], whole[name][whole["index"][own]]), name
 
 
 def test_two_processes_share_the_clips_of_one(synthetic_store, recipe_of):

@@ -55,6 +55,7 @@ def crops(boxes, color=90):
     return Batch(
         templates=torch.arange(count // 2, dtype=torch.uint8)[:, None, None, None].expand(-1, 20, 20, 3) + 1,
         identities=torch.zeros(count // 2, dtype=torch.long),
+        template_boxes=torch.tensor([0.25, 0.25, 0.75, 0.75]).expand(count // 2, 4),
         index=torch.arange(count // 2)[:, None],
         search=torch.full((count, 40, 40, 3), color, dtype=torch.uint8),
         trajectory=torch.zeros(count, 12, dtype=torch.long),

@@ -46,6 +46,7 @@ def random_batch(model, sets=3, shared=2, masked=False, kept=None):
     batch = Batch(
         templates=torch.randint(256, (4, z, z, 3), dtype=torch.uint8, generator=generator),
         identities=torch.tensor([0, 1, 1, 0]),
+        template_boxes=torch.rand(4, 4, generator=generator).sort(1).values,
         index=torch.tensor([[0, 1], [0, 2], [3, 1], [3, 2]])[:sets],
         search=torch.randint(256, (B, x, x, 3), dtype=torch.uint8, generator=generator),
         trajectory=torch.randint(BINS, (B, 4 * model.trajectory), generator=generator),
@@ -191,7 +192,7 @@ def test_a_part_holds_the_templates_that_it_uses(recipe):
     for name in ("search", "trajectory", "boxes", "kept", "valid"):
         assert torch.equal(torch.cat([part.tensors()[name] for part in parts]), whole[name]), name
     for row, part in enumerate(parts):
-        for name in ("templates", "identities"):
+        for name in ("templates", "identities", "template_boxes"):
             assert torch.equal(part.tensors()[name][part.index[0]], whole[name][batch.index[row]])
     assert batch.split(6)[0] is batch.split(100)[0] is batch
 

@@ -135,7 +135,8 @@ def track(
     if broken:
         raise broken[0]
     if stopped:
-        print(f"fartrack: Stopped before the end; the first {meter.frames} frames are kept.", file=sys.stderr)
+        kept = f"; the first {meter.frames} frames are kept" if sinks.sinks else ""
+        print(f"fartrack: Stopped before the end{kept}.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -212,7 +213,7 @@ def models() -> None:
         table.add_row(name, *size, *(package.measured.get(key, "") for key in ("ao", "ms", "ms95")))
     print_paragraphs(
         table,
-        "All share one file of weights. AO with its 95 % interval: 24 sequences, three starts. Milliseconds: median, "
+        "AO with its 95 % interval: 24 sequences, three starts. Milliseconds: median, "
         f"one thread of a Xeon with AVX-512, 640×360; on this machine: fartrack bench --tracker {','.join(shipped())}",
     )
 

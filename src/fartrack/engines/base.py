@@ -34,8 +34,9 @@ class Engine(Protocol):
 
     config: ModelConfig
 
-    def encode_templates(self, crops: Image, identities: Tokens) -> Floats:
-        """Template crops ``(T, S, S, 3)`` uint8 RGB and identities ``(T,)`` → their ``kv_cache`` ``(T, …, M, C)``."""
+    def encode_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> Floats:
+        """Template crops ``(T, S, S, 3)`` uint8 RGB, identities ``(T,)``, and the target's corners in each crop's frame
+        ``(T, 4)`` → their ``kv_cache`` ``(T, …, M, C)``."""
         ...
 
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
@@ -97,9 +98,9 @@ class GraphEngine(ABC):
         """The same engine, for it holds no state."""
         return self
 
-    def encode_templates(self, crops: Image, identities: Tokens) -> Floats:
+    def encode_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> Floats:
         """See :class:`Engine`."""
-        return self._graph("template")({"templates": crops, "identities": identities})[0]
+        return self._graph("template")({"templates": crops, "identities": identities, "boxes": boxes})[0]
 
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
         """See :class:`Engine`."""

@@ -98,9 +98,10 @@ def _try_out(engine: Engine, package: Package) -> None:
     """Run the network once on black, so that a package that does not fit itself is met here, not amid a video."""
     config = package.config
     template, search = (np.zeros((1, side, side, 3), np.uint8) for side in (config.template_size, config.search_size))
-    trajectory = np.zeros((1, 4 * config.trajectory), np.int64)
+    trajectory, boxes = np.zeros((1, 4 * config.trajectory), np.int64), np.zeros((1, 4), np.float32)
     try:
-        logits = engine.search(search, trajectory, engine.encode_templates(template, np.zeros(1, np.int64)))
+        kv_cache = engine.encode_templates(template, np.zeros(1, np.int64), boxes)
+        logits = engine.search(search, trajectory, kv_cache)
         sound = logits.shape == (1, 4, BINS) and bool(np.isfinite(logits).all())
     except Exception:  # each runtime has classes of its own for inputs that do not fit
         sound = False

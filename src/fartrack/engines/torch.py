@@ -46,9 +46,9 @@ class TorchEngine:
         return [torch.from_numpy(array).to(self.network.bias.device) for array in arrays]
 
     @torch.inference_mode()
-    def encode_templates(self, crops: Image, identities: Tokens) -> Floats:
+    def encode_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
-        kv_cache = self.network.encode_templates(*self._on_device(crops[:, None], identities[:, None]))
+        kv_cache = self.network.encode_templates(*self._on_device(crops[:, None], identities[:, None], boxes[:, None]))
         return cast(Floats, kv_cache.cpu().numpy())
 
     @torch.inference_mode()

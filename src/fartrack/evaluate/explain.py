@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
-from fartrack.model.vocabulary import BIN_CENTERS, HIGH, LOW
+from fartrack.model.vocabulary import BIN_CENTERS, HIGH, LOW, decode
 from fartrack.tracking.templates import Template
 from fartrack.tracking.tracker import SearchRegion, Track, Tracker
 from fartrack.video.frames import FrameSource
@@ -60,11 +60,14 @@ def looks(tracker: Tracker, source: FrameSource, box: ArrayLike, frames: Collect
         raise FartrackError(f"The frames to look at must come after the one with the box, which is {first.index}.")
     state = tracker.start(first.image, box)
     for frame in source:
-        region, memory = tracker.search_region(state, frame.image), state.memory
+        regions, memory = tracker.search_regions(state, frame.image), state.memory
         state, track = tracker.step(state, frame.image)
         if frame.index in wanted:
-            inputs = region.crop[None], region.tokens[None], memory.kv_cache[None]
-            logits, scores = tracker.engine.search(*inputs)[0], tracker.engine.search_scored(*inputs)[1][0]
+            kv_cache = memory.kv_cache[None]
+            answers = [tracker.engine.search(r.crop[None], r.tokens[None], kv_cache)[0] for r in regions]
+            best = int(np.argmax([decode(answer)[1].min() for answer in answers]))  # of two where it is sought
+            region, logits = regions[best], answers[best]
+            scores = tracker.engine.search_scored(region.crop[None], region.tokens[None], kv_cache)[1][0]
             chances = np.exp(np.float64(logits - logits.max(-1, keepdims=True)))
             templates = [memory.history[place] for place in memory.chosen]
             attention = np.full((len(templates), config.template_tokens), np.nan)

@@ -67,6 +67,7 @@ class FARTrack(nn.Module):
         self.pos_t = nn.Parameter(torch.zeros(4 * config.trajectory + 4, width))
         self.id_z = nn.Parameter(torch.zeros(config.identities, width))
         self.id_x = nn.Parameter(torch.zeros(1, width))
+        self.box_z = nn.Parameter(torch.zeros(width))
         self.vocab = nn.Parameter(torch.zeros(ENTRIES, width))
         self.bias = nn.Parameter(torch.zeros(BINS))
         drops = torch.linspace(0, config.drop_path, config.depth).tolist()
@@ -92,10 +93,17 @@ class FARTrack(nn.Module):
         bias = self.patch.bias - weight.sum(1) @ self.mean
         return F.linear(patches.to(self.mean.dtype), weight.flatten(1), bias)
 
-    def encode_templates(self, templates: Tensor, identities: Tensor) -> Tensor:
-        """Template crops ``(P, T, S, S, 3)`` uint8 RGB, their identities ``(P, T)`` → ``kv_cache``, M = T · tokens."""
+    def encode_templates(self, templates: Tensor, identities: Tensor, boxes: Tensor) -> Tensor:
+        """Template crops ``(P, T, S, S, 3)`` uint8 RGB, their identities ``(P, T)``, and the target's corners in each
+        crop's frame ``(P, T, 4)`` → ``kv_cache``, M = T · tokens.
+
+        Each token is told how much of it the target's box covers (token type embeddings; Lin et al., "Tracking Meets
+        LoRA", ECCV 2024).
+        """
         P, T = templates.shape[:2]
         z = self.patchify(templates.flatten(0, 1))
+        covered = coverage(boxes.flatten(0, 1), templates.shape[2] // self.config.patch).to(self.box_z.dtype)
+        z = z + covered[..., None] * self.box_z
         z = z + resize_grid(self.pos_z, z.shape[1]) + self.id_z[identities.flatten()][:, None]
         if self.config.attention == "joint":
             return z.reshape(P, 1, 1, -1, self.config.width)
@@ -194,6 +202,16 @@ class FARTrack(nn.Module):
     def head(self, tokens: Tensor) -> Tensor:
         """Normed tokens ``(..., D)`` → their logits ``(..., V)`` over the bins."""
         return tokens @ self.vocab[:BINS].T + self.bias
+
+
+def coverage(boxes_N4: Tensor, grid: int) -> Tensor:
+    """The share ``(N, grid²)`` of each patch of a crop that a box (corners in the crop's frame) covers, row by row."""
+    edges = torch.arange(grid + 1, device=boxes_N4.device) / grid
+    x, y = (
+        (torch.minimum(high[:, None], edges[1:]) - torch.maximum(low[:, None], edges[:-1])).clamp(min=0) * grid
+        for low, high in ((boxes_N4[:, 0], boxes_N4[:, 2]), (boxes_N4[:, 1], boxes_N4[:, 3]))
+    )
+    return (y[:, :, None] * x[:, None, :]).flatten(1)
 
 
 def resize_grid(grid_ND: Tensor, count: int) -> Tensor:

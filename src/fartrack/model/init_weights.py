@@ -44,6 +44,7 @@ def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
     * One position embedding (of an ImageNet ViT) serves the search as it is and the templates resized.
     * A network deeper than the weights keeps its further layers, which start as the identity (the outputs of
       their two residual branches are zero); a shallower one takes the first layers.
+    * Weights without an embedding of the templates' boxes (``box_z``) get zeros.
     * More template identities, or a longer trajectory, than the weights have: the last identity is repeated, and
       the positions of the newest boxes are kept.
 
@@ -72,6 +73,7 @@ def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:
         kept = min(len(own["pos_t"]), len(found["pos_t"]))
         found["pos_t"] = torch.cat([own["pos_t"][: len(own["pos_t"]) - kept], found["pos_t"][-kept:]])
 
+    found.setdefault("box_z", torch.zeros(config.width))
     taken = {name: tensor for name, tensor in found.items() if name in own}
     if not any(name.startswith("blocks.0.") for name in taken):
         raise FartrackError("The start weights hold no ViT-Tiny or FARTrack layers; give a file that does.")

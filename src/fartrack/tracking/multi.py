@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from fartrack.errors import FartrackError
@@ -55,7 +56,7 @@ class MultiTracker:
             FartrackError: the frame cannot be used.
         """
         numbers, states = list(self.states), list(self.states.values())
-        found = self.tracker.step_batch(states, [self.tracker.search_region(state, frame) for state in states])
+        found = self.tracker.step_batch(states, [self.tracker.search_regions(state, frame) for state in states])
         placed = [self._apart(*pair, found) for pair in zip(states, found, strict=True)]
         self.states = dict(zip(numbers, (state for state, _ in placed), strict=True))
         return dict(zip(numbers, (track for _, track in placed), strict=True))
@@ -67,7 +68,8 @@ class MultiTracker:
         others = [recovery.sure for recovery in known if recovery.status == "tracking"]
         if before.recovery.status != "lost" or not any(iou(state.trajectory[-1], box) > 0.5 for box in others):
             return after
-        recovery = replace(before.recovery, doubtful=before.recovery.doubtful + 1, found=False)
+        factor = np.tile(np.array(state.size) / np.array(before.size), 2)
+        recovery = replace(before.recovery.scaled(factor), doubtful=before.recovery.doubtful + 1, found=False)
         return replace(state, recovery=recovery), Track(clip_box(recovery.sure, *state.size), 0.0, "lost")
 
 

@@ -15,6 +15,10 @@ from fartrack.geometry import Image
 KVCache = NDArray[np.float32]
 """What the network keeps of templates, ``(…, M, C)``: M template tokens."""
 
+LIKENESS_LAYER = 7
+"""What of a template's ``kv_cache`` is compared: the values of the fourth layer. Of all keys and values they tell
+targets best from what surrounds them (``benchmarks/likeness.py``)."""
+
 
 @dataclass(frozen=True)
 class Template:
@@ -23,16 +27,32 @@ class Template:
     Attributes:
         frame: number of the frame it was taken from.
         crop: ``(template_size, template_size, 3)`` uint8 RGB.
+        box: ``(4,)`` float32 the target's corners in the crop's frame.
         identity: which identity embedding it was encoded with.
         kv_cache: of its tokens, those of ``keep`` alone where that is decided.
+        target, context: ``(C,)`` of length 1, what it looks like in the box and around it (see :func:`appearance`).
         keep: indices of the tokens kept, decided once on the frame after this; None while undecided.
     """
 
     frame: int
     crop: Image
+    box: NDArray[np.float32]
     identity: int
     kv_cache: KVCache
+    target: NDArray[np.float32]
+    context: NDArray[np.float32]
     keep: NDArray[np.int64] | None = None
+
+    @classmethod
+    def encoded(cls, frame: int, crop: Image, box: NDArray[np.float32], identity: int, kv_cache: KVCache) -> Template:
+        """A template with the whole ``kv_cache`` of its crop."""
+        return cls(frame, crop, box, identity, kv_cache, *appearance(kv_cache, box))
+
+    def likeness(self, other: Template) -> float:
+        """How much another template's target looks like this one's: 1 if the same, 0 or less if rather like the
+        context."""
+        contrast = float((self.target - self.context) @ other.target)
+        return contrast / max(1 - float(self.target @ self.context), 1e-3)
 
     def best(self, scores: NDArray[np.float32], retention: float) -> NDArray[np.int64]:
         """The tokens, in order, that make up the share ``retention`` with the best scores ``(M,)``; at least one."""
@@ -101,6 +121,10 @@ class TemplateMemory:
             chosen.update(free[:1])
         return tuple(sorted(chosen))
 
+    def likeness(self, template: Template) -> float:
+        """How much a template's target looks like one of those in use."""
+        return max(self.history[place].likeness(template) for place in self.chosen)
+
     @cached_property
     def kv_cache(self) -> KVCache:
         """That of the chosen templates, joined; the same from frame to frame until the memory changes."""
@@ -109,6 +133,26 @@ class TemplateMemory:
     def __getstate__(self) -> Mapping[str, Any]:
         """The fields alone: what is derived from them is derived anew after a copy."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def appearance(kv_cache: KVCache, box: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean features, of length 1, of a whole template's tokens in its target's box and around it.
+
+    Args:
+        kv_cache: ``(L, H, M, E)``.
+        box: ``(4,)`` the target's corners in the crop's frame.
+    """
+    layer = kv_cache[min(LIKENESS_LAYER, len(kv_cache) - 1)]
+    features = layer.transpose(1, 0, 2).reshape(layer.shape[1], -1)
+    edges = np.linspace(0, 1, round(len(features) ** 0.5) + 1)
+    x, y = (
+        np.clip(np.minimum(box[axis + 2], edges[1:]) - np.maximum(box[axis], edges[:-1]), 0, None) * (len(edges) - 1)
+        for axis in (0, 1)
+    )
+    covered = np.outer(y, x).ravel()
+    means = np.stack([covered, 1 - covered]) @ features
+    target, context = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
+    return target.astype(np.float32), context.astype(np.float32)
 
 
 def join(kv_caches: Iterable[KVCache]) -> KVCache:

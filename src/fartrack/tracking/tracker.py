@@ -17,7 +17,7 @@ from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
 from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
-from fartrack.tracking.recovery import Recovery, Status, is_plain, seek
+from fartrack.tracking.recovery import GROWING, Recovery, Status, is_cut, is_plain, seek, thumbnail
 from fartrack.tracking.templates import Template, TemplateMemory
 
 Color = Literal["bgr", "rgb"]
@@ -64,6 +64,9 @@ class TrackerSettings:
         hold_score: on a frame whose score is under this, the box stays where it was.
         lost_score: 0, or recovery: a frame whose score is under this (0.2, say) is doubtful, the target keeps its size
             and gives no template; its sides change no faster than is usual; and it may be lost, and is sought then.
+        likeness: a frame is doubtful too if what the box shows is less like the templates than this (1: the same, 0:
+            rather like what surrounds the target). It is compared when a template is due, after a cut, and on every
+            frame while the target is not followed for sure.
         patience: so many doubtful frames in a row, and the target is lost.
         found_score: a lost target is found where the score is at least this, the first template alone agrees, and the
             next frame confirms it.
@@ -83,6 +86,7 @@ class TrackerSettings:
     agreement: float = 0.0
     hold_score: float = 0.1
     lost_score: float = 0.0
+    likeness: float = 0.5
     patience: int = 3
     found_score: float = 0.6
     size_step: float = 0.2
@@ -96,7 +100,9 @@ class TrackerSettings:
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
         check_numbers(self, agreement=(0, 1), min_window=(0.05, 1), confident_score=(0, 1))
-        check_numbers(self, lost_score=(0, 1), patience=(1, 10**9), found_score=(0, 1), size_step=(0.001, 10))
+        check_numbers(
+            self, lost_score=(0, 1), likeness=(-10, 1), patience=(1, 10**9), found_score=(0, 1), size_step=(0.001, 10)
+        )
 
 
 def parse_settings(model_settings: Mapping[str, Any], changes: Iterable[str] = ()) -> TrackerSettings:
@@ -134,6 +140,7 @@ class State:
             all of them the first.
         memory: the templates.
         recovery: whether the target is lost, and where it was last seen.
+        thumbnail: of the last frame.
         score: of the last frame, raw.
     """
 
@@ -142,6 +149,7 @@ class State:
     trajectory: FloatArray
     memory: TemplateMemory
     recovery: Recovery
+    thumbnail: FloatArray
     score: float = 1.0
 
 
@@ -154,7 +162,8 @@ class SearchRegion:
         size: its width and height.
         trajectory, recovery: the state's, in this frame's pixels.
         window: the search window.
-        crop: its pixels, or those of its center, ``(S, S, 3)`` uint8 RGB; the whole window has ``S = search_size``.
+        thumbnail: of the frame.
+        crop: the window's pixels, or those of its center, ``(S, S, 3)`` uint8 RGB; the whole has ``S = search_size``.
         tokens: ``(4 · trajectory,)`` the past boxes in it.
     """
 
@@ -162,6 +171,7 @@ class SearchRegion:
     size: tuple[int, int]
     trajectory: FloatArray
     recovery: Recovery
+    thumbnail: FloatArray
     window: Crop
     crop: Image
     tokens: Tokens
@@ -232,15 +242,15 @@ class Tracker:
         memory = TemplateMemory(self.settings.templates, self.settings.capacity, (template,))
         # The network's own trajectory may be empty, but the last box is always needed.
         trajectory = np.repeat(first[None], max(self.engine.config.trajectory, 1), axis=0)
-        return State(0, (width, height), trajectory, memory, Recovery(first))
+        return State(0, (width, height), trajectory, memory, Recovery(first), thumbnail(frame))
 
     def step(self, state: State, frame: Image) -> tuple[State, Track]:
         """The state after the next frame, and the target's track on it; see :meth:`update`."""
-        ((state, track),) = self.step_batch([state], [self.search_region(state, frame)])
+        ((state, track),) = self.step_batch([state], [self.search_regions(state, frame)])
         return state, track
 
-    def search_region(self, state: State, frame: Image) -> SearchRegion:
-        """What the network is to be shown of the frame after ``state``.
+    def search_regions(self, state: State, frame: Image) -> list[SearchRegion]:
+        """What the network is to be shown of the frame after ``state``: one region, or two for a lost target.
 
         Raises:
             FartrackError: the frame cannot be used.
@@ -250,16 +260,19 @@ class Tracker:
         if size != state.size:
             factor = np.tile(np.array(size) / np.array(state.size), 2)
             trajectory, recovery = trajectory * factor, recovery.scaled(factor)
+        known = (frame, size, trajectory, recovery, thumbnail(frame))
         if recovery.seeking:
-            window = seek(recovery.sure, size, config.search_factor, recovery.doubtful - self.settings.patience)
-            crop, tokens = self._cut(frame, window, config.search_size), np.full(4 * config.trajectory, NO_TRAJECTORY)
-            return SearchRegion(frame, size, trajectory, recovery, window, crop, tokens)
+            windows = seek(recovery.sure, size, config.search_factor, recovery.turn)
+            tokens = np.full(4 * config.trajectory, NO_TRAJECTORY)
+            return [
+                SearchRegion(*known, window, self._cut(frame, window, config.search_size), tokens) for window in windows
+            ]
         window = Crop.around(trajectory[-1], config.search_factor)
         corners = window.to_crop(trajectory)
         tokens = encode(corners[len(corners) - config.trajectory :]).reshape(-1)
         side = self._side(corners, state) * config.patch
         crop = self._cut(frame, window.center(side / config.search_size), side)
-        return SearchRegion(frame, size, trajectory, recovery, window, crop, tokens)
+        return [SearchRegion(*known, window, crop, tokens)]
 
     def _due(self, state: State) -> bool:
         """Whether it is time for a template on the frame after ``state``."""
@@ -279,20 +292,24 @@ class Tracker:
         missing = int((1 - max(2 * radius, settings.min_window)) * grid / 2)  # tokens on either side
         return grid - 2 * max(missing, 0)
 
-    def step_batch(self, states: Sequence[State], regions: Sequence[SearchRegion]) -> list[tuple[State, Track]]:
+    def step_batch(
+        self, states: Sequence[State], regions: Sequence[Sequence[SearchRegion]]
+    ) -> list[tuple[State, Track]]:
         """The next states and tracks of several targets, independent of one another, in as few network calls as
         their memories' sizes allow."""
         memories = [self._reencode(state.memory) for state in states]
-        calls: dict[tuple[int, int, bool], list[int]] = {}
-        for index, (memory, region) in enumerate(zip(memories, regions, strict=True)):
-            call = (memory.kv_cache.shape[-2], len(region.crop), self._undecided(memory))
-            calls.setdefault(call, []).append(index)
-        found: dict[int, tuple[State, Track]] = {}
+        calls: dict[tuple[int, int, bool], list[tuple[int, SearchRegion]]] = {}
+        for index, (memory, shown) in enumerate(zip(memories, regions, strict=True)):
+            call = (memory.kv_cache.shape[-2], len(shown[0].crop), self._undecided(memory))
+            calls.setdefault(call, []).extend((index, region) for region in shown)
+        best: dict[int, tuple[Floats, SearchRegion]] = {}
         for members in calls.values():
-            logits, after = self._search([memories[i] for i in members], [regions[i] for i in members])
-            for place, i in enumerate(members):
-                found[i] = self._conclude(states[i], after[place], regions[i], logits[place])
-        return [found[i] for i in range(len(states))]
+            logits, after = self._search([memories[i] for i, _ in members], [region for _, region in members])
+            for (i, region), memory, one in zip(members, after, logits, strict=True):
+                memories[i] = memory
+                if i not in best or decode(one)[1].min() > decode(best[i][0])[1].min():
+                    best[i] = one, region
+        return [self._conclude(state, memories[i], best[i][1], best[i][0]) for i, state in enumerate(states)]
 
     def _search(
         self, memories: Sequence[TemplateMemory], regions: Sequence[SearchRegion]
@@ -309,16 +326,18 @@ class Tracker:
         self, state: State, memory: TemplateMemory, region: SearchRegion, logits: Floats
     ) -> tuple[State, Track]:
         """What the logits ``(4, V)`` of a search region mean: the box, the track, and whether a template is taken."""
-        settings, before = self.settings, region.recovery
+        settings, before, number = self.settings, region.recovery, state.frame + 1
+        recovers, checked = settings.lost_score > 0, len(memory.history) > 1
         corners, mass = decode(logits)
-        score = 0.0 if settings.lost_score > 0 and is_plain(region.crop) else float(mass.min())
-        number, checked = state.frame + 1, len(memory.history) > 1
-        due = before.status != "lost" and self._due(state) and score >= settings.template_score
+        plain = recovers and is_plain(region.crop)
+        score = 0.0 if plain else float(mass.min())
+        timely = before.status != "lost" and self._due(state)
+        due = timely and score >= settings.template_score
         if before.seeking:
-            found = score >= settings.found_score
-            if found and checked:
+            if score >= settings.found_score and checked:
                 alone, first = self._first_template(memory, region)
-                found = first >= settings.template_score and overlap(alone, corners) >= 0.5
+                if first < settings.template_score or overlap(alone, corners) < 0.5:
+                    score = 0.0
         elif due and settings.agreement > 0 and checked:
             alone, first = self._first_template(memory, region)
             if overlap(alone, corners) < settings.agreement:
@@ -326,30 +345,37 @@ class Tracker:
                 if first >= settings.template_score:
                     corners, score = alone, first
 
-        box, recovery = region.trajectory[-1], replace(before, doubtful=before.doubtful + 1, found=False)
-        trajectory = region.trajectory
+        box, rate = self._box(region, corners, before, score)
+        cut = recovers and is_cut(state.thumbnail, region.thumbnail)
+        doubted = recovers and (timely or cut or before.status != "tracking")
+        least, template = settings.found_score if before.seeking else settings.lost_score, None
+        if due or (doubted and score >= least):
+            template = self._take_template(region.frame, box, number, self.engine.config.identity(1))
+            if recovers and memory.likeness(template) < settings.likeness:
+                score = 0.0
+
+        turn = before.turn + (before.seeking and not plain)
+        recovery, trajectory = replace(before, doubtful=before.doubtful + 1, turn=turn, found=False), region.trajectory
         if before.seeking:
-            seen = self._box(region, corners, before, score)[0]
-            if found and before.plausible(seen):
-                recovery, trajectory = replace(recovery, found=True), np.repeat(seen[None], len(trajectory), axis=0)
+            if score >= settings.found_score and before.plausible(box):
+                recovery, trajectory = replace(recovery, found=True), np.repeat(box[None], len(trajectory), axis=0)
         else:
-            if score >= settings.hold_score:
-                box, rate = self._box(region, corners, before, score)
-                recovery = replace(recovery, rate=rate)
-            trajectory = np.concatenate([trajectory[1:], box[None]])
+            if score < settings.hold_score:
+                box, rate = trajectory[-1], before.rate
+            recovery, trajectory = replace(recovery, rate=rate), np.concatenate([trajectory[1:], box[None]])
             if score >= settings.lost_score:
-                recovery = Recovery(box, rate=recovery.rate)
-            elif recovery.doubtful < settings.patience and before.status != "lost":
+                recovery = Recovery(box, rate=rate)
+            elif recovery.doubtful < settings.patience and before.status != "lost" and not cut:
                 recovery = replace(recovery, status="uncertain")
             else:
                 if before.status != "lost":
                     memory = memory.before(number - recovery.doubtful - settings.interval)
-                recovery = replace(recovery, status="lost")
+                recovery = replace(recovery, status="lost", turn=GROWING if cut else before.turn)
                 trajectory = np.repeat(recovery.sure[None], len(trajectory), axis=0)
-        if due and recovery.status == "tracking":
-            memory = memory.add(self._take_template(region.frame, box, number, self.engine.config.identity(1)))
-        shown = recovery.sure if recovery.status == "lost" else box
-        state = State(number, region.size, trajectory, memory, recovery, score)
+        if due and template is not None and recovery.status == "tracking":
+            memory = memory.add(template)
+        shown = recovery.sure if recovery.status == "lost" else trajectory[-1]
+        state = State(number, region.size, trajectory, memory, recovery, region.thumbnail, score)
         if recovery.status == "lost":
             score = 0.0
         elif self.calibration is not None:
@@ -391,7 +417,7 @@ class Tracker:
             template = memory.history[place]
             identity = self.engine.config.identity(slot)
             if template.identity != identity:
-                kv_cache = self._encode(template.crop, identity)
+                kv_cache = self._encode(template.crop, template.box, identity)
                 if template.kv_cache.shape != kv_cache.shape:
                     kv_cache = kv_cache[..., template.keep, :]
                 memory = memory.replace(place, replace(template, identity=identity, kv_cache=kv_cache))
@@ -412,12 +438,14 @@ class Tracker:
     def _take_template(self, frame: Image, box: FloatArray, number: int, identity: int) -> Template:
         """A template of the target in an image box of a frame."""
         config = self.engine.config
-        crop = self._cut(frame, Crop.around(box, config.template_factor), config.template_size)
-        return Template(number, crop, identity, self._encode(crop, identity))
+        window = Crop.template(box, config.template_factor)
+        crop = self._cut(frame, window, config.template_size)
+        corners = window.to_crop(box).clip(0, 1).astype(np.float32)
+        return Template.encoded(number, crop, corners, identity, self._encode(crop, corners, identity))
 
-    def _encode(self, crop: Image, identity: int) -> Floats:
+    def _encode(self, crop: Image, box: Floats, identity: int) -> Floats:
         """The ``kv_cache`` ``(…, M, C)`` of a template."""
-        kv_cache = self.engine.encode_templates(crop[None], np.array([identity], np.int64))
+        kv_cache = self.engine.encode_templates(crop[None], np.array([identity], np.int64), box[None])
         return kv_cache.reshape(kv_cache.shape[1:])
 
     def _cut(self, frame: Image, window: Crop, size: int) -> Image:

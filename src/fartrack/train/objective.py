@@ -30,10 +30,16 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]
 
 def forward_exits(network: FARTrack, batch: Batch, layers: Collection[int]) -> list[Output]:
     """The exits after these layers, counted from 1, on a batch."""
-    kv_cache = network.join(network.encode_templates(batch.templates[:, None], batch.identities[:, None]), batch.index)
+    kv_cache = encode_sets(network, batch)
     valid = None if batch.valid is None else batch.valid.repeat_interleave(batch.shared, dim=0)
     output = network(batch.search, batch.trajectory, kv_cache, valid=valid, kept=batch.kept, exits=layers)
     return [output.exits[layer] for layer in layers]
+
+
+def encode_sets(network: FARTrack, batch: Batch) -> Tensor:
+    """The ``kv_cache`` of the batch's template sets."""
+    inputs = (batch.templates, batch.identities, batch.template_boxes)
+    return network.join(network.encode_templates(*(tensor[:, None] for tensor in inputs)), batch.index)
 
 
 def search_tokens(exit: Output, batch: Batch) -> Tensor:
@@ -71,7 +77,7 @@ def prune(network: FARTrack, batch: Batch, retention: float) -> Tensor:
     best scores on the first search crop of its set."""
     training = network.training
     network.eval()
-    kv_cache = network.join(network.encode_templates(batch.templates[:, None], batch.identities[:, None]), batch.index)
+    kv_cache = encode_sets(network, batch)
     crops = slice(None, None, batch.shared)
     _, scores = network.track(batch.search[crops], batch.trajectory[crops], kv_cache, scored=True)
     network.train(training)

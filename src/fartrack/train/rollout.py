@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import FloatArray, Image
+from fartrack.geometry import FloatArray
+from fartrack.tracking.templates import Template
 from fartrack.tracking.tracker import SearchRegion, State, Tracker
 from fartrack.train.data.batches import Batch
 from fartrack.train.data.clips import Clip
@@ -26,17 +27,17 @@ def roll(tracker: Tracker, clips: Sequence[Clip]) -> tuple[Batch, int]:
     rows: list[_Row] = []
     lost = 0
     for t in range(1, len(clips[0].frames)):
-        looks = [tracker.search_region(state, clip.frames[t]) for state, clip in zip(states, clips, strict=True)]
+        looks = [tracker.search_regions(state, clip.frames[t])[0] for state, clip in zip(states, clips, strict=True)]
         for i, clip in enumerate(clips):
             if not in_view(looks[i].window.to_crop(clip.boxes[t])):
                 lost += 1
                 anchored = np.repeat(clip.boxes[t - 1][None], len(states[i].trajectory), axis=0)
                 states[i] = replace(states[i], trajectory=anchored)
-                looks[i] = tracker.search_region(states[i], clip.frames[t])
+                (looks[i],) = tracker.search_regions(states[i], clip.frames[t])
             box = looks[i].window.to_crop(clip.boxes[t])
             if in_view(box):
                 rows.append(_Row(i, states[i], looks[i], box))
-        states = [state for state, _ in tracker.step_batch(states, looks)]
+        states = [state for state, _ in tracker.step_batch(states, [[look] for look in looks])]
     return _gather(tracker, rows), lost
 
 
@@ -60,7 +61,7 @@ def _gather(tracker: Tracker, rows: Sequence[_Row]) -> Batch:
     if not rows:
         raise FartrackError("On no frame of these clips is the target near where it was; prepare more frames.")
     config = tracker.engine.config
-    templates: dict[tuple[int, int, int], tuple[int, Image]] = {}
+    templates: dict[tuple[int, int, int], tuple[int, Template]] = {}
     most = max(len(row.state.memory.chosen) for row in rows)
     index = np.zeros((len(rows), most), np.int64)
     valid = np.zeros((len(rows), most, config.template_tokens), np.bool_)
@@ -68,11 +69,12 @@ def _gather(tracker: Tracker, rows: Sequence[_Row]) -> Batch:
         for slot, place in enumerate(row.state.memory.chosen):
             template = row.state.memory.history[place]
             key = (row.clip, template.frame, config.identity(slot))
-            index[number, slot], _ = templates.setdefault(key, (len(templates), template.crop))
+            index[number, slot], _ = templates.setdefault(key, (len(templates), template))
             valid[number, slot, slice(None) if template.keep is None else template.keep] = True
     return Batch(
-        templates=torch.from_numpy(np.stack([crop for _, crop in templates.values()])),
+        templates=torch.from_numpy(np.stack([template.crop for _, template in templates.values()])),
         identities=torch.tensor([identity for *_, identity in templates]),
+        template_boxes=torch.from_numpy(np.stack([template.box for _, template in templates.values()])),
         index=torch.from_numpy(index),
         search=torch.from_numpy(np.stack([row.look.crop for row in rows])),
         trajectory=torch.from_numpy(np.stack([row.look.tokens for row in rows])),

@@ -14,7 +14,7 @@ from fartrack.geometry import PADDING_BGR
 from fartrack.model.vocabulary import BIN_WIDTH, BINS, NO_TRAJECTORY, centers, encode
 from fartrack.train.data import augment, sampling
 from fartrack.train.data.augment import Cutout, Tone
-from fartrack.train.data.sampling import Sampler, SamplingConfig, mirror_tokens
+from fartrack.train.data.sampling import Sampler, SamplingConfig, drifting, mirror_tokens
 from fartrack.train.data.store import Store, write_store
 
 GROUND_BGR = (120, 90, 60)  # of tests/train/conftest.py
@@ -37,8 +37,9 @@ def share(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def clean(share):
-    """Nothing is pasted over the pictures or taken from them."""
-    for name in ("OCCLUDER", "FILL", "GRAY", "DOUBTFUL_TEMPLATE", "ROTATE", "STRETCH", "DEGRADE"):
+    """Nothing is pasted over the pictures or taken from them; targets are where they were, and in their shape."""
+    names = "OCCLUDER FILL GRAY DOUBTFUL_TEMPLATE ROTATE STRETCH DEGRADE SEEK_SHARE NO_SHAPE WRONG_SHAPE"
+    for name in names.split():
         share(name, 0)
 
 
@@ -80,6 +81,7 @@ def test_shapes_and_types(sampler):
     for config in (CLIPS, STILLS, PASTED, REGIONS):
         for sample in draws(sampler(config), 3, templates=3):
             assert (sample.templates.shape, sample.templates.dtype) == ((3, 64, 64, 3), np.uint8)
+            assert (sample.template_boxes.shape, sample.template_boxes.dtype) == ((3, 4), np.float32)
             assert (sample.search.shape, sample.search.dtype) == ((3, 128, 128, 3), np.uint8)
             assert (sample.trajectory.shape, sample.trajectory.dtype) == ((3, 12), np.int64)
             assert (sample.boxes.shape, sample.boxes.dtype) == ((3, 4), np.float32)
@@ -91,7 +93,7 @@ def test_a_draw_depends_on_its_generator_alone(sampler, config):
     again = sampler(config)
     again.draw(np.random.default_rng(99), 5)
     for one, two in zip(first, draws(again, 4), strict=True):
-        for name in ("templates", "search", "trajectory", "boxes"):
+        for name in ("templates", "template_boxes", "search", "trajectory", "boxes"):
             np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     assert not np.array_equal(first[0].boxes, first[1].boxes)
 
@@ -169,6 +171,55 @@ def test_templates_show_the_target_in_their_middle(sampler, plain_background, co
     assert np.median(size) == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED], ids=["clips", "stills", "pasted"])
+def test_the_boxes_of_templates_frame_the_target(sampler, plain_background, monkeypatch, config):
+    monkeypatch.setattr(Sampler, "_template_jitter", lambda *_: (np.zeros(2), 1.0))
+    monkeypatch.setattr(Sampler, "_template_aspect", lambda *_: np.ones(2))
+    for sample in draws(sampler(config), 30):
+        for crop, box in zip(sample.templates, sample.template_boxes, strict=True):
+            assert box.min() >= 0 and box.max() <= 1
+            # One pixel of soft edge, and the soft corners of a pasted target that is turned.
+            np.testing.assert_allclose(red_extent(crop), box * 64, atol=2)
+
+
+def test_the_boxes_of_templates_are_mirrored_with_their_crops(sampler):
+    sampler, sides = sampler(STILLS), set()
+    crop, search = np.full((64, 64, 3), GROUND_BGR, np.uint8), np.zeros((128, 128, 3), np.uint8)
+    crop[10:40, 4:24] = (0, 0, 250)
+    for seed in range(12):
+        templates, searches = [(crop, np.array([4, 10, 24, 40]) / 64)], [(search, np.ones(4), np.zeros(12, np.int64))]
+        sample = sampler._finish(np.random.default_rng(seed), templates, searches)
+        np.testing.assert_allclose(red_extent(sample.templates[0]), sample.template_boxes[0] * 64, atol=1)
+        sides.add(bool(sample.template_boxes[0, 0] < 0.5))
+    assert sides == {True, False}
+
+
+@pytest.mark.parametrize("paste", [0, 1])
+def test_templates_show_all_of_a_long_target(tmp_path, model, plain_background, monkeypatch, paste):
+    image = np.full((300, 400, 3), GROUND_BGR, np.uint8)
+    image[130:150, 150:250] = (0, 0, 250)
+    write_store(tmp_path, [Picture(image, (Target((150, 130, 100, 20), (image == (0, 0, 250)).all(-1)),))])
+    monkeypatch.setattr(Sampler, "_template_jitter", lambda *_: (np.zeros(2), 1.0))
+    monkeypatch.setattr(Sampler, "_template_aspect", lambda *_: np.ones(2))
+    wide = []
+    for sample in draws(Sampler(Store.open(tmp_path), model, replace(STILLS, paste=paste)), 20):
+        for crop, box in zip(sample.templates, sample.template_boxes, strict=True):
+            np.testing.assert_allclose(red_extent(crop), box * 64, atol=2)
+            wide.append(box[2] - box[0])
+    assert np.median(wide) == pytest.approx(1 / 1.15, abs=0.02)
+
+
+def test_the_boxes_of_templates_are_what_a_tracker_would_believe(sampler):
+    """A first one's sides are as a user draws them, a later one's are off by more, both ways."""
+    errors = {0: [], 1: []}
+    for sample in draws(sampler(STILLS), 60):
+        for later, (crop, box) in enumerate(zip(sample.templates, sample.template_boxes, strict=True)):
+            x0, y0, x1, y1 = red_extent(crop)
+            errors[later].append(np.log((box[2] - box[0]) / (box[3] - box[1])) - np.log((x1 - x0) / (y1 - y0)))
+    assert np.std(errors[0]) < 0.1 < np.std(errors[1]) < 0.35
+    assert abs(np.mean(errors[1])) < 0.1
+
+
 def test_where_a_still_ends_another_picture_goes_on(tmp_path, model, monkeypatch, share):
     """A small red picture, all of it the target: in its windows there is padding, or the other, green picture."""
     red, green = (np.full((side, side, 3), color, np.uint8) for side, color in ((40, (0, 0, 250)), (300, (0, 250, 0))))
@@ -240,6 +291,94 @@ def test_wrong_trajectories_are_off(sampler, share):
         config = replace(STILLS, drop_trajectory=0)
         last = centers(np.concatenate([s.trajectory for s in draws(sampler(config), 20)])[:, -4:])
         assert (np.abs((last[:, :2] + last[:, 2:]) / 2 - 0.5).mean() > 0.1) == off
+
+
+def log_sides(corners):
+    return np.log(corners[..., 2:] - corners[..., :2])
+
+
+def test_past_boxes_have_a_wrong_shape_as_often_as_asked(sampler, share):
+    """Of a still, whose last box is invented: the aspect is off the target's, and more off in the last box."""
+    share("WRONG_TRAJECTORY", 0)
+    off = {}
+    for wrong in (0, 1):
+        share("WRONG_SHAPE", wrong)
+        samples = draws(sampler(replace(STILLS, drop_trajectory=0)), 60)
+        past = centers(np.concatenate([sample.trajectory for sample in samples]).reshape(-1, 3, 4))
+        true = np.concatenate([sample.boxes for sample in samples])[:, None]
+        off[wrong] = np.abs((log_sides(past) - log_sides(true)) @ [1, -1]).mean(0)
+    assert off[1][-1] > 1.7 * off[0][-1]
+    assert off[1][0] < 0.95 * off[1][-1]
+
+
+def test_past_boxes_of_a_clip_drift_where_asked(sampler, share):
+    share("WRONG_TRAJECTORY", 0)
+    share("DRIFT", 0.5)
+    apart = {}
+    for wrong in (0, 1):
+        share("WRONG_SHAPE", wrong)
+        samples = draws(sampler(replace(CLIPS, drop_trajectory=0)), 60)
+        sides = log_sides(centers(np.concatenate([sample.trajectory for sample in samples]).reshape(-1, 3, 4)))
+        apart[wrong] = np.abs(sides[:, -1] - sides[:, 0]).mean()
+    assert apart[1] > apart[0] + 0.05, apart
+
+
+def test_drifting_has_the_stated_ends():
+    past = np.array([[0.0, 0, 40, 20], [10, 5, 44, 20], [20, 10, 44, 24]])
+    new, known = np.log([1.5, 0.8]), np.log([1.2, 0.5])
+    for seed in range(20):
+        drawn = (np.random.default_rng(seed) for _ in range(3))
+        none, more, less = (drifting(next(drawn), past, **error) for error in ({}, {"new": new}, {"known": known}))
+        np.testing.assert_allclose(none, past)
+        np.testing.assert_allclose(less[-1], past[-1])  # which was off already
+        for boxes in (more, less):
+            np.testing.assert_allclose(boxes[:, :2] + boxes[:, 2:] / 2, past[:, :2] + past[:, 2:] / 2)
+        factors = more[:, 2:] / past[:, 2:]
+        np.testing.assert_allclose(factors[-1], [1.5, 0.8])
+        assert (np.diff(np.abs(np.log(factors)), axis=0) >= 0).all() and (factors[0] != [1.5, 0.8]).all()
+        factors = less[:, 2:] / past[:, 2:]
+        assert (np.diff(np.abs(np.log(factors)), axis=0) <= 0).all() and (factors[0] != 1).all()
+
+
+def test_drifting_goes_back_to_the_truth_and_no_further(monkeypatch):
+    monkeypatch.setattr(sampling, "DRIFT", 100)
+    past, known = np.array([[0.0, 0, 44, 24]] * 3), np.log([1.1, 1.2])
+    found = drifting(np.random.default_rng(0), past, known=known)
+    np.testing.assert_allclose(found[:, 2:], [[40, 20], [40, 20], [44, 24]])
+
+
+def test_past_boxes_without_a_shape_tell_the_place(sampler, share):
+    share("WRONG_TRAJECTORY", 0)
+    shaped = np.concatenate([s.trajectory for s in draws(sampler(replace(STILLS, drop_trajectory=0)), 10)])
+    share("NO_SHAPE", 1)
+    square = np.concatenate([s.trajectory for s in draws(sampler(replace(STILLS, drop_trajectory=0)), 10)])
+    shaped, square = (centers(tokens.reshape(-1, 3, 4)) for tokens in (shaped, square))
+    assert np.ptp(shaped[..., 2] - shaped[..., 0]) > 0.05
+    told = (np.abs([shaped, square] - np.array(0.5)) < 0.98).all((0, -1))  # within what tokens can say
+    assert told.mean() > 0.9
+    shaped, square = shaped[told], square[told]
+    np.testing.assert_allclose(square[:, 2:] - square[:, :2], 0.25, atol=2 * BIN_WIDTH)  # the search factor is 4
+    places = (boxes[:, :2] + boxes[:, 2:] for boxes in (shaped, square))
+    np.testing.assert_allclose(*places, atol=2 * BIN_WIDTH)
+
+
+@pytest.mark.parametrize("config", [CLIPS, STILLS, PASTED, REGIONS], ids=["clips", "stills", "pasted", "regions"])
+def test_a_lost_target_is_anywhere_and_has_no_past(sampler, share, config):
+    places, sizes = {}, {}
+    for seek in (0, 1):
+        share("SEEK_SHARE", seek)
+        share("PAPER_SHARE", 0)
+        samples = draws(sampler(replace(config, drop_trajectory=0)), 60)
+        tokens = np.concatenate([sample.trajectory for sample in samples])
+        assert (tokens == NO_TRAJECTORY).all() == (tokens == NO_TRAJECTORY).any() == bool(seek)
+        boxes = np.concatenate([sample.boxes for sample in samples])
+        places[seek] = (boxes[:, :2] + boxes[:, 2:]) / 2
+        sizes[seek] = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
+    assert places[1].min() > 0 and places[1].max() < 1
+    counts, *_ = np.histogram2d(*places[1].T, bins=3, range=[[0, 1], [0, 1]])
+    assert counts.min() >= 8, counts  # of 180: 20 in each ninth on average
+    assert np.abs(places[0] - 0.5).mean() < 0.15 < 0.2 < np.abs(places[1] - 0.5).mean()
+    assert 0.6 * 0.25 / 2.5 < np.quantile(sizes[1], 0.05) < 0.15 < np.median(sizes[0])  # a window 2.5 times as wide
 
 
 @pytest.mark.parametrize("trajectory", [0, 1, 7])
@@ -389,14 +528,17 @@ def test_without_augmentation_crops_keep_their_colors(sampler, share):
 def test_the_papers_windows_have_its_jitter_alone(sampler, share):
     share("DOUBTFUL_TEMPLATE", 1)
     share("WRONG_TRAJECTORY", 1)
+    for name in ("SEEK_SHARE", "NO_SHAPE", "WRONG_SHAPE"):
+        share(name, 1)
     paper = sampler(replace(STILLS, paper=True, drop_trajectory=0))
     rng = np.random.default_rng(0)
-    offsets = np.array([paper._search_jitter(rng)[0] for _ in range(500)])
+    offsets = np.array([paper._search_jitter(rng, seek=False)[0] for _ in range(500)])
     assert np.abs(offsets).max() < 1.75 and np.abs(offsets).mean() == pytest.approx(0.875, rel=0.15)  # uniform
     assert np.hypot(*paper._template_jitter(rng, later=True)[0]) < 0.4
     for sample in draws(paper, 10):
         last = centers(sample.trajectory[:, -4:])
         np.testing.assert_allclose((last[:, :2] + last[:, 2:]) / 2, 0.5, atol=BIN_WIDTH)
+        assert np.ptp(last[:, 2] - last[:, 0]) > 0  # not all of them squares
 
 
 def test_doubtful_templates_are_never_the_first(sampler, share):

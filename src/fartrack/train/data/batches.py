@@ -20,6 +20,8 @@ from fartrack.train.data.sampling import Sampler
 from fartrack.train.data.store import Store
 from fartrack.train.recipe import Recipe, Stream
 
+PER_TEMPLATE = ("templates", "identities", "template_boxes")
+
 
 @dataclass
 class Batch:
@@ -27,6 +29,7 @@ class Batch:
 
     templates: Tensor  # (U, S, S, 3)
     identities: Tensor  # (U,) the identity embedding of each template
+    template_boxes: Tensor  # (U, 4) the target's corners in each template's frame, as a tracker would know them
     index: Tensor  # (P, T) the templates of each set
     search: Tensor  # (B, S, S, 3)
     trajectory: Tensor  # (B, 4 · trajectory) tokens
@@ -62,8 +65,7 @@ class Batch:
             rows, crops = slice(first, first + step), slice(first * shared, (first + step) * shared)
             used, index = torch.unique(self.index[rows], return_inverse=True)
             cut = {name: t[rows if name == "valid" else crops] for name, t in self.tensors().items()}
-            cut |= {"templates": self.templates[used], "identities": self.identities[used], "index": index}
-            parts.append(Batch(**cut))
+            parts.append(Batch(**cut | {name: getattr(self, name)[used] for name in PER_TEMPLATE} | {"index": index}))
         return parts
 
 
@@ -100,6 +102,7 @@ def draw_batch(sampler: Sampler, recipe: Recipe, step: int, rank: int = 0, size:
     batch = Batch(
         templates=torch.from_numpy(np.concatenate([s.templates for s in sets])),
         identities=torch.tensor([model.identity(slot) for slot in range(T)] * len(sets)),
+        template_boxes=torch.from_numpy(np.concatenate([s.template_boxes for s in sets])),
         index=torch.arange(T * len(sets)).reshape(-1, T),
         search=torch.from_numpy(np.concatenate([s.search for s in sets])),
         trajectory=torch.from_numpy(np.concatenate([s.trajectory for s in sets])),

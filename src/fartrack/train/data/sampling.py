@@ -28,6 +28,14 @@ SCALE = 0.18
 """Deviation of the logarithm of the search window's scale."""
 PAPER_CENTER, PAPER_SCALE, PAPER_SHARE = 3.5, 0.5, 0.1
 """The paper's jitter: width of the uniform offset of the center, deviation of the scale; and the share that has it."""
+ASPECT, WRONG_ASPECT, WRONG_SHAPE = 0.08, 0.25, 0.5
+"""Deviations of the logarithm of the error of the past boxes' aspect, and the share with the larger one."""
+DRIFT = 0.3
+"""The error of a past box's sides grows by up to this share of the last one's from box to box."""
+NO_SHAPE = 0.2
+"""Share of search crops whose past boxes are squares of the usual size, so that they tell only the place."""
+SEEK_SHARE, SEEK_SCALE = 0.08, 2.5
+"""Share of search crops as for a lost target: anywhere in a window of up to this scale, without past boxes."""
 WRONG_TRAJECTORY = 0.05
 """Share of search crops whose past boxes are shifted at random."""
 DOUBTFUL_TEMPLATE = 0.1
@@ -45,6 +53,9 @@ ROTATE = 0.1
 
 ABSENT: FloatArray = np.full(4, np.nan)
 """The corners of a target that is not in the crop."""
+
+TemplateCrop = tuple[Image, FloatArray]
+"""A template crop, and the corners of the box that the tracker knows in it."""
 
 SearchCrop = tuple[Image, FloatArray, NDArray[np.int64]]
 """A search crop, the target's corners in it, and the trajectory's tokens."""
@@ -96,11 +107,18 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Templates ``(T, S, S, 3)``, the first frame's first, and the search crops ``(K, S, S, 3)`` that share them, both
-    uint8 RGB; trajectory tokens ``(K, 4 · trajectory)``, oldest first; the target's corners ``(K, 4)`` in the search
-    crop's frame, NaN where it is not in the crop."""
+    """One set of templates and the search crops that share it.
+
+    Attributes:
+        templates: ``(T, S, S, 3)`` uint8 RGB, the first frame's first.
+        template_boxes: ``(T, 4)`` the corners, in each template's frame, of the box that the tracker knows.
+        search: ``(K, S, S, 3)`` uint8 RGB.
+        trajectory: ``(K, 4 · trajectory)`` tokens, oldest box first.
+        boxes: ``(K, 4)`` the target's corners in the search crop's frame, NaN where it is not in the crop.
+    """
 
     templates: Image
+    template_boxes: NDArray[np.float32]
     search: Image
     trajectory: NDArray[np.int64]
     boxes: NDArray[np.float32]
@@ -192,14 +210,22 @@ class Sampler:
         w, h = min(size * stretch, 0.9 * width), min(size / stretch, 0.9 * height)
         return View(image, np.array([rng.uniform(0, width - w), rng.uniform(0, height - h), w, h]))
 
-    def _template(self, rng: np.random.Generator, view: View, later: bool) -> Image:
+    def _template(self, rng: np.random.Generator, view: View, later: bool) -> TemplateCrop:
         """A template crop; the first's box is as a careful user draws it, a later one's as a tracker finds it."""
         shift, scale = self._template_jitter(rng, later)
         x, y, w, h = view.box
         center = np.array([x + w / 2, y + h / 2]) + shift * np.sqrt(w * h)
-        box = [*(center - np.array([w, h]) * scale / 2), w * scale, h * scale]
-        crop = Crop.around(box, self.model.template_factor).extract(view.image, self.model.template_size)
-        return self._degrade(rng, crop)
+        sides = np.array([w, h]) * scale * self._template_aspect(rng, later)
+        box = np.concatenate([center - sides / 2, sides])
+        window = Crop.template(box, self.model.template_factor)
+        crop = self._degrade(rng, window.extract(view.image, self.model.template_size))
+        return crop, window.to_crop(box).clip(0, 1)
+
+    def _template_aspect(self, rng: np.random.Generator, later: bool) -> FloatArray:
+        """Factors ``(2,)`` on the sides of a template's box: how well a user draws its shape, or a tracker finds it."""
+        if self.config.paper:
+            return np.ones(2)
+        return cast(FloatArray, np.exp(rng.normal(0, 0.15 if later else 0.03) * np.array([1, -1])))
 
     def _template_jitter(self, rng: np.random.Generator, later: bool) -> tuple[FloatArray, float]:
         """How far a template's window is off: center ``(2,)`` and scale."""
@@ -209,10 +235,13 @@ class Sampler:
         deviation = 0.05 if later else 0.02
         return rng.laplace(0, deviation, 2), float(np.exp(rng.normal(0, 1.5 * deviation)))
 
-    def _search_jitter(self, rng: np.random.Generator) -> tuple[FloatArray, float, float]:
+    def _search_jitter(self, rng: np.random.Generator, seek: bool) -> tuple[FloatArray, float, float]:
         """Where a target lies in its window: the offset of its center ``(2,)``, the window's scale, and the logarithm
-        of the error of its aspect ratio."""
-        if self.config.paper or rng.random() < PAPER_SHARE:
+        of the error of its aspect ratio; ``seek`` is for a lost target."""
+        if seek:
+            scale = np.exp(rng.uniform(0, np.log(SEEK_SCALE)))
+            offset = rng.uniform(-0.5, 0.5, 2) * self.model.search_factor * scale
+        elif self.config.paper or rng.random() < PAPER_SHARE:
             offset = rng.uniform(-0.5, 0.5, 2) * PAPER_CENTER
             scale = np.exp(rng.normal(0, PAPER_SCALE))
         else:
@@ -220,30 +249,36 @@ class Sampler:
             scale = np.exp(rng.normal(0, SCALE))
         scale = float(np.clip(scale, 0.35, 3.0))
         reach = self.model.search_factor / 2 * scale  # the target's center stays in the window
-        return np.clip(offset, -0.95 * reach, 0.95 * reach), scale, float(rng.normal(0, 0.08))
+        wrong = rng.random() < self._unpublished(WRONG_SHAPE)
+        aspect = float(rng.normal(0, WRONG_ASPECT if wrong else ASPECT))
+        return np.clip(offset, -0.95 * reach, 0.95 * reach), scale, aspect
 
-    def _last_box(self, rng: np.random.Generator, box: FloatArray) -> FloatArray:
-        """Where a tracker may have found an image box's target one frame before."""
-        offset, scale, aspect = self._search_jitter(rng)
+    def _last_box(self, rng: np.random.Generator, box: FloatArray, seek: bool) -> FloatArray:
+        """Where a tracker may have found an image box's target one frame before, or seeks it."""
+        offset, scale, aspect = self._search_jitter(rng, seek)
         center = box[:2] + box[2:] / 2 - offset * np.sqrt(box[2] * box[3])
         sides = box[2:] * scale * np.exp(aspect * np.array([1, -1]))
         return np.concatenate([center - sides / 2, sides])
 
     def _search(self, rng: np.random.Generator, view: View) -> SearchCrop:
         """A search crop around the last of the past boxes: real ones with noise, or invented ones."""
-        if view.history is not None and len(view.history) and rng.random() < 0.5:
+        seek = rng.random() < self._unpublished(SEEK_SHARE)
+        if view.history is not None and len(view.history) and not seek and rng.random() < 0.5:
             history = view.history.copy()
             size, noise = np.sqrt(history[-1, 2] * history[-1, 3]), 0.06
             history[:, :2] += rng.laplace(0, noise * size, 2)
             history[:, 2:] *= np.exp(rng.normal(0, noise, 2))
+            if rng.random() < self._unpublished(WRONG_SHAPE):
+                history = drifting(rng, history, new=rng.normal(0, DRIFT, 2))
+                size = np.sqrt(history[-1, 2] * history[-1, 3])
             reach = 0.48 * self.model.search_factor * size
             if np.abs(history[-1, :2] + history[-1, 2:] / 2 - view.box[:2] - view.box[2:] / 2).max() > reach:
-                history = self._past(rng, self._last_box(rng, view.box), view.box)  # the frames between are missing
+                history = self._past(rng, self._last_box(rng, view.box, seek), view.box)  # frames between are missing
         else:
-            history = self._past(rng, self._last_box(rng, view.box), view.box)
-        last = history[-1] if len(history) else self._last_box(rng, view.box)
+            history = self._past(rng, self._last_box(rng, view.box, seek), view.box)
+        last = history[-1] if len(history) else self._last_box(rng, view.box, seek)
         window = Crop.around(last, self.model.search_factor)
-        tokens = self._tokens(rng, window.to_crop(history))
+        tokens = self._tokens(rng, window.to_crop(history), seek)
         if rng.random() < self.config.absent:
             return self._without_target(rng, view, window.side), ABSENT, tokens
         crop = window.extract(view.image, self.model.search_size)
@@ -267,12 +302,18 @@ class Sampler:
             velocity = rng.laplace(0, 0.15 * size, 2)
         past = np.repeat(last[None], count, axis=0)
         past[:, :2] -= age * velocity
-        return past + rng.normal(0, 0.02 * size, (count, 4)) * (age > 0)
+        past += rng.normal(0, 0.02 * size, (count, 4)) * (age > 0)
+        if rng.random() < self._unpublished(WRONG_SHAPE):
+            past = drifting(rng, past, known=np.log(last[2:] / box[2:]))
+        return past
 
-    def _tokens(self, rng: np.random.Generator, corners: FloatArray) -> NDArray[np.int64]:
-        """Corners ``(trajectory, 4)`` in the crop's frame → tokens; at times dropped, or wrong."""
+    def _tokens(self, rng: np.random.Generator, corners: FloatArray, seek: bool) -> NDArray[np.int64]:
+        """Corners ``(trajectory, 4)`` in the crop's frame → tokens; at times dropped, or wrong, or without a shape."""
+        if rng.random() < self._unpublished(NO_SHAPE):
+            center, half = (corners[:, :2] + corners[:, 2:]) / 2, 0.5 / self.model.search_factor
+            corners = np.concatenate([center - half, center + half], axis=1)
         chance, drop = rng.random(), self.config.drop_trajectory
-        if chance < drop:
+        if seek or chance < drop:
             return np.full(corners.size, NO_TRAJECTORY)
         if chance < drop + self._unpublished(WRONG_TRAJECTORY):
             corners = corners + np.tile(rng.laplace(0, 0.25, 2), 2)
@@ -307,31 +348,36 @@ class Sampler:
 
     def _pasted(
         self, rng: np.random.Generator, target: int, templates: int, aspect: float
-    ) -> tuple[list[Image], list[SearchCrop]]:
+    ) -> tuple[list[TemplateCrop], list[SearchCrop]]:
         """Template and search crops of a masked target, its aspect ratio times ``aspect``, pasted over other pictures;
         some of the templates show it in its own."""
         own, S = Cutout.of(self.store, target), self.model.template_size
         natural = cache(lambda: self._natural(target).stretched(aspect))
         tilt = rng.normal(0, 0.1)
-        z: list[Image] = []
+        z: list[TemplateCrop] = []
         for later in [False, *[True] * (templates - 1)]:
             if rng.random() < 0.4:
                 z.append(self._template(rng, natural(), later))
                 continue
             shift, scale = self._template_jitter(rng, later)
-            size = S / self.model.template_factor / scale
-            crop = self._background(rng, S)
             angle, stretch = tilt + rng.normal(0, 0.1), aspect * float(np.exp(rng.normal(0, 0.06)))
             shown, mirror = self._bent(rng, own) if later else (own, False)
-            shown.paste(crop, S / 2 - shift * size, size, angle, stretch, mirror)
-            z.append(self._degrade(rng, crop))
+            ratio = shown.mask.shape[1] / shown.mask.shape[0] * stretch
+            size = S / Crop.template([0, 0, 100 * ratio**0.5, 100 * ratio**-0.5], self.model.template_factor).side
+            size *= 100 / scale
+            crop = self._background(rng, S)
+            pasted = shown.paste(crop, S / 2 - shift * size, size, angle, stretch, mirror) / S
+            sides = (pasted[2:] - pasted[:2]) * scale * self._template_aspect(rng, later)
+            box = np.concatenate([0.5 - sides / 2, 0.5 + sides / 2]).clip(0, 1)
+            z.append((self._degrade(rng, crop), box))
         return z, [self._pasted_search(rng, own, aspect, tilt) for _ in range(self.config.searches)]
 
     def _pasted_search(self, rng: np.random.Generator, own: Cutout, aspect: float, tilt: float) -> SearchCrop:
         """See :meth:`_search`: an object, its aspect ratio times ``aspect`` and rotated by about ``tilt``, over another
         picture."""
         S = self.model.search_size
-        offset, scale, wider = self._search_jitter(rng)
+        seek = rng.random() < self._unpublished(SEEK_SHARE)
+        offset, scale, wider = self._search_jitter(rng, seek)
         size = S / self.model.search_factor / scale
         crop = self._background(rng, S)
         stretch = aspect * float(np.exp(rng.normal(0, 0.12)))
@@ -342,7 +388,7 @@ class Sampler:
         sides = (box[2:] - box[:2]) * np.exp(wider * np.array([1, -1]))
         sides = sides / (self.model.search_factor * np.sqrt(np.prod(sides)))  # as any window lies on its last box
         past = self._past(rng, np.concatenate([0.5 - sides / 2, sides]), UNIT.to_image(box))
-        tokens = self._tokens(rng, UNIT.to_crop(past))
+        tokens = self._tokens(rng, UNIT.to_crop(past), seek)
         if rng.random() < self.config.absent:
             return self._without_target(rng, None, 0.0), ABSENT, tokens
         return self._degrade(rng, crop), box, tokens
@@ -396,9 +442,10 @@ class Sampler:
         window = Crop(rng.uniform(0, width - side), rng.uniform(0, height - side), side)
         return window.extract(image, size)
 
-    def _finish(self, rng: np.random.Generator, z: list[Image], x: list[SearchCrop]) -> SampleSet:
+    def _finish(self, rng: np.random.Generator, z: list[TemplateCrop], x: list[SearchCrop]) -> SampleSet:
         """Colors and mirroring, which the crops of a set have in common but for small differences; BGR → RGB."""
-        crops, boxes = [*z, *(crop for crop, _, _ in x)], np.stack([box for _, box, _ in x])
+        crops = [*(crop for crop, _ in z), *(crop for crop, _, _ in x)]
+        boxes = np.stack([*(box for _, box in z), *(box for _, box, _ in x)])
         tokens = np.stack([token for *_, token in x])
         if self.config.augment:
             common = Tone.draw(rng, 1.0, GRAY)
@@ -408,11 +455,25 @@ class Sampler:
             boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
             tokens = mirror_tokens(tokens)
         rgb = [cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for crop in crops]
-        return SampleSet(np.stack(rgb[: len(z)]), np.stack(rgb[len(z) :]), tokens, boxes.astype(np.float32))
+        T, corners = len(z), boxes.astype(np.float32)
+        return SampleSet(np.stack(rgb[:T]), corners[:T], np.stack(rgb[T:]), tokens, corners[T:])
 
     def _tone(self, rng: np.random.Generator) -> Tone:
         """How a crop's colors differ from those of its set."""
         return Tone.light(rng) if rng.random() < self.config.light else Tone.draw(rng, 0.4)
+
+
+def drifting(
+    rng: np.random.Generator, past: FloatArray, new: FloatArray | float = 0.0, known: FloatArray | float = 0.0
+) -> FloatArray:
+    """Past boxes ``(n, 4)``, oldest first, whose sides go wrong more and more, as a tracker's do.
+
+    The sides of the last are off by the factors ``exp(known)`` already, and by ``exp(new)`` more in the end.
+    """
+    age = np.arange(len(past) - 1, -1, -1)[:, None]
+    share = np.maximum(1 - age * rng.uniform(0, DRIFT), 0)
+    sides = past[:, 2:] * np.exp(new * share + known * (share - 1))
+    return np.concatenate([past[:, :2] + past[:, 2:] / 2 - sides / 2, sides], axis=1)
 
 
 def mirror_tokens(tokens: NDArray[np.int64]) -> NDArray[np.int64]:

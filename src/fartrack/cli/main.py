@@ -16,6 +16,7 @@ def main() -> None:
     """Entry point of the command."""
     with stopped_at_once():
         # each adds its commands to the application
+        import fartrack.cli.archive
         import fartrack.cli.evaluate
         import fartrack.cli.track
         import fartrack.cli.train

@@ -537,7 +537,7 @@ class Blind:
 
     config = ModelConfig()
 
-    def encode_templates(self, crops, identities):
+    def encode_templates(self, crops, identities, boxes):
         return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
 
     def search(self, crops, trajectory, kv_cache):

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint unit docs package gif clean
+.PHONY: demo test lint unit docs package gif web clean
 
 demo: $(VENV)/core
 	$(BIN)/fartrack demo
@@ -32,6 +32,11 @@ gif: $(VENV)/dev
 package: $(VENV)/dev
 	PYTHON=$(PYTHON) tests/wheel.sh $(BIN)/python
 
+# The page of `fartrack web`, built and installed; its tests run where this was done. Needs Node.js 20 or newer.
+web: $(VENV)/core
+	cd web && npm ci --no-fund --no-audit && npm run build
+	$(INSTALL) --force-reinstall --no-deps ./web
+
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable .
@@ -42,4 +47,4 @@ $(VENV)/dev: $(VENV)/core
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site
+	rm -rf $(VENV) build dist site web/node_modules web/fartrack_web/page

@@ -19,7 +19,8 @@ def main() -> None:
         import fartrack.cli.archive
         import fartrack.cli.evaluate
         import fartrack.cli.track
-        import fartrack.cli.train  # noqa: F401
+        import fartrack.cli.train
+        import fartrack.cli.web  # noqa: F401
         from fartrack.cli.common import app
     try:
         for number in stopping():

@@ -382,7 +382,7 @@ def test_no_display(place, refused, one_engine, no_display, camera):
 
 def interrupted(monkeypatch, frame, times=1):
     """Ctrl-C while this frame is tracked, counted from 1, and so many times while the outputs are closed."""
-    step, close, came = Tracker.search_region, track.VideoSink._finish, []
+    step, close, came = Tracker.search_regions, track.VideoSink._finish, []
 
     def interrupt(self, state, image):
         if state.frame + 1 == frame:
@@ -395,7 +395,7 @@ def interrupted(monkeypatch, frame, times=1):
             raise KeyboardInterrupt
         close(self)
 
-    monkeypatch.setattr(Tracker, "search_region", interrupt)
+    monkeypatch.setattr(Tracker, "search_regions", interrupt)
     monkeypatch.setattr(track.VideoSink, "_finish", again)
 
 

@@ -1000,7 +1000,7 @@ def test_as_a_process(place):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
-@pytest.mark.parametrize("place_of_the_stop", ["Tracker.search_region", "fartrack.video.TextSink._write"])
+@pytest.mark.parametrize("place_of_the_stop", ["Tracker.search_regions", "fartrack.video.TextSink._write"])
 def test_a_stop_by_the_system_keeps_whole_frames(place, place_of_the_stop):
     """Wherever it comes: one that comes while a frame is written waits until all outputs have it."""
     stop = f"""

@@ -189,7 +189,7 @@ def test_the_command(videos, tmp_path, command_in):
 def cluster():
     """A Ray cluster of two nodes on this machine, each with one processor: its address and its processes."""
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short, for it holds sockets
+    folder = tempfile.mkdtemp(prefix="ray-")  # not in tmp_path: the paths of sockets are short
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1"]
     head = ["--head", "--port", "6399", "--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", folder]
     nodes = []

@@ -30,6 +30,7 @@ from fartrack.evaluate.runner import end_with_parent
 from fartrack.targets import Target, check_targets, read_archive
 from fartrack.tracking.multi import TargetTracker
 from fartrack.tracking.tracker import Tracker
+from fartrack.version import __version__
 from fartrack.video import frames_from_source, open_sinks
 
 MANIFEST = "manifest.jsonl"
@@ -53,11 +54,18 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Of all that the result depends on: the video's size and time of change, targets, outputs and options."""
+        """Of what the result depends on: version, the video's size and time of change, targets, outputs, options."""
         about = self.path.stat() if self.path.is_file() else None
         state = (about.st_size, about.st_mtime_ns) if about else ()
         targets = [asdict(target) for target in self.targets]
-        parts = [self.name, state, targets, {kind: path.name for kind, path in self.outputs.items()}, self.options]
+        parts = [
+            __version__,
+            self.name,
+            state,
+            targets,
+            {kind: path.name for kind, path in self.outputs.items()},
+            self.options,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -144,8 +152,9 @@ def run_archive(
     waiting, attempts = [digest for digest in plan if not finished(digest)], Counter[str]()
     running: dict[Row, str] = {}
     done = frames = 0
+    whole = not manifest.exists() or manifest.read_bytes()[-1:] in (b"", b"\n")
     with manifest.open("a", encoding="utf-8") as file:
-        file.write("\n" if file.tell() else "")  # after a line that was cut short
+        file.write("" if whole else "\n")  # the last line was cut short
         while waiting or running:
             while waiting and len(running) < width:
                 digest = waiting.pop(0)

@@ -382,7 +382,7 @@ def test_no_display(place, refused, one_engine, no_display, camera):
 
 def interrupted(monkeypatch, frame, times=1):
     """Ctrl-C while this frame is tracked, counted from 1, and so many times while the outputs are closed."""
-    step, close, came = Tracker.search_region, track.VideoSink._finish, []
+    step, close, came = Tracker.search_regions, track.VideoSink._finish, []
 
     def interrupt(self, state, image):
         if state.frame + 1 == frame:
@@ -395,7 +395,7 @@ def interrupted(monkeypatch, frame, times=1):
             raise KeyboardInterrupt
         close(self)
 
-    monkeypatch.setattr(Tracker, "search_region", interrupt)
+    monkeypatch.setattr(Tracker, "search_regions", interrupt)
     monkeypatch.setattr(track.VideoSink, "_finish", again)
 
 
@@ -537,7 +537,7 @@ class Blind:
 
     config = ModelConfig()
 
-    def encode_templates(self, crops, identities):
+    def encode_templates(self, crops, identities, boxes):
         return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
 
     def search(self, crops, trajectory, kv_cache):
@@ -1000,7 +1000,7 @@ def test_as_a_process(place):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without a signal")
-@pytest.mark.parametrize("place_of_the_stop", ["Tracker.search_region", "fartrack.video.TextSink._write"])
+@pytest.mark.parametrize("place_of_the_stop", ["Tracker.search_regions", "fartrack.video.TextSink._write"])
 def test_a_stop_by_the_system_keeps_whole_frames(place, place_of_the_stop):
     """Wherever it comes: one that comes while a frame is written waits until all outputs have it."""
     stop = f"""

@@ -1,6 +1,7 @@
 """Model packages: folders with a ``model.json``, and presets of their settings."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -121,6 +122,20 @@ def test_what_is_no_model_of_this_format_is_refused(model, record, words):
 def test_an_unknown_name_is_told_with_those_that_exist(name):
     with pytest.raises(FartrackError, match=r"no model .*use pico or pico-fast|pico has no preset"):
         open_package(name)
+
+
+def test_parameters_are_counted_without_torch(model, tmp_path):
+    pytest.importorskip("torch")
+    from fartrack.model.encoder import FARTrack
+
+    whole = open_package("pico")
+    for package in (whole, replace(whole, config=replace(whole.config, depth=4))):
+        state = FARTrack(package.config).state_dict()
+        own = sum(tensor.numel() for key, tensor in state.items() if not key.startswith("aux."))
+        assert package.parameters == own
+    (tmp_path / "weights.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(FartrackError, match=r"weights\.safetensors holds no readable weights"):
+        _ = replace(package, network=tmp_path).parameters
 
 
 def test_an_unknown_preset_is_told_with_those_that_exist(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -24,8 +25,8 @@ def load(
     engine: EngineName = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
-    settings: TrackerSettings | None = None,
     color: Color = "bgr",
+    **settings: Any,
 ) -> Tracker:
     """A tracker, ready for ``init(frame, box)`` and ``update(frame)``.
 
@@ -35,20 +36,20 @@ def load(
         precision: ``fp32``; or ``int8``, faster, with boxes that differ a little, which ``onnxruntime`` alone has. None
             is the model's own, where the engine has it.
         threads: of one network call; None leaves it to the runtime.
-        settings: how templates are taken and kept; None is what the model was trained for.
         color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.
+        settings: fields of :class:`TrackerSettings` that are to be other than the model's own, such as ``interval=40``.
 
     Raises:
-        FartrackError: an unknown model (the message names those that exist), engine, precision or color order, or a
-            damaged model.
+        FartrackError: an unknown model (the message names those that exist), engine, precision, color order or
+            setting, or a damaged model.
     """
     package = open_package(model)
-    if settings is None:
-        try:
-            settings = from_dict(TrackerSettings, package.settings)
-        except FartrackError as error:
-            raise FartrackError(f"{package.folder / RECORD}: {error}") from None
-    return Tracker(open_engine(package, engine, threads, precision), settings, color, package.calibration)
+    try:
+        from_dict(TrackerSettings, package.settings)
+    except FartrackError as error:
+        raise FartrackError(f"{package.folder / RECORD}: {error}") from None
+    chosen = from_dict(TrackerSettings, {**package.settings, **settings})
+    return Tracker(open_engine(package, engine, threads, precision), chosen, color, package.calibration)
 
 
 def track_video(

@@ -67,13 +67,12 @@ def export(
             raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {whole}.")
     if unknown := sorted({*(int8 or ())} - {*depths}):
         raise FartrackError(f"No model of {unknown[0]} layers is exported that could have an int8 graph.")
-    if not folder.parent.is_dir():
-        raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
     for place in (folder, *(folder.parent / name for name in exits)):
         if place.exists() and not place.is_dir():
             raise FartrackError(f"{place} is a file; name a folder.")
         if place.exists() and any(place.iterdir()) and not (place / RECORD).is_file():
             raise FartrackError(f"{place} holds something that is no model; name another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     network = network.eval().cpu()
     for tensor in network.state_dict().values():
         tensor.copy_(tensor.half())

@@ -3,7 +3,7 @@
 A package is a folder with a ``model.json``: the shape of its network (``config``), the folder where that lies,
 relative to this one (``network``), and how many ``layers`` lie there, the ``precision`` it runs in, tracker
 ``settings``, the calibration of its ``score``, and ``presets``, named sets of further settings: ``pico-fast`` is the
-preset ``fast`` of ``pico``.
+preset ``fast`` of ``pico``. ``measured`` holds what docs/ says of the shipped ones, by preset ("" without one).
 
 A network's folder holds ``weights.safetensors`` (the only copy of the weights, half precision) and ONNX graphs that
 point into it: ``search-6.onnx`` is that of the first six layers. Those in int8 share ``weights_int8.bin``.
@@ -12,6 +12,7 @@ point into it: ``search-6.onnx`` is that of the first six layers. Those in int8 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -41,11 +42,32 @@ class Package:
     precision: str = "fp32"
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what no other class checks."""
         check_numbers(self, layers=(self.config.depth, 15))
         check_choice(self, "precision", ("fp32", "int8"))
+
+    @property
+    def parameters(self) -> int:
+        """The number of the network's weights, without the head that only training uses.
+
+        Raises:
+            FartrackError: the file of the weights cannot be read.
+        """
+        path, total = self.network / WEIGHTS, 0
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            for name, tensor in header.items():
+                group, _, rest = str(name).partition(".")
+                layer = int(rest.split(".")[0]) if group == "blocks" else 0
+                if group not in ("aux", "__metadata__") and layer < self.config.depth:
+                    total += math.prod(tensor["shape"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError):
+            raise FartrackError(f"{path} holds no readable weights; export the model anew.") from None
+        return total
 
     def graph(self, name: str) -> Path:
         """The file of a graph: ``template``, ``search`` or ``search_scored``, the last two also with ``_int8``.
@@ -96,6 +118,7 @@ def _read(folder: Path, preset: str | None) -> Package:
         network = (folder / record.get("network", ".")).resolve()
         presets = {None: {}, **{name: dict(values) for name, values in record.get("presets", {}).items()}}
         settings = {**record.get("settings", {}), **presets.get(preset, {})}
+        measured = dict(record.get("measured", {}).get(preset or "", {}))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise _no_model(folder) from None
     if version != FORMAT:
@@ -108,7 +131,8 @@ def _read(folder: Path, preset: str | None) -> Package:
         calibration = from_dict(Calibration, score) if score else None
         precision = record.get("precision", "fp32")
         shape = from_dict(ModelConfig, config)
-        return Package(folder, network, shape, record.get("layers", shape.depth), precision, settings, calibration)
+        layers = record.get("layers", shape.depth)
+        return Package(folder, network, shape, layers, precision, settings, calibration, measured)
     except FartrackError as error:
         raise FartrackError(f"{folder / RECORD}: {error}") from None
 

@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,8 @@ import pytest
 from rich.console import Console
 
 import fartrack
-import fartrack.cli.common as common
 import fartrack.cli.track as track
+import fartrack.progress as progress
 from fartrack.api import DEFAULT_MODEL
 from fartrack.cli import main
 from fartrack.engines.opening import open_engine
@@ -229,7 +230,7 @@ def test_unusual_names(place, command, one_engine, monkeypatch, name):
     shutil.copy("clip.mp4", source)
     (place / "to").mkdir()
     monkeypatch.chdir("to")
-    monkeypatch.setattr(common, "console", Console(file=io.StringIO(), force_terminal=True))  # with the progress bar
+    monkeypatch.setattr(progress, "console", Console(file=io.StringIO(), force_terminal=True))  # with the progress bar
     # "-o" and its value in one, as the name may begin with a dash
     code, _, _ = command("track", f"../{name}", "--box", BOX, f"--output={source.name}")
     assert code == 0
@@ -253,7 +254,7 @@ def test_without_a_box_one_is_drawn(place, command, one_engine, monkeypatch):
 
 def test_demo(place, command):
     code, out, err = command("demo", "-o", "demo.mp4", "--threads", 1)
-    assert (code, err) == (0, "")
+    assert code == 0 and all(line.startswith("tracking the demo: ") for line in err.splitlines())  # on a slow machine
     measured, saved = out.splitlines()
     assert measured.startswith("mean IoU 0.") and " FPS (" in measured and saved == "saved demo.mp4"
     assert float(measured.split()[2]) > 0.5
@@ -262,7 +263,13 @@ def test_demo(place, command):
 
 def test_models_and_version(command):
     code, out, _ = command("models")
-    assert code == 0 and [line.split("\t")[0] for line in out.splitlines()] == shipped()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
+    assert code == 0 and [name for name, *_ in rows[1:]] == shipped()
+    assert {row[0]: row[1:3] for row in rows}["pico"] == ["6", "2.98 M"]
+    docs = Path(__file__).parents[2] / "docs"
+    for name, _, _, ao, median, under in rows[1:]:  # what is told is what was measured
+        assert re.search(rf"\| (\*\*FARTrack )?{name}(\*\*)? \| {re.escape(ao)} \|", (docs / "accuracy.md").read_text())
+        assert re.search(rf"\| {name} \| .*\| {median} \[.*\| {under} \|", (docs / "performance.md").read_text())
     assert command("version") == command("--version") == (0, f"{fartrack.__version__}\n", "")
 
 

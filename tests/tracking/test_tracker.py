@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import iou
+from fartrack.geometry import UNIT, iou
 from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BINS, encode
 from fartrack.tracking.tracker import GRID, Tracker, TrackerSettings
@@ -156,6 +156,17 @@ def test_boxes_lie_on_the_grid():
     tracker.update(frame((103, 81, 41, 31)))
     kept = tracker.state.trajectory[-1] / GRID
     assert (kept == np.round(kept)).all()
+
+
+def test_neighbors_of_a_tie_between_two_steps_take_the_same_one():
+    tracker = Tracker(RedFinder())
+    state = tracker.start(frame((100, 80, 40, 30)), (100, 80, 40, 30))
+    (region,) = tracker.search_regions(state, frame((100, 80, 40, 30)))
+    region = replace(region, window=UNIT)
+    tie = 337.5 * GRID
+    for x in (tie - 1e-6, tie, tie + 2e-6):
+        box, _ = tracker._box(region, np.array([x, 50, x + 40, 80]), state.recovery, 1.0)
+        assert box.tolist() == [338 * GRID, 50, 40, 30]
 
 
 def test_trajectory_tokens_are_the_past_boxes_in_the_search_window():

@@ -117,7 +117,7 @@ class TrackerSpec:
         identity |= {"config": asdict(package.config), "settings": asdict(settings)}
         identity["score"] = asdict(package.calibration) if package.calibration else None
         return identity, lambda: load(
-            self.spec, engine=engine, precision=precision, threads=self.threads, settings=settings
+            self.spec, engine=engine, precision=precision, threads=self.threads, **asdict(settings)
         )
 
     def _find_class(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:

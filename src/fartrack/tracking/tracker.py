@@ -27,6 +27,9 @@ GRID = 0.125
 """Boxes are kept on a grid of this many pixels. Engines and machines differ by about 1e-4 px in one frame; without
 the grid the loop feeds such a difference back until, some 20 frames later, the boxes are pixels apart."""
 
+HALF = 0.5 + 1e-4
+"""Added before rounding down to the grid: a value exactly between two steps, and its neighbors, go to the upper one."""
+
 MARGIN = 0.06
 """What a search crop smaller than the window shows around the target, on every side, of the window's side."""
 
@@ -406,7 +409,7 @@ class Tracker:
                 sides = last[2:]
         size = np.array(region.size)
         sides, center = np.clip(sides, 1.0, size), np.clip(center, 0.0, size)
-        return np.round(np.concatenate([center - sides / 2, sides]) / GRID) * GRID, rate
+        return np.floor(np.concatenate([center - sides / 2, sides]) / GRID + HALF) * GRID, rate
 
     def _reencode(self, memory: TemplateMemory) -> TemplateMemory:
         """The memory with every chosen template encoded with the identity of the slot that it now has.

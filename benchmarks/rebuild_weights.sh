@@ -1,11 +1,11 @@
 #!/bin/sh
-# The chain of training runs that made the weights of pico 0.1.0.
+# The chain of training runs that made the weights of pico.
 #
 #   benchmarks/rebuild_weights.sh STORE VIT RUNS [PICO]
 #
 # STORE: prepared data (fartrack train prepare). VIT: an ImageNet ViT-Tiny, safetensors with timm's names. RUNS: folder of
 # all runs. PICO: weights of six layers to start from. Ours came from an earlier trial network and are lost; without them
-# the chain starts from ImageNet alone. Steps 1 and 2 want a GPU (ten minutes); the others took five hours of one CPU core.
+# the chain starts from ImageNet alone. Steps 1 and 2 want a GPU (ten minutes); the others took seven hours of one CPU core.
 # Called again, it goes on where it stopped. docs/training.md says what is recorded of these runs and what is not.
 set -eu
 store=$1 vit=$2 runs=$3 pico=${4:-}
@@ -54,5 +54,9 @@ train 5-absent "$runs/mean-4/weights.safetensors"
 mean mean-5 5-absent "$runs/mean-3/weights.safetensors"
 train 6-rollouts "$runs/mean-5/weights.safetensors" 1220
 train 7-bent "$runs/mean-5/weights.safetensors"
-mean pico 7-bent "$runs/6-rollouts/checkpoint.safetensors"
+mean mean-7 7-bent "$runs/6-rollouts/checkpoint.safetensors"
+train 8-shape "$runs/mean-7/weights.safetensors"
+train 9-more "$runs/8-shape/checkpoint.safetensors"
+train 10-long "$runs/9-more/checkpoint.safetensors"
+mean pico 10-long "$runs/9-more/checkpoint.safetensors"
 # By hand after that: the tracker's settings in model.json, and the calibration of the score.

@@ -24,6 +24,7 @@ def load(
     engine: EngineName = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
+    device: str = "cpu",
     settings: TrackerSettings | None = None,
     color: Color = "bgr",
 ) -> Tracker:
@@ -31,16 +32,19 @@ def load(
 
     Args:
         model: a shipped model's name, or the folder of an exported one.
-        engine: ``onnxruntime`` (``auto``), ``openvino`` (extra) or ``torch`` (extra ``train``): the same boxes.
-        precision: ``fp32``; or ``int8``, faster, with boxes that differ a little, which ``onnxruntime`` alone has. None
-            is the model's own, where the engine has it.
+        engine: ``onnxruntime``, ``openvino`` (extra) or ``torch`` (extra ``train``): the same boxes; ``auto`` is the
+            first that knows the device.
+        precision: ``fp32``; or ``int8``, faster, with boxes that differ a little, which ``onnxruntime`` alone has, on
+            the CPU. None is the model's own, where the engine has it.
         threads: of one network call; None leaves it to the runtime.
+        device: ``cpu``, ``cuda``, ``tensorrt``, ``coreml``, ``directml`` (ONNX Runtime), ``gpu``, ``npu`` (OpenVINO),
+            ``mps`` (PyTorch), or ``auto``.
         settings: how templates are taken and kept; None is what the model was trained for.
         color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.
 
     Raises:
-        FartrackError: an unknown model (the message names those that exist), engine, precision or color order, or a
-            damaged model.
+        FartrackError: an unknown model (the message names those that exist), engine, precision, device or color
+            order, or a damaged model.
     """
     package = open_package(model)
     if settings is None:
@@ -48,7 +52,7 @@ def load(
             settings = from_dict(TrackerSettings, package.settings)
         except FartrackError as error:
             raise FartrackError(f"{package.folder / RECORD}: {error}") from None
-    return Tracker(open_engine(package, engine, threads, precision), settings, color, package.calibration)
+    return Tracker(open_engine(package, engine, threads, precision, device), settings, color, package.calibration)
 
 
 def track_video(

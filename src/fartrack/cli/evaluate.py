@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fartrack.api import DEFAULT_MODEL
-from fartrack.cli.common import Engine, Meter, Precision, Settings, app, check_folders, needs
+from fartrack.cli.common import Device, Engine, Meter, Precision, Settings, app, check_folders, needs
 from fartrack.errors import FartrackError
 from fartrack.files import write_whole
 from fartrack.geometry import parse_box
@@ -34,6 +34,7 @@ def evaluate_trackers(
     jobs: Annotated[int, typer.Option(min=1, help="sequences at once; above 1, speed is measured under load")] = 1,
     engine: Engine = "auto",
     precision: Precision = None,
+    device: Device = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="threads of one tracker")] = 1,
     settings: Settings = None,
     starts: Annotated[
@@ -48,7 +49,7 @@ def evaluate_trackers(
     from fartrack.evaluate.trackers import parse_trackers
 
     trackers = parse_trackers(
-        tracker, engine=engine, precision=precision, threads=threads, settings=tuple(settings or ())
+        tracker, engine=engine, precision=precision, device=device, threads=threads, settings=tuple(settings or ())
     )
     first_frames = parse_numbers(starts, "--starts")
     if pack:  # fails before the run, not after it
@@ -86,6 +87,7 @@ def bench(
     warm_up: Annotated[int, typer.Option(min=0, help="frames of each before the first round")] = 100,
     engine: Engine = "auto",
     precision: Precision = None,
+    device: Device = "cpu",
     settings: Settings = None,
     json: Annotated[Path | None, typer.Option(help="the times of all frames, and their statistics")] = None,
     plot: Annotated[Path | None, typer.Option(help="picture (.png) of the times")] = None,
@@ -96,7 +98,9 @@ def bench(
 
     if (clip is None) != (box is None):
         raise FartrackError("A clip and the box on its first frame go together; give CLIP --box x,y,w,h, or neither.")
-    trackers = parse_trackers(tracker, engine=engine, precision=precision, settings=tuple(settings or ()))
+    trackers = parse_trackers(
+        tracker, engine=engine, precision=precision, device=device, settings=tuple(settings or ())
+    )
     if plot:
         with needs("eval"):
             import matplotlib  # noqa: F401

@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from fartrack.api import DEFAULT_MODEL, load
-from fartrack.cli.common import Engine, Meter, Model, Precision, Settings, Threads, app
+from fartrack.cli.common import Device, Engine, Meter, Model, Precision, Settings, Threads, app
 from fartrack.cli.signals import INTERRUPTED, stopped_afterwards, stopped_at_once
 from fartrack.engines.base import EngineName
 from fartrack.engines.base import Precision as PrecisionName
@@ -72,6 +72,7 @@ def track(
     engine: Engine = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    device: Device = "cpu",
     settings: Settings = None,
 ) -> None:
     """Track one object, or several, through a video."""
@@ -79,7 +80,7 @@ def track(
     wanted = parse_targets(box or [], start, targets)
     begin = min((anchor.frame for target in wanted for anchor in target.anchors), default=start)
     with stopped_at_once():
-        tracker = load_tracker(model, engine, precision, threads, settings)
+        tracker = load_tracker(model, engine, precision, threads, device, settings)
     broken: list[FartrackError] = []
     stopped = False
     with frames_from_source(source, start=begin) as frames:
@@ -176,15 +177,16 @@ def demo(
     engine: Engine = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    device: Device = "cpu",
     settings: Settings = None,
 ) -> None:
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
     from fartrack.demo import CLIP_FPS, CLIP_LENGTH, demo_frames
 
     with stopped_at_once():
-        tracker = load_tracker(model, engine, precision, threads, settings)
-    kind = resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision))
-    runs_on = ", ".join((model, *kind))
+        tracker = load_tracker(model, engine, precision, threads, device, settings)
+    kind = resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision), device)
+    runs_on = ", ".join((model, *kind, device))
     ious: list[float] = []
     busy = 0.0
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
@@ -216,11 +218,11 @@ def version() -> None:
 
 
 def load_tracker(
-    model: str, engine: str, precision: str | None, threads: int | None, settings: list[str] | None
+    model: str, engine: str, precision: str | None, threads: int | None, device: str, settings: list[str] | None
 ) -> Tracker:
     """The tracker of a model with its own settings, and those of ``--set`` on top."""
     changed = parse_settings(open_package(model).settings, settings) if settings else None
-    kind: dict[str, Any] = {"engine": engine, "precision": precision}
+    kind: dict[str, Any] = {"engine": engine, "precision": precision, "device": device}
     return load(model, threads=threads, settings=changed, **kind)
 
 

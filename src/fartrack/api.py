@@ -7,12 +7,11 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from fartrack.config import from_dict
 from fartrack.engines.base import EngineName, Precision
 from fartrack.engines.opening import open_engine
 from fartrack.errors import FartrackError
 from fartrack.packages import RECORD, open_package
-from fartrack.tracking.tracker import Color, Track, Tracker, TrackerSettings
+from fartrack.tracking.tracker import Color, Track, Tracker, TrackerSettings, parse_settings
 from fartrack.video.sources import Frame, FrameSource, frames_from_source
 
 DEFAULT_MODEL = "pico"
@@ -26,6 +25,7 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
     settings: TrackerSettings | None = None,
+    preset: str | None = None,
     color: Color = "bgr",
 ) -> Tracker:
     """A tracker, ready for ``init(frame, box)`` and ``update(frame)``.
@@ -40,16 +40,19 @@ def load(
         device: ``cpu``, ``cuda``, ``tensorrt``, ``coreml``, ``directml`` (ONNX Runtime), ``gpu``, ``npu`` (OpenVINO),
             ``mps`` (PyTorch), or ``auto``.
         settings: how templates are taken and kept; None is what the model was trained for.
+        preset: of these settings, by name: one of the model's, or ``paper``.
         color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.
 
     Raises:
-        FartrackError: an unknown model (the message names those that exist), engine, precision, device or color
-            order, or a damaged model.
+        FartrackError: an unknown model (the message names those that exist), engine, precision, device, preset or
+            color order, or a damaged model.
     """
     package = open_package(model)
+    if settings is not None and preset is not None:
+        raise FartrackError("There are both settings and a preset; give one of them.")
     if settings is None:
         try:
-            settings = from_dict(TrackerSettings, package.settings)
+            settings = parse_settings(package.settings, [f"preset={preset}"] if preset else (), package.presets)
         except FartrackError as error:
             raise FartrackError(f"{package.folder / RECORD}: {error}") from None
     return Tracker(open_engine(package, engine, threads, precision, device), settings, color, package.calibration)

@@ -151,7 +151,7 @@ def test_nfs_counts_absent_frames_as_missed(tmp_path, write_sequence, name):
     folder = write_sequence(name, "a", frames=4)
     path = folder / name.removeprefix("nfs") / "a.txt"
     lines = path.read_text().splitlines()
-    write_lines(path, [*lines[:2], "0 0 0 0 0 2 1 0 0 \"thing\"", lines[3]])
+    write_lines(path, [*lines[:2], '0 0 0 0 0 2 1 0 0 "thing"', lines[3]])
     [sequence] = open_benchmark(name, tmp_path, only=["a"]).sequences
     found = measure(np.nan_to_num(sequence.boxes), sequence.boxes, None, BENCHMARKS[name].rules)
     assert found == {"auc": pytest.approx(0.75 * 20 / 21), "precision": 0.75}

@@ -38,7 +38,9 @@ Threads = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="a setting of the tracker on top of the model's own, such as interval=40"
+        "--set",
+        metavar="KEY=VALUE",
+        help="a setting of the tracker on top of the model's own, such as interval=40 or preset=paper",
     ),
 ]
 

@@ -221,7 +221,8 @@ def load_tracker(
     model: str, engine: str, precision: str | None, threads: int | None, device: str, settings: list[str] | None
 ) -> Tracker:
     """The tracker of a model with its own settings, and those of ``--set`` on top."""
-    changed = parse_settings(open_package(model).settings, settings) if settings else None
+    package = open_package(model)
+    changed = parse_settings(package.settings, settings, package.presets) if settings else None
     kind: dict[str, Any] = {"engine": engine, "precision": precision, "device": device}
     return load(model, threads=threads, settings=changed, **kind)
 

@@ -111,7 +111,7 @@ class TrackerSpec:
         )
 
     def _find_model(self, package: Package) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
-        settings = parse_settings(package.settings, self.settings)
+        settings = parse_settings(package.settings, self.settings, package.presets)
         files = sorted(path for path in package.network.iterdir() if path.suffix in (".bin", ".onnx", ".safetensors"))
         engine, precision = resolve(package, self.engine, self.precision, self.device)
         identity: dict[str, Any] = {"model": digest(files), "engine": engine, "precision": precision}

@@ -9,6 +9,7 @@ import typer
 
 from fartrack.api import DEFAULT_MODEL
 from fartrack.cli.common import Device, Engine, Meter, Precision, Settings, app, check_folders, needs
+from fartrack.datasets.layouts import read_boxes
 from fartrack.errors import FartrackError
 from fartrack.files import write_whole
 from fartrack.geometry import parse_box
@@ -73,10 +74,15 @@ def evaluate_trackers(
 
 @app.command()
 def bench(
-    clip: Annotated[
-        str | None, typer.Argument(help="video file or folder of pictures; the demo clip if left out")
+    clips: Annotated[
+        list[str] | None, typer.Argument(help="video files or folders of pictures; the demo clip if left out")
     ] = None,
-    box: Annotated[str | None, typer.Option(help="x,y,w,h in pixels of the clip's first frame")] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="x,y,w,h in pixels of a clip's first frame, once a clip; else the first line of its NAME.txt"
+        ),
+    ] = None,
     tracker: Annotated[
         str, typer.Option(help="what is compared, as for eval; ratios are to the first")
     ] = DEFAULT_MODEL,
@@ -84,6 +90,7 @@ def bench(
     sizes: Annotated[str | None, typer.Option(help="such as 640x360,1280x720; the clip's own if left out")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="in each of which every tracker has its turn")] = 5,
     frames: Annotated[int, typer.Option(min=1, help="of one turn")] = 30,
+    paced: Annotated[float | None, typer.Option(help="time them at so many frames a second too, such as 30")] = None,
     warm_up: Annotated[int, typer.Option(min=0, help="frames of each before the first round")] = 100,
     engine: Engine = "auto",
     precision: Precision = None,
@@ -96,8 +103,7 @@ def bench(
     from fartrack.evaluate import speed
     from fartrack.evaluate.trackers import parse_trackers
 
-    if (clip is None) != (box is None):
-        raise FartrackError("A clip and the box on its first frame go together; give CLIP --box x,y,w,h, or neither.")
+    sources = dict(zip(clips or (), first_boxes(clips or [], box or []), strict=True))
     trackers = parse_trackers(
         tracker, engine=engine, precision=precision, device=device, settings=tuple(settings or ())
     )
@@ -105,10 +111,10 @@ def bench(
         with needs("eval"):
             import matplotlib  # noqa: F401
     check_folders(json, plot)
-    options: dict[str, Any] = {"rounds": rounds, "frames": frames, "warm_up": warm_up}
+    options: dict[str, Any] = {"rounds": rounds, "frames": frames, "warm_up": warm_up, "paced": paced}
     options |= {"threads": parse_numbers(threads, "--threads"), "sizes": parse_sizes(sizes) if sizes else ()}
     with Meter("timing (turns)", None, live=False) as meter:
-        found = speed.bench(trackers, clip, None if box is None else parse_box(box), report=meter.reach, **options)
+        found = speed.bench(trackers, sources, report=meter.reach, **options)
     speed.print_speed(found)
     if json:
         write_whole(json, found.to_json())
@@ -116,6 +122,26 @@ def bench(
     if plot:
         write_whole(plot, speed.plot_speed(found))
         print(f"saved {plot}")
+
+
+def first_boxes(clips: list[str], boxes: list[str]) -> list[tuple[float, ...]]:
+    """The box of each clip: as given, one a clip, or if none is the first of its NAME.txt; FartrackError otherwise."""
+    if len(set(clips)) < len(clips):
+        raise FartrackError("A clip is named twice; name each once.")
+    if boxes or not clips:
+        if len(boxes) != len(clips):
+            raise FartrackError(
+                f"There are {len(boxes)} boxes for {len(clips)} clips; give CLIP --box x,y,w,h for each."
+            )
+        return [parse_box(box) for box in boxes]
+    found = []
+    for clip in clips:
+        truth = Path(clip).with_suffix(".txt")
+        first = read_boxes(truth)[:1].tolist() if truth.is_file() else []
+        if not first:
+            raise FartrackError(f"There is no box for {clip}; give CLIP --box x,y,w,h, or put it into {truth}.")
+        found.append(tuple(first[0]))
+    return found
 
 
 def parse_sizes(text: str) -> list[tuple[int, int]]:

@@ -4,24 +4,38 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint unit package clean
+.PHONY: demo test lint unit docs package gif web clean
 
 demo: $(VENV)/core
 	$(BIN)/fartrack demo
 
-test: lint unit package
+test: lint docs unit package
 
 lint: $(VENV)/dev
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs
 	$(BIN)/mypy
 
 unit: $(VENV)/dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --max-worker-restart 0
 
+# The documentation as a site, which loads nothing from elsewhere.
+docs: $(VENV)/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rlE '(src=|<link [^>]*href=|url\()"?https?:' site --include='*.html' --include='*.css'
+
+# The picture at the top of the README.
+gif: $(VENV)/dev
+	$(BIN)/python benchmarks/demo_gif.py
+
 # The wheel, installed alone in a fresh environment, tracks from there.
 package: $(VENV)/dev
 	PYTHON=$(PYTHON) tests/wheel.sh $(BIN)/python
+
+# The page of `fartrack web`, built and installed; its tests run where this was done. Needs Node.js 20 or newer.
+web: $(VENV)/core
+	cd web && npm ci --no-fund --no-audit && npm run build
+	$(INSTALL) --force-reinstall --no-deps ./web
 
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,4 +47,4 @@ $(VENV)/dev: $(VENV)/core
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site web/node_modules web/fartrack_web/page

@@ -117,11 +117,18 @@ def fit(raw: FloatArray, good: NDArray[np.bool_], weight: FloatArray) -> Calibra
 
 
 def hold_out(frames: Frames) -> FloatArray:
-    """``(n,)`` the chance of each frame by the calibration that is fitted on all sequences but its own."""
+    """``(n,)`` the chance of each frame by the calibration that is fitted on all sequences but its own.
+
+    Raises:
+        FartrackError: there is no such fit, as where one sequence alone has boxes that are not good.
+    """
     chances, good, weight = np.empty(len(frames.raw)), frames.good, frames.weight
     for number in range(frames.sequence.max() + 1):
         own = frames.sequence == number
-        chances[own] = fit(frames.raw[~own], good[~own], weight[~own]).apply(frames.raw[own])
+        try:
+            chances[own] = fit(frames.raw[~own], good[~own], weight[~own]).apply(frames.raw[own])
+        except FartrackError as error:  # true of the others, not of all
+            raise FartrackError(f"Each sequence is held out of a fit once, and without one of them: {error}") from None
     return chances
 
 

@@ -1,6 +1,6 @@
 """Draw docs/demo.gif, the picture at the top of the README: the demo clip, tracked.
 
-python benchmarks/demo_gif.py [docs/demo.gif]
+make gif
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import fartrack
 from fartrack.demo import CLIP_FPS, demo_frames
 from fartrack.video import draw_track
 
-EVERY, SIZE = 4, (360, 202)
+EVERY, SIZE = 5, (320, 180)
 
 
 def main(path: Path) -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track as progress
 from rich.table import Table
 
-from fartrack import MultiTracker, TrackerSettings, load
+from fartrack import MultiTracker, load
 from fartrack.demo import demo_frames
 from fartrack.model.cost import search_macs
 
@@ -36,7 +36,7 @@ def main(
     output: Annotated[Path | None, typer.Option("--json", help="raw times")] = None,
 ) -> None:
     """Print the milliseconds of a frame, and of a target, by the number of targets."""
-    tracker = load(model, engine=engine, threads=threads, settings=TrackerSettings(interval=2))
+    tracker = load(model, engine=engine, threads=threads, interval=2)
     clip = [image for image, _ in islice(demo_frames(), 16)]
     height, width = clip[0].shape[:2]
     numbers = [int(count) for count in counts.split(",")]

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -299,8 +300,25 @@ def own_model(tmp_path):
 def test_the_settings_of_a_model_are_used_unless_others_are_given(own_model):
     folder = own_model({"retention": 0.75, "interval": 5})
     assert fartrack.load(folder, threads=1).settings == TrackerSettings(retention=0.75, interval=5)
+    assert fartrack.load(folder, threads=1, interval=7).settings == TrackerSettings(retention=0.75, interval=7)
     given = TrackerSettings(interval=7)
-    assert fartrack.load(folder, threads=1, settings=given).settings == given
+    assert fartrack.load(folder, threads=1, **asdict(given)).settings == given
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"settings": TrackerSettings(templates=3)},
+            r"^'settings' is no field of TrackerSettings; those are templates",
+        ),
+        ({"template": 3}, r"^'template' is no field of TrackerSettings"),
+        ({"templates": 30}, r"^templates is 30; it must lie between 1 and 16\.$"),
+    ],
+)
+def test_a_setting_that_is_none_is_not_passed_over(settings, words):
+    with pytest.raises(FartrackError, match=words):
+        fartrack.load(**settings)
 
 
 @pytest.mark.parametrize(

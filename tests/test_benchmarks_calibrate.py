@@ -129,6 +129,13 @@ def test_the_reliability_table_by_hand():
     assert np.isnan(good[0])
 
 
+def test_a_fault_of_a_part_is_not_said_of_the_whole():
+    frames = Frames(np.linspace(0.1, 0.9, 6), np.array([0.136, 0.9, 0.9, 0.9, 0.9, 0.9]), np.array([0, 0, 1, 1, 2, 2]))
+    assert fit(frames.raw, frames.good, frames.weight)
+    with pytest.raises(FartrackError, match=r"^Each sequence is held out .* without one of them: Every box has an IoU"):
+        hold_out(frames)
+
+
 @pytest.mark.parametrize("decimals", [1, 6])  # with one, most scores are shared by many
 def test_the_alarm_agrees_with_trying_every_threshold(decimals):
     rng = np.random.default_rng(1)

@@ -1,6 +1,7 @@
 """Model packages: folders with a ``model.json``, and presets of their settings."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -36,13 +37,12 @@ def test_a_preset_is_the_same_model_with_other_settings():
 def test_the_papers_setting_is_a_preset_of_every_model():
     paper = fartrack.load(preset="paper", threads=1).settings
     assert (paper.interval, paper.templates, paper.retention, paper.min_window) == (1, 5, 0.75, 1)
-    assert paper.template_score == paper.agreement == paper.hold_score == paper.lost_score == 0  # of any frame
+    assert paper.template_score == paper.hold_score == paper.lost_score == 0  # of any frame
     assert paper == fartrack.load("pico-fast", preset="paper").settings == fartrack.load("pico-paper").settings
     assert fartrack.load("pico", preset="fast").settings == fartrack.load("pico-fast").settings
     with pytest.raises(FartrackError, match=r"no preset 'slow'; those are paper, fast"):
         fartrack.load(preset="slow")
-    with pytest.raises(FartrackError, match="both settings and a preset"):
-        fartrack.load(preset="paper", settings=fartrack.TrackerSettings())
+    assert fartrack.load(preset="paper", interval=3).settings == replace(paper, interval=3)
 
 
 def test_the_papers_update_takes_every_frame_and_prunes_on_the_next(demo_clip):
@@ -145,6 +145,20 @@ def test_what_is_no_model_of_this_format_is_refused(model, record, words):
 def test_an_unknown_name_is_told_with_those_that_exist(name):
     with pytest.raises(FartrackError, match=r"no model .*use pico or pico-fast|pico has no preset"):
         open_package(name)
+
+
+def test_parameters_are_counted_without_torch(model, tmp_path):
+    pytest.importorskip("torch")
+    from fartrack.model.encoder import FARTrack
+
+    whole = open_package("pico")
+    for package in (whole, replace(whole, config=replace(whole.config, depth=4))):
+        state = FARTrack(package.config).state_dict()
+        own = sum(tensor.numel() for key, tensor in state.items() if not key.startswith("aux."))
+        assert package.parameters == own
+    (tmp_path / "weights.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(FartrackError, match=r"weights\.safetensors holds no readable weights"):
+        _ = replace(package, network=tmp_path).parameters
 
 
 def test_an_unknown_preset_is_told_with_those_that_exist(model):

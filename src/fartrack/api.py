@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from numpy.typing import ArrayLike
 
+from fartrack.config import from_dict
 from fartrack.engines.base import EngineName, Precision
 from fartrack.engines.opening import open_engine
 from fartrack.errors import FartrackError
@@ -24,9 +26,9 @@ def load(
     precision: Precision | None = None,
     threads: int | None = None,
     device: str = "cpu",
-    settings: TrackerSettings | None = None,
     preset: str | None = None,
     color: Color = "bgr",
+    **settings: Any,
 ) -> Tracker:
     """A tracker, ready for ``init(frame, box)`` and ``update(frame)``.
 
@@ -39,23 +41,21 @@ def load(
         threads: of one network call; None leaves it to the runtime.
         device: ``cpu``, ``cuda``, ``tensorrt``, ``coreml``, ``directml`` (ONNX Runtime), ``gpu``, ``npu`` (OpenVINO),
             ``mps`` (PyTorch), or ``auto``.
-        settings: how templates are taken and kept; None is what the model was trained for.
-        preset: of these settings, by name: one of the model's, or ``paper``.
+        preset: several settings under one name: one of the model's presets, or ``paper``.
         color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.
+        settings: fields of :class:`TrackerSettings` that are to be other than the model's own, such as ``interval=40``.
 
     Raises:
-        FartrackError: an unknown model (the message names those that exist), engine, precision, device, preset or
-            color order, or a damaged model.
+        FartrackError: an unknown model (the message names those that exist), engine, precision, device, preset, color
+            order or setting, or a damaged model.
     """
     package = open_package(model)
-    if settings is not None and preset is not None:
-        raise FartrackError("There are both settings and a preset; give one of them.")
-    if settings is None:
-        try:
-            settings = parse_settings(package.settings, [f"preset={preset}"] if preset else (), package.presets)
-        except FartrackError as error:
-            raise FartrackError(f"{package.folder / RECORD}: {error}") from None
-    return Tracker(open_engine(package, engine, threads, precision, device), settings, color, package.calibration)
+    try:
+        own = parse_settings(package.settings, [f"preset={preset}"] if preset else (), package.presets)
+    except FartrackError as error:
+        raise FartrackError(f"{package.folder / RECORD}: {error}") from None
+    chosen = from_dict(TrackerSettings, {**vars(own), **settings})
+    return Tracker(open_engine(package, engine, threads, precision, device), chosen, color, package.calibration)
 
 
 def track_video(

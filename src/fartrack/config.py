@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, cast, get_origin, get_type_hints
@@ -41,7 +45,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
     Raises:
         FartrackError: an unknown field (named, with those that exist), one that must be given and is not, or a value
-            that the class refuses.
+            that the class refuses; with the table in which it lies.
     """
     known = {field.name: field for field in fields(cast(Any, cls))}
     unknown = sorted(set(values) - set(known))
@@ -55,7 +59,41 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
         if is_dataclass(hints[name]) and not isinstance(value, hints[name]):
             if not isinstance(value, Mapping):
                 raise FartrackError(f"{name} is {value!r}; it must be a table of fields.")
-            found[name] = from_dict(cast(type[Any], hints[name]), value)
+            try:
+                found[name] = from_dict(cast(type[Any], hints[name]), value)
+            except FartrackError as error:  # says in which table of a TOML file, such as [rollout.tracker]
+                text = str(error)
+                raise FartrackError(f"[{name}.{text[1:]}" if text.startswith("[") else f"[{name}] {text}") from None
         elif get_origin(hints[name]) is tuple and isinstance(value, list):
             found[name] = tuple(value)
     return cls(**found)
+
+
+def changed_fields(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two configurations of one class differ, such as ``rollout.share``, with both values."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in (field.name for field in fields(old)):
+        before, after = getattr(old, name), getattr(new, name)
+        if is_dataclass(before):
+            found |= {f"{name}.{inner}": pair for inner, pair in changed_fields(before, after).items()}
+        elif before != after:
+            found[name] = before, after
+    return found
+
+
+def to_toml(config: Any, default: Any = None, table: str = "") -> str:
+    """A configuration as TOML that :func:`from_dict` reads, every field with its meaning (from the ``Attributes`` of
+    the class's docstring) and, where it has another value, its default."""
+    default = type(config)() if default is None else default
+    docs = inspect.cleandoc(type(config).__doc__ or "").partition("Attributes:\n")[2]
+    meanings = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", docs, re.M))
+    text, tables = f"[{table}]\n" if table else "", ""
+    for name in (field.name for field in fields(config)):
+        value, usual = getattr(config, name), getattr(default, name)
+        if is_dataclass(value):
+            tables += "\n" + to_toml(value, usual, f"{table}.{name}".strip("."))
+            continue
+        meaning = textwrap.fill(" ".join(meanings[name].replace("``", '"').split()), 100)
+        note = "" if value == usual else f"  # default: {json.dumps(usual)}"
+        text += f"{textwrap.indent(meaning, '# ')}\n{name} = {json.dumps(value)}{note}\n"
+    return text + tables

@@ -67,13 +67,12 @@ def export(
             raise FartrackError(f"The network has no exit after layer {depth}; give 1 to {whole}.")
     if unknown := sorted({*(int8 or ())} - {*depths}):
         raise FartrackError(f"No model of {unknown[0]} layers is exported that could have an int8 graph.")
-    if not folder.parent.is_dir():
-        raise FartrackError(f"The folder {folder.parent} does not exist; make it first.")
     for place in (folder, *(folder.parent / name for name in exits)):
         if place.exists() and not place.is_dir():
             raise FartrackError(f"{place} is a file; name a folder.")
         if place.exists() and any(place.iterdir()) and not (place / RECORD).is_file():
             raise FartrackError(f"{place} holds something that is no model; name another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     network = network.eval().cpu()
     for tensor in network.state_dict().values():
         tensor.copy_(tensor.half())
@@ -89,8 +88,8 @@ def export(
                 model, path = _to_onnx(graph), part / graph_file(name, depth)
                 _share_weights(model, part / WEIGHTS, first.state_dict())
                 onnx.save(model, path)
-                if name == "search" and (int8 is None or depth in int8):
-                    quantized.append(part / graph_file("search_int8", depth))
+                if name != "template" and (int8 is None or depth in int8):
+                    quantized.append(part / graph_file(f"{name}_int8", depth))
                     _quantize(path, quantized[-1])
         _pool(quantized, part / WEIGHTS_INT8)
         _write_record(part, network.config, about)

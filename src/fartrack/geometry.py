@@ -86,7 +86,8 @@ class Crop:
         """Cut this window out of an image ``(H, W, 3)`` as ``(size, size, 3)`` of the same color order.
 
         Pixels outside the image are padded with the color ``padding``. Interpolation is linear; where the window is
-        shrunk by two or more, it is first averaged over whole blocks of pixels, so that nothing aliases.
+        shrunk by two or more, it is first averaged over whole blocks of pixels, so that nothing aliases. A test holds
+        OpenCV, whose rounding differs between major versions, against the same in NumPy.
         """
         scale = self.side / size
         x, y = self.x, self.y

@@ -3,7 +3,7 @@
 A package is a folder with a ``model.json``: the shape of its network (``config``), the folder where that lies,
 relative to this one (``network``), and how many ``layers`` lie there, the ``precision`` it runs in, tracker
 ``settings``, the calibration of its ``score``, and ``presets``, named sets of further settings: ``pico-fast`` is the
-preset ``fast`` of ``pico``.
+preset ``fast`` of ``pico``. ``measured`` holds what docs/ says of the shipped ones, by preset ("" without one).
 
 A network's folder holds ``weights.safetensors`` (the only copy of the weights, half precision) and ONNX graphs that
 point into it: ``search-6.onnx`` is that of the first six layers. Those in int8 share ``weights_int8.bin``.
@@ -12,6 +12,7 @@ point into it: ``search-6.onnx`` is that of the first six layers. Those in int8 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ SHIPPED = Path(__file__).parent / "weights"
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"templates": 5, "interval": 1, "template_score": 0.0, "hold_score": 0.0, "retention": 0.75}
-    | {"agreement": 0.0, "lost_score": 0.0, "min_window": 1.0}
+    | {"lost_score": 0.0, "min_window": 1.0}
 }
 """Presets that every model has: the paper's linear update on every frame and its sequence-level sparsification."""
 
@@ -47,6 +48,7 @@ class Package:
     precision: str = "fp32"
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: PRESETS)
 
     def __post_init__(self) -> None:
@@ -54,15 +56,35 @@ class Package:
         check_numbers(self, layers=(self.config.depth, 15))
         check_choice(self, "precision", ("fp32", "int8"))
 
+    @property
+    def parameters(self) -> int:
+        """The number of the network's weights, without the head that only training uses.
+
+        Raises:
+            FartrackError: the file of the weights cannot be read.
+        """
+        path, total = self.network / WEIGHTS, 0
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            for name, tensor in header.items():
+                group, _, rest = str(name).partition(".")
+                layer = int(rest.split(".")[0]) if group == "blocks" else 0
+                if group not in ("aux", "__metadata__") and layer < self.config.depth:
+                    total += math.prod(tensor["shape"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError):
+            raise FartrackError(f"{path} holds no readable weights; export the model anew.") from None
+        return total
+
     def graph(self, name: str) -> Path:
-        """The file of a graph: ``template``, ``search``, ``search_int8`` or ``search_scored``.
+        """The file of a graph: ``template``, ``search`` or ``search_scored``, the last two also with ``_int8``.
 
         Raises:
             FartrackError: the package lacks it.
         """
         path = self.network / graph_file(name, self.config.depth)
         if not path.is_file():
-            other = "use precision fp32, or " if name == "search_int8" else ""
+            other = "use precision fp32, or " if name.endswith("_int8") else ""
             raise FartrackError(f"The model {self.folder} lacks {path.name}; {other}export it anew with that graph.")
         return path
 
@@ -103,6 +125,7 @@ def _read(folder: Path, preset: str | None) -> Package:
         network = (folder / record.get("network", ".")).resolve()
         presets = {**PRESETS, **{name: dict(values) for name, values in record.get("presets", {}).items()}}
         settings = {**record.get("settings", {}), **(presets.get(preset, {}) if preset is not None else {})}
+        measured = dict(record.get("measured", {}).get(preset or "", {}))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise _no_model(folder) from None
     if version != FORMAT:
@@ -115,7 +138,7 @@ def _read(folder: Path, preset: str | None) -> Package:
         precision = record.get("precision", "fp32")
         shape = from_dict(ModelConfig, config)
         layers = record.get("layers", shape.depth)
-        return Package(folder, network, shape, layers, precision, settings, calibration, presets)
+        return Package(folder, network, shape, layers, precision, settings, calibration, measured, presets)
     except FartrackError as error:
         raise FartrackError(f"{folder / RECORD}: {error}") from None
 

@@ -59,7 +59,30 @@ def parse_targets(boxes: Iterable[str], start: int, file: Path | None = None) ->
     Raises:
         FartrackError: a box or row that cannot be used, or two boxes of one target on one frame.
     """
-    rows = [_parse_option(text, start) for text in boxes] + (_read_rows(file, start) if file else [])
+    rows = [_parse_option(text, start) for text in boxes]
+    for number, row in enumerate(_read_rows(file) if file else (), 1):
+        rows.append(_check_row(row, start, f"{file}, target {number}"))
+    return _gather(rows)
+
+
+def read_archive(file: Path) -> dict[str, list[Target]]:
+    """The targets of many videos by the paths of these, from a file of targets with a further column ``video``.
+
+    Raises:
+        FartrackError: as :func:`parse_targets`, or a row without a video.
+    """
+    videos: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(_read_rows(file), 1):
+        where = f"{file}, target {number}"
+        if not row.get("video"):
+            raise FartrackError(f"{where} lacks video; give the path of one within the folder of videos.")
+        own = {key: value for key, value in row.items() if key != "video"}
+        videos.setdefault(str(row["video"]).strip(), []).append(_check_row(own, 0, where))
+    return {video: _gather(rows) for video, rows in videos.items()}
+
+
+def _gather(rows: list[dict[str, Any]]) -> list[Target]:
+    """The targets of checked rows."""
     named = {row["name"] for row in rows}
     targets: dict[str, Target] = {}
     for row in rows:
@@ -96,7 +119,7 @@ def _parse_option(text: str, start: int) -> dict[str, Any]:
     return _check_row(row, start, f"The box {text!r:.60}")
 
 
-def _read_rows(path: Path, start: int) -> list[dict[str, Any]]:
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV file with a header, or of a JSON list of objects."""
     try:
         text = path.read_text("utf-8-sig")
@@ -111,7 +134,7 @@ def _read_rows(path: Path, start: int) -> list[dict[str, Any]]:
         raise FartrackError(f"{path} cannot be read ({error.strerror}); check the path.") from None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise FartrackError(f"{path} holds no targets; give a row or object for each, with {', '.join(NEEDED)}.")
-    return [_check_row(row, start, f"{path}, target {number}") for number, row in enumerate(rows, 1)]
+    return rows
 
 
 def _check_row(row: Mapping[str, Any], start: int, where: str) -> dict[str, Any]:

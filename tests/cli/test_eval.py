@@ -21,6 +21,11 @@ class Still:
 class Off(Still):
     def update(self, frame):
         return self.box + [8, 0, 0, 0]
+
+
+class Absent(Still):
+    def __init__(self):
+        raise RuntimeError("it is not installed")
 """
 
 
@@ -71,6 +76,30 @@ def test_trackers_side_by_side(run, place):
     assert again == out  # nothing ran: even the speed is what was measured then
     same = run("--tracker", "mine:Still,other=raw:r/folder/Still", "--data", "data", "--results", "r")
     assert "+0.000 [+0.000, +0.000], no difference" in same
+
+
+@pytest.mark.parametrize("absent", ["mine:Absent", "mine:Nobody", "nobody"])
+def test_a_tracker_that_is_missing_leaves_the_others(run, place, absent, capfd):
+    results = f"without-{absent.partition(':')[2]}"
+    options = ("--tracker", f"gone={absent},mine:Still,mine:Off", "--data", "data", "--results", results)
+    told = run(*options, code=2).splitlines()
+    assert told[0].startswith("fartrack: gone is left out. ") and len(told) == 2
+    assert told[1].startswith("fartrack: gone could not be evaluated")
+    assert {folder.name for folder in (place / results / "folder").iterdir() if [*folder.glob("s*.txt")]} == {
+        "Still",
+        "Off",
+    }
+
+
+def test_without_a_tracker_it_is_the_default_model(run):
+    assert list(rows(run("--data", "data", "--results", "default", "--only", "s0"), "tracker")) == ["pico"]
+
+
+def test_few_sequences_are_warned_of(run):
+    once = ("--tracker", "mine:Still", "--data", "data", "--results", "few")
+    out = run(*once, "--only", "s1")
+    assert "One sequence has no interval" in out and rows(out, "tracker")["Still"][0] == "1.000"
+    assert "6 sequences are few for an interval" in run(*once)
 
 
 def test_one_tracker_in_full(run):

@@ -98,10 +98,11 @@ def test_from_videos_to_a_tracker(tmp_path, videos, run):
 def test_exits_and_means_are_exported(tmp_path, trained, run, monkeypatch):
     monkeypatch.setattr(fartrack.export, "graphs", lambda network: {})  # tracing takes seconds
     checkpoint = tmp_path / "first" / "checkpoint.safetensors"
-    code, out, _ = run("export", checkpoint, tmp_path / "model", "--exits", "shallow=1", "--mean", checkpoint)
-    assert code == 0 and out.splitlines() == [f"saved {tmp_path / name}" for name in ("model", "shallow")]
-    assert json.loads((tmp_path / "model" / "model.json").read_text())["mean_of"] == 2
-    assert json.loads((tmp_path / "shallow" / "model.json").read_text())["config"]["depth"] == 1
+    models = tmp_path / "not" / "yet"  # it is made
+    code, out, _ = run("export", checkpoint, models / "model", "--exits", "shallow=1", "--mean", checkpoint)
+    assert code == 0 and out.splitlines() == [f"saved {models / name}" for name in ("model", "shallow")]
+    assert json.loads((models / "model" / "model.json").read_text())["mean_of"] == 2
+    assert json.loads((models / "shallow" / "model.json").read_text())["config"]["depth"] == 1
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_bad_recipe_is_one_sentence(tmp_path, run, change, words):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(steps=2).replace(*change))
     code, _, err = run("train", "run", "--recipe", recipe, "--data", tmp_path, "--run", tmp_path / "run")
-    assert code == 2 and words in err and err.count("\n") == 1
+    assert code == 2 and words in err and str(recipe) in err and err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -168,6 +169,35 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tmp_path, trained, run):
     code, out, _ = run(*options, "--resume", "--until", 2)
     assert code == 0 and "stopped before" not in out and "saved" in out
     assert load_checkpoint(tmp_path / "second" / "checkpoint.safetensors").step == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("sets = 2", "sets = 3"), "another recipe: sets (2, now 3)"),
+        (("sets = 2", "sets = 2\nlearning_rate = 0.003"), "learning_rate (0.0003, now 0.003)"),
+        (("stills = 0.0", "stills = 0.5"), "sampling.stills (0.0, now 0.5)"),
+        (("depth = 2", "depth = 3"), "model.depth (2, now 3)"),
+        (("steps = 2", "steps = 1"), "steps is 1, and 2 are done"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_recipe(tmp_path, trained, run, change, words):
+    checkpoint = tmp_path / "first" / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+    trained[1].write_text(RECIPE.format(steps=2).replace(*change))
+    code, _, err = run("train", "run", *trained, "--run", tmp_path / "first", "--resume")
+    assert code == 2 and words in err and err.count("\n") == 1
+    assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("device", "words"), [("foo", "device is 'foo'; it must be cpu or cuda."), ("cuda", "PyTorch finds no GPU here")]
+)
+def test_a_device_that_is_not_there_is_one_sentence(tmp_path, run, device, words, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    options = ("--recipe", "shipped/3-light", "--data", tmp_path, "--run", tmp_path / "run", "--device", device)
+    code, _, err = run("train", "run", *options)
+    assert code == 2 and words in err and err.count("\n") == 1
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, trained, run):
@@ -209,14 +239,18 @@ def test_data_that_do_not_exist_are_one_sentence(tmp_path, run):
     assert code == 2 and "holds no prepared data" in err and err.count("\n") == 1
 
 
-def test_the_recipes_that_ship_are_listed_and_shown(run):
+def test_the_recipes_that_ship_are_listed_and_shown(run, tmp_path):
     code, out, _ = run("train", "recipes")
     assert code == 0
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert {"gpu/pretrain", "paper/sparsify", "shipped/7-bent"} <= lines.keys()
     assert lines["paper/pretrain"].startswith("Phase 1 as published")
     code, out, _ = run("train", "recipes", "paper/sparsify")
-    assert code == 0 and "head_learning_rate = 4e-6" in out
+    assert code == 0 and "head_learning_rate = 4e-06  # default: 0.001" in out
+    assert out.startswith("# Phase 3 as published")
+    mine = tmp_path / "mine.toml"
+    mine.write_text(out)
+    assert run("train", "recipes", mine)[1] == out  # what is printed is a recipe
     code, _, err = run("train", "recipes", "pico")
     assert code == 2 and "No recipe 'pico' ships" in err and err.count("\n") == 1
 

@@ -26,7 +26,7 @@ def tracker(request, demo_clip):
     """A tracker with two threads that has tracked, so that what it opened is in use."""
     for library in LIBRARIES.get(request.param, ()):
         pytest.importorskip(library)
-    tracker = fartrack.load(engine=request.param, threads=2, settings=fartrack.TrackerSettings(interval=2))
+    tracker = fartrack.load(engine=request.param, threads=2, interval=2)
     tracker.init(demo_clip[0][0], demo_clip[1][0])
     for frame in demo_clip[0][1:3]:
         tracker.update(frame)

@@ -258,8 +258,9 @@ def test_a_folder_of_videos(tmp_path):
     assert [(s.length, s.size, s.boxes.shape) for s in opened.sequences] == [(3, (64, 48), (3, 4))] * 2
     assert opened.rules.measures[0] == "ao" and opened.rules.skip_first
     assert [s.name for s in open_benchmark("folder", tmp_path, only=["b"]).sequences] == ["b"]
-    with pytest.raises(FartrackError, match="no sequence c"):
-        open_benchmark("folder", tmp_path, only=["c"])
+    for only in (["c"], ["a", "c"]):
+        with pytest.raises(FartrackError, match=r"no sequence c; it has 2 others, such as a\."):
+            open_benchmark("folder", tmp_path, only=only)
 
 
 @pytest.mark.parametrize("lines", [2, 4])
@@ -279,6 +280,10 @@ def test_a_folder_of_folders_of_pictures(tmp_path, where):
         assert [s.name for s in opened.sequences] == ["a", "b"]
         assert places(opened.sequences[0]) == ([9, 10, 11], [0, 1, 2])
     assert [s.name for s in open_benchmark("folder", tmp_path / "data" / "b").sequences] == ["b"]
+    assert [s.name for s in open_benchmark("folder", tmp_path, only=["b"]).sequences] == ["b"]
+    for root, only in ((tmp_path / "data", ["c"]), (tmp_path, ["a", "c"])):
+        with pytest.raises(FartrackError, match=r"no sequence c; it has 2 others, such as a\."):
+            open_benchmark("folder", root, only=only)
 
 
 @pytest.mark.parametrize("benchmark", ["got10k-val", "lasot", "vasttrack"])

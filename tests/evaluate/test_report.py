@@ -2,16 +2,19 @@
 
 import re
 from dataclasses import replace
+from datetime import datetime
 
 import cv2
 import numpy as np
 import pytest
 
+from fartrack.cpu import processor_name
 from fartrack.datasets.sequences import Sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import Rules, overlaps
 from fartrack.evaluate.runner import Evaluation, Result
+from fartrack.version import __version__
 
 pytest.importorskip("matplotlib", reason="the extra 'eval' is not installed")
 from fartrack.evaluate.report import _scored, _three_frames, _worst_figures, write_report
@@ -94,9 +97,17 @@ def test_the_table_has_means_with_intervals_differences_and_speed(page):
     assert f"<td>{expected:.3f} [" in rows["ours"]
     assert "<td>50</td>" in rows["ours"] and "<p>6 sequences, 30 frames." in page
     assert "no difference" not in rows["ours"]
-    assert "+0.000 [+0.000, +0.000], no difference" in rows["same"]
-    assert re.search(r"<td>-0\.\d+ \[-0\.\d+, -0\.\d+\]</td>", rows["worse"])
+    assert "+0.000 [+0.000,\xa0+0.000], no difference" in rows["same"]
+    assert re.search(r"<td>-0\.\d+ \[-0\.\d+,\xa0-0\.\d+\]</td>", rows["worse"])
     assert "One sequence counts once" in page
+
+
+def test_the_page_says_where_it_is_from(sequences, tmp_path, page):
+    made = write_report([evaluate("ours", sequences, 1)], tmp_path, "fartrack eval --data 'a<b'")
+    footer = re.search(r"<footer>(.*)</footer>", text_of(made))[1]
+    for part in (f"fartrack {__version__}", f"{datetime.now():%Y-%m-%d}", processor_name()[:5], "--data &#x27;a&lt;b"):
+        assert part in footer
+    assert "6 sequences are few" in text_of(page)
 
 
 def test_the_worst_sequence_comes_first(page):

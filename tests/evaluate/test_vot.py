@@ -2,6 +2,7 @@
 
 import io
 import os
+import runpy
 import subprocess
 import sys
 
@@ -130,3 +131,11 @@ def test_a_process_without_a_tracker_says_so(tmp_path):
         assert process.returncode == 2
         assert "no tracker 'nonesuch'" in errors
         assert "Traceback" not in errors
+
+
+def test_help_has_a_short_name(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["vot", "-h"])
+    monkeypatch.delitem(sys.modules, "fartrack.evaluate.vot")
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("fartrack.evaluate.vot", run_name="__main__")
+    assert end.value.code == 0 and "--threads" in capsys.readouterr().out

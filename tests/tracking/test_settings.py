@@ -12,14 +12,14 @@ from fartrack.tracking.tracker import TrackerSettings, parse_settings
 def test_changes_are_on_top_of_the_models_own():
     own = {"interval": 10, "min_window": 0.85}
     assert parse_settings(own) == TrackerSettings(**own)
-    changed = parse_settings(own, ["interval=40", " agreement = 1e-1 ", "min_window=1"])
-    assert changed == TrackerSettings(interval=40, agreement=0.1, min_window=1)
+    changed = parse_settings(own, ["interval=40", " likeness = 1e-1 ", "min_window=1"])
+    assert changed == TrackerSettings(interval=40, likeness=0.1, min_window=1)
     assert own == {"interval": 10, "min_window": 0.85}
 
 
 def test_a_preset_is_a_change_like_others():
-    own, presets = {"interval": 10, "agreement": 0.5}, {"fast": {"interval": 20, "min_window": 0.5}}
-    expected = TrackerSettings(interval=20, agreement=0.5, min_window=0.7)
+    own, presets = {"interval": 10, "hold_score": 0.3}, {"fast": {"interval": 20, "min_window": 0.5}}
+    expected = TrackerSettings(interval=20, hold_score=0.3, min_window=0.7)
     assert parse_settings(own, ["interval=1", "preset=fast", "min_window=0.7"], presets) == expected
     assert parse_settings(own, ["preset=paper"]).retention == 0.75
 

@@ -399,7 +399,7 @@ def test_a_network_grows_on_layers_that_stay_as_they_were(synthetic_store, recip
     assert silent.abs().max() == 0 < network.blocks[2].proj.weight.abs().max()
 
     stopped = tmp_path / "stopped"
-    train(replace(grown, steps=3, decay=0), store, stopped, start=start, workers=0)
+    train(grown, store, stopped, start=start, workers=0, until=3)
     resumed = train(grown, store, stopped, resume=True, workers=0)
     assert_same_weights(network, resumed)
     with pytest.raises(FartrackError, match=r"^freeze_layers is 2; .*--start"):
@@ -433,9 +433,19 @@ def test_what_cannot_be_resumed(synthetic_store, recipe, tiny, tmp_path):
     store, run = synthetic_store(), tmp_path / "run"
     with pytest.raises(FartrackError, match="no checkpoint"):
         train(recipe, store, run, resume=True, workers=0)
-    train(replace(recipe, steps=2), store, run, workers=0)
-    with pytest.raises(FartrackError, match="another model"):
-        train(replace(recipe, model=tiny(depth=3)), store, run, resume=True, workers=0)
+    train(recipe, store, run, workers=0, until=5)
+    for changed, words in (
+        (
+            replace(recipe, model=tiny(depth=3, drop_path=0.5)),
+            r"another recipe: model\.depth \(2, now 3\)\. Only steps",
+        ),
+        (replace(recipe, learning_rate=0.03, seed=1), r"learning_rate \(0\.003, now 0\.03\), seed \(0, now 1\)"),
+        (replace(recipe, steps=4), "steps is 4, and 5 are done"),
+        (replace(recipe, steps=9), "steps is 9, and was 6 in the run .*, whose rates fall since step 4"),
+    ):
+        with pytest.raises(FartrackError, match=words):
+            train(changed, store, run, resume=True, workers=0)
+    assert load_checkpoint(run / CHECKPOINT).step == 5
 
 
 def test_a_run_without_data_is_refused(recipe, tmp_path):

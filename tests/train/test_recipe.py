@@ -1,6 +1,7 @@
 """A recipe is checked once, when it is read, and says which field does not fit."""
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from fartrack.config import from_dict
+from fartrack.config import changed_fields, from_dict, to_toml
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
@@ -75,16 +76,16 @@ def test_every_field_is_checked():
     ("values", "message"),
     [
         ({"step": 3}, "'step' is no field of Recipe"),
-        ({"model": {"layers": 6}}, "'layers' is no field of ModelConfig"),
-        ({"sampling": {"clip": 0.5}}, "'clip' is no field of SamplingConfig"),
-        ({"loss": {"kl": 1}}, "'kl' is no field of LossConfig"),
-        ({"model": {"depth": 0}}, "^depth is 0"),
-        ({"sampling": {"searches": 0}}, "^searches is 0"),
-        ({"loss": {"siou": -1}}, "^siou is -1"),
-        ({"rollout": {"length": 9}}, "'length' is no field of RolloutConfig"),
-        ({"rollout": {"tracker": {"retain": 0.5}}}, "'retain' is no field of TrackerSettings"),
-        ({"rollout": {"tracker": {"retention": 0}}}, "^retention is 0"),
-        ({"rollout": {"tracker": 0.75}}, "^tracker is 0.75"),
+        ({"model": {"layers": 6}}, r"^\[model\] 'layers' is no field of ModelConfig"),
+        ({"sampling": {"clip": 0.5}}, r"^\[sampling\] 'clip' is no field of SamplingConfig"),
+        ({"loss": {"kl": 1}}, r"^\[loss\] 'kl' is no field of LossConfig"),
+        ({"model": {"depth": 0}}, r"^\[model\] depth is 0"),
+        ({"sampling": {"searches": 0}}, r"^\[sampling\] searches is 0"),
+        ({"loss": {"siou": -1}}, r"^\[loss\] siou is -1"),
+        ({"rollout": {"length": 9}}, r"^\[rollout\] 'length' is no field of RolloutConfig"),
+        ({"rollout": {"tracker": {"retain": 0.5}}}, r"^\[rollout\.tracker\] 'retain' is no field of TrackerSettings"),
+        ({"rollout": {"tracker": {"retention": 0}}}, r"^\[rollout\.tracker\] retention is 0"),
+        ({"rollout": {"tracker": 0.75}}, r"^\[rollout\] tracker is 0\.75"),
     ],
 )
 def test_nested_fields_are_named(values, message):
@@ -96,6 +97,37 @@ def test_nested_fields_are_named(values, message):
 def test_a_bad_weight_of_a_loss_is_named(name):
     with pytest.raises(FartrackError, match=f"^{name} is -0.5"):
         LossConfig(**{name: -0.5})
+
+
+def test_an_error_names_the_file_and_the_table(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[rollout.tracker]\nretention = 2\n")
+    with pytest.raises(FartrackError, match=r"mine\.toml: \[rollout\.tracker\] retention is 2; it must lie"):
+        Recipe.read(path)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_recipe_shown_whole_is_that_recipe(name, tmp_path):
+    recipe = Recipe.read(SHIPPED[name])
+    shown = tmp_path / "shown.toml"
+    shown.write_text(to_toml(recipe))
+    assert Recipe.read(shown) == recipe
+    assert shown.read_text().count(" = ") >= len(asdict(recipe)) + len(asdict(recipe.model))
+
+
+def test_a_recipe_is_shown_with_meanings_and_defaults():
+    lines = to_toml(Recipe(steps=7000)).splitlines()
+    assert lines[:2] == ["# optimizer steps in all.", "steps = 7000  # default: 3000"]
+    assert sum("default:" in line for line in lines) == 1  # those of [rollout.tracker] too are the recipe's own
+    values = [place for place, line in enumerate(lines) if re.match(r"\w+ = ", line)]
+    assert all(lines[place - 1].startswith("# ") for place in values)
+
+
+def test_changed_fields_are_named_through_tables():
+    one = Recipe()
+    two = replace(one, sets=6, rollout=replace(one.rollout, tracker=replace(one.rollout.tracker, interval=7)))
+    assert changed_fields(one, two) == {"sets": (12, 6), "rollout.tracker.interval": (5, 7)}
+    assert not changed_fields(one, Recipe())
 
 
 def test_what_is_missing_keeps_its_default():

@@ -1,30 +1,35 @@
-"""The commands that measure: ``eval`` and ``bench``."""
+"""The commands that measure: ``eval`` and ``bench``; and ``explain``."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fartrack.api import DEFAULT_MODEL
-from fartrack.cli.common import Device, Engine, Meter, Precision, Settings, app, check_folders, needs
+from fartrack.cli.common import Device, Engine, Model, Precision, Settings, Threads, app, check_folders, needs
+from fartrack.cli.track import load_tracker
 from fartrack.datasets.layouts import read_boxes
 from fartrack.errors import FartrackError
 from fartrack.files import write_whole
 from fartrack.geometry import parse_box
+from fartrack.progress import Meter
+from fartrack.video import frames_from_source
 
 
 @app.command(name="eval")
 def evaluate_trackers(
+    data: Annotated[Path, typer.Option(help="folder of the benchmark")],
     tracker: Annotated[
         str,
         typer.Option(
             help="what is compared, separated by commas: a model's name or folder, raw:DIR (published results) or "
             "module:Class (Python, such as benchmarks.peers.nanotrack:V3); NAME=... gives one a name"
         ),
-    ],
-    data: Annotated[Path, typer.Option(help="folder of the benchmark")],
+    ] = DEFAULT_MODEL,
     benchmark: Annotated[str, typer.Option(help="got10k-val, lasot, otb100, ... or folder")] = "folder",
     only: Annotated[str | None, typer.Option(help="names of sequences, separated by commas, instead of all")] = None,
     results: Annotated[Path, typer.Option(help="folder of the raw results, where a stopped run resumes")] = Path(
@@ -63,13 +68,21 @@ def evaluate_trackers(
     sequences = open_benchmark(benchmark, data, only.split(",") if only else None)
     if first_frames != [0]:
         sequences = from_starts(sequences, first_frames)
+    failed: list[str] = []
+
+    def left_out(name: str, error: FartrackError) -> None:
+        failed.append(name)
+        print(f"fartrack: {name} is left out. {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
+
     with Meter(f"tracking {data}", None) as meter:
-        evaluations = evaluate(trackers, sequences, results, jobs, meter.reach)
+        evaluations = evaluate(trackers, sequences, results, jobs, meter.reach, left_out)
     print_tables(evaluations, sequences, threads)
     if report:
-        print(f"saved {write_report(evaluations, report)}")
+        print(f"saved {write_report(evaluations, report, shlex.join(['fartrack', *sys.argv[1:]]))}")
     if pack:
         print(f"saved {write_submission(evaluations[0], pack)}")
+    if failed:
+        raise FartrackError(f"{', '.join(failed)} could not be evaluated, for the reason told above; the others were.")
 
 
 @app.command()
@@ -142,6 +155,36 @@ def first_boxes(clips: list[str], boxes: list[str]) -> list[tuple[float, ...]]:
             raise FartrackError(f"There is no box for {clip}; give CLIP --box x,y,w,h, or put it into {truth}.")
         found.append(tuple(first[0]))
     return found
+
+
+@app.command()
+def explain(
+    clip: Annotated[str, typer.Argument(help="video file or folder of pictures")],
+    box: Annotated[str, typer.Option(help="x,y,w,h in pixels of the frame --start")],
+    frames: Annotated[str, typer.Option(help="frames to look at, such as 10,50,200")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="a picture (.png) or a page (.html)")],
+    start: Annotated[int, typer.Option(help="frame on which the box was drawn, counted from 0")] = 0,
+    model: Model = DEFAULT_MODEL,
+    engine: Engine = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    settings: Settings = None,
+) -> None:
+    """Show what the network sees and answers on some frames: search window, past boxes, distributions, templates."""
+    with needs("eval"):
+        from fartrack.evaluate.explain import draw_looks, looks
+        from fartrack.evaluate.report import html_page, img, png
+    wanted, page = parse_numbers(frames, "--frames"), output.suffix.lower() == ".html"
+    if not page and output.suffix.lower() != ".png":
+        raise FartrackError(f"{output} is neither .png nor .html; name a picture or a page.")
+    check_folders(output)
+    tracker = load_tracker(model, engine, precision, threads, device, settings)
+    with frames_from_source(clip, start=start) as source:
+        looked = list(looks(tracker, source, parse_box(box), wanted))
+    picture = png(draw_looks(looked))
+    write_whole(output, html_page(f"{model} on {clip}", [img("what the network sees", picture)]) if page else picture)
+    print(f"saved {output}")
 
 
 def parse_sizes(text: str) -> list[tuple[int, int]]:

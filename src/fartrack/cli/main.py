@@ -16,9 +16,11 @@ def main() -> None:
     """Entry point of the command."""
     with stopped_at_once():
         # each adds its commands to the application
+        import fartrack.cli.archive
         import fartrack.cli.evaluate
         import fartrack.cli.track
-        import fartrack.cli.train  # noqa: F401
+        import fartrack.cli.train
+        import fartrack.cli.web  # noqa: F401
         from fartrack.cli.common import app
     try:
         for number in stopping():

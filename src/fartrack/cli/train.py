@@ -6,15 +6,16 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import track
 
-from fartrack.cli.common import app, console, needs
+from fartrack.cli.common import app, needs
+from fartrack.config import to_toml
 from fartrack.errors import FartrackError
+from fartrack.progress import progress
 
 train_app = typer.Typer(help="Prepare data and train networks (needs the extra 'train').", no_args_is_help=True)
 app.add_typer(train_app, name="train")
@@ -68,8 +69,7 @@ def prepare(
     skipped: Counter[str] = Counter()
     # opened before the first is read, so that a wrong path is noticed at once
     readers = [read_folder(folder, skipped, every=every, longest=longest) for folder in sources]
-    bar = track(chain(*readers), "decoding pictures", console=console, transient=True, disable=not console.is_terminal)
-    print(f"{write_store(data, bar)} pictures in {data}")
+    print(f"{write_store(data, progress(chain(*readers), 'decoding pictures'))} pictures in {data}")
     for reason, count in skipped.most_common():
         print(f"skipped {count}: {reason}")
 
@@ -138,15 +138,17 @@ def train_all(
 
 
 @train_app.command()
-def recipes(name: Annotated[str | None, typer.Argument(help="of one of them, to print its file")] = None) -> None:
-    """List the recipes that ship, or print one."""
+def recipes(name: Annotated[str | None, typer.Argument(help="of one of them, or a TOML file")] = None) -> None:
+    """List the recipes that ship; or print one as a whole, every field with its meaning and default."""
     with needs("train"):
-        from fartrack.train.recipe import shipped_recipes
+        from fartrack.train.recipe import Recipe, recipe_path, shipped_recipes
     shipped = shipped_recipes()
     if name is None:
         for each, path in shipped.items():
             print(f"{each:{max(map(len, shipped))}}  {path.read_text().splitlines()[0].lstrip('# ')}")
-    elif name in shipped:
-        print(shipped[name].read_text(), end="")
-    else:
+        return
+    path = recipe_path(Path(name))
+    if not path.exists():
         raise FartrackError(f"No recipe {name!r} ships; `fartrack train recipes` lists those that do.")
+    header = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    print(*header, "", to_toml(Recipe.read(path)), sep="\n", end="")

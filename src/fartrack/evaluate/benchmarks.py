@@ -11,18 +11,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from rich.console import Console
-from rich.progress import track
+from typing import Any
 
 from fartrack.config import from_dict
 from fartrack.datasets.layouts import LAYOUTS, Layout, is_picture, layout_of, path_from, read_text
 from fartrack.datasets.sequences import Part, Sequence, list_videos, packed_sequence, read_sequence
 from fartrack.errors import FartrackError
 from fartrack.evaluate.metrics import GOT10K, LASOT, NFS, OTB, PLAIN, TRACKINGNET, Rules
-
-T = TypeVar("T")
+from fartrack.progress import progress
 
 
 @dataclass(frozen=True)
@@ -119,12 +115,6 @@ def from_starts(benchmark: Benchmark, starts: Iterable[int]) -> Benchmark:
     return replace(benchmark, sequences=parts)
 
 
-def progress(items: Iterable[T], what: str) -> Iterable[T]:
-    """The items, with a progress bar on a terminal."""
-    console = Console(stderr=True)
-    return track(items, what, transient=True, console=console, disable=not console.is_terminal)
-
-
 def _published_sequences(name: str, published: Published, root: Path, only: Collection[str] | None) -> list[Sequence]:
     found: dict[str, tuple[Path, Part]] = {}
     for folder in _folders(root, published):
@@ -199,20 +189,19 @@ def _attributes(root: Path, folder: Path, name: str, published: Published) -> fr
 
 def _any_sequences(root: Path, only: Collection[str] | None) -> list[Sequence]:
     """Videos beside their texts; or else folders in any known layout: this one, its subfolders, or theirs."""
-    if videos := list_videos(root):
-        chosen = [video for video in videos if only is None or video.stem in only]
+    names = [video.stem for video in list_videos(root)]
+    if names:
+        chosen = [video for video in list_videos(root) if only is None or video.stem in only]
         sequences = [packed_sequence(video) for video in progress(chosen, "opening videos")]
     else:
-        sequences = []
         for pattern in ("", "*", "*/*"):
-            for folder in sorted(root.glob(pattern)) if pattern else [root]:
-                if only is None or folder.name in only:
-                    sequences += _any_sequence(folder)
+            folders = sorted(root.glob(pattern)) if pattern else [root]
+            names += [each.name for each in folders if each.is_dir() and each.name[:1] != "." and layout_of(each)]
+            sequences = [s for each in folders if only is None or each.name in only for s in _any_sequence(each)]
             if sequences:
                 break
-    names = Counter(sequence.name for sequence in sequences)
     _check_known(only or (), names, str(root))
-    for name, count in names.items():
+    for name, count in Counter(sequence.name for sequence in sequences).items():
         if count > 1:
             raise FartrackError(f"{root} holds {count} sequences named {name}; rename all but one of them.")
     if not sequences:

@@ -170,7 +170,7 @@ def _clip(boxes: FloatArray, size: tuple[int, int]) -> FloatArray:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over sequences and its 95 % confidence interval."""
+    """A mean over sequences and its 95 % confidence interval; that of a single sequence is unknown, NaN."""
 
     mean: float
     low: float
@@ -178,12 +178,19 @@ class Interval:
 
     def __str__(self) -> str:
         """For example ``0.601 [0.541, 0.662]``."""
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.text(".3f")
+
+    def text(self, form: str) -> str:
+        """The numbers in this format; without an interval the mean alone."""
+        bounds = "" if np.isnan(self.low) else f" [{self.low:{form}}, {self.high:{form}}]"
+        return f"{self.mean:{form}}{bounds}"
 
 
 def bootstrap(values: ArrayLike, draws: int = 10_000, seed: int = 0) -> Interval:
     """The mean of per-sequence values and its 95 % interval, by resampling sequences with replacement."""
     values = np.asarray(values, np.float64)
+    if len(values) == 1:
+        return Interval(float(values[0]), np.nan, np.nan)
     picks: NDArray[np.int64] = np.random.default_rng(seed).integers(len(values), size=(draws, len(values)))
     low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
+import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rich.table import Table
 
+from fartrack.cpu import processor_name
 from fartrack.datasets.layouts import present
 from fartrack.datasets.sequences import Sequence as Clip
 from fartrack.errors import FartrackError
-from fartrack.evaluate.benchmarks import progress
 from fartrack.evaluate.metrics import HEADLINE, OVERLAPS, PIXELS, SHARES, Interval, curves, overlaps
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.tables import by_attribute, compare, count_runs, sequence_table, title, tracker_table
+from fartrack.evaluate.tables import by_attribute, compare, count_runs, few, sequence_table, title, tracker_table
 from fartrack.files import write_whole
 from fartrack.geometry import FloatArray
+from fartrack.progress import progress
+from fartrack.version import __version__
 
 WORST = 3
 """Sequences shown of each tracker."""
@@ -39,17 +44,19 @@ TRUTH, FOUND = "#00c040", "#ff2020"
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 }
-th, td { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
+th, td { padding: .25em .6em; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top }
+footer { border-top: 1px solid #ddd; color: #555; margin-top: 2em; overflow-wrap: anywhere }
+th:first-child, td:first-child { text-align: left; white-space: nowrap }
 th { border-bottom: 2px solid #888 }
 img { max-width: 100%; height: auto }
 div { overflow-x: auto }
 """
 
 
-def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
-    """Write the report of trackers on the same sequences, and return the path of its ``report.html``. FartrackError if
-    nothing can be scored, as where only the first boxes are published, or a frame to be shown cannot be read."""
+def write_report(evaluations: Sequence[Evaluation], folder: Path, command: str = "") -> Path:
+    """Write the report of trackers on the same sequences, and return the path of its ``report.html``, which names the
+    ``command`` that made it. FartrackError if nothing can be scored, as where only the first boxes are published, or a
+    frame to be shown cannot be read."""
     scored = _scored(evaluations)
     figures = {**_curve_figures(scored), "speed": _speed_figure(scored), "attributes": _attribute_figure(scored)}
     pictures = {name: png(figure) for name, figure in figures.items() if figure}
@@ -59,7 +66,7 @@ def write_report(evaluations: Sequence[Evaluation], folder: Path) -> Path:
         write_whole(folder / f"{name}.png", picture)
     page = folder / "report.html"
     left_out = [name for name, measures in evaluations[0].table.items() if not measures]
-    write_whole(page, _page(scored, left_out, pictures, worst))
+    write_whole(page, _page(scored, left_out, pictures, worst, command))
     return page
 
 
@@ -211,42 +218,59 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _page(evaluations: list[Evaluation], left_out: list[str], pictures: _Pngs, worst: _Pngs) -> str:
+def _page(evaluations: list[Evaluation], left_out: list[str], pictures: _Pngs, worst: _Pngs, command: str) -> str:
     benchmark, jobs = evaluations[0].benchmark, max(evaluation.jobs for evaluation in evaluations)
     clips, trackers = benchmark.sequences, [evaluation.tracker for evaluation in evaluations]
-    heading = escape(f"{benchmark.name}: {', '.join(trackers)}")
     parts = [
-        f"<h1>{heading}</h1>",
         f"<p>{count_runs(clips)}, {sum(clip.length for clip in clips)} frames. One sequence counts once, "
         "whatever its length. In brackets: 95 % intervals, by resampling sequences (bootstrap). A difference is "
         "between the same sequences in pairs; where its interval holds zero, it is no difference.</p>",
         f"<p>Without a frame to score, and left out: {escape(', '.join(left_out))}.</p>" if left_out else "",
+        f"<p><b>{few(clips)}</b></p>" if few(clips) else "",
         _html(tracker_table(evaluations)),
         f"<p>Speed was measured under load: up to {jobs} trackers ran at once.</p>" if jobs > 1 else "",
-        *(f"<p>{_img(name, picture)}</p>" for name, picture in pictures.items()),
+        *(f"<p>{img(name, picture)}</p>" for name, picture in pictures.items()),
         "<h2>Worst sequences of each tracker</h2>",
         f'<p><b style="color:{TRUTH}">Green</b> is the ground truth, <b style="color:{FOUND}">red</b> the tracker. The '
         "worst frame is the first with the lowest IoU. On the right, IoU and score of every frame.</p>",
         *(
-            f"<h3>{escape(tracker)}</h3><p>{_img(*picture)}</p>"
+            f"<h3>{escape(tracker)}</h3><p>{img(*picture)}</p>"
             for tracker, picture in zip(trackers, worst.items(), strict=True)
         ),
         f"<h2>Sequences, the worst of {escape(trackers[0])} first</h2>",
         _html(sequence_table(evaluations), worst_first=True),
+        f"<footer>{_made(command)}</footer>",
     ]
-    head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
-    body = "\n".join(part for part in parts if part)
+    return html_page(f"{benchmark.name}: {', '.join(trackers)}", filter(None, parts))
+
+
+def html_page(title: str, parts: Iterable[str]) -> str:
+    """A page that needs no other file: its title, also as the first heading, and what follows, as HTML."""
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    body = "\n".join([f"<h1>{escape(title)}</h1>", *parts])
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
+def _made(command: str) -> str:
+    """Version, date, machine and command."""
+    date = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+    machine = f"{processor_name()}, {os.cpu_count()} logical processors, {platform.system()}"
+    versions = f"fartrack {__version__}, Python {platform.python_version()}"
+    return f"{versions}, {date}; {escape(machine)}" + (f"<br><code>{escape(command)}</code>" if command else "")
+
+
 def _html(table: Table, *, worst_first: bool = False) -> str:
-    """A table as HTML, sorted by its third column if ``worst_first``."""
-    rows = list(zip(*(map(str, column.cells) for column in table.columns), strict=True))
+    """A table as HTML, sorted by its third column if ``worst_first``. Where it is wide an interval has its own line."""
+    rows = [
+        [re.sub(r"\[.*?\]", lambda interval: interval[0].replace(" ", "\u00a0"), str(cell)) for cell in row]
+        for row in zip(*(column.cells for column in table.columns), strict=True)
+    ]
     rows.sort(key=lambda row: row[2] if worst_first else "")
     lines = ["<tr>" + "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return "<div><table>\n" + "\n".join(lines) + "\n</table></div>"
 
 
-def _img(name: str, png: bytes) -> str:
+def img(name: str, png: bytes) -> str:
+    """A picture (PNG) within a page."""
     return f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'

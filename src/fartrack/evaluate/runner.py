@@ -175,6 +175,7 @@ def evaluate(
     results: Path,
     jobs: int = 1,
     report: Callable[[int, int], None] = lambda done, total: None,
+    left_out: Callable[[str, FartrackError], None] | None = None,
 ) -> list[Evaluation]:
     """Results of several trackers on the same sequences; those that ``results`` already holds are not run again.
 
@@ -183,7 +184,8 @@ def evaluate(
     then with the frames done and the frames to do.
 
     Finished results are kept where FartrackError is raised: a tracker cannot be opened or fails, a sequence cannot be
-    read, the folder holds results of another model or other settings, or a process dies.
+    read, the folder holds results of another model or other settings, or a process dies. With ``left_out``, which is
+    called with a tracker's name and its error, that tracker is left out and the others go on, if there are any.
     """
     for folder in (spec.published for spec in trackers.values() if spec.published):
         kept = [s for s in benchmark.sequences if (folder / f"{s.name}.txt").is_file()]
@@ -195,15 +197,28 @@ def evaluate(
         benchmark = replace(benchmark, sequences=kept)
     folders = {name: spec.published or results / benchmark.name / name for name, spec in trackers.items()}
     waiting: list[Job] = []
-    most = dict.fromkeys(trackers, 1)
+    most, errors = dict.fromkeys(trackers, 1), dict[str, FartrackError]()
+
+    def fail(name: str, error: FartrackError) -> None:
+        errors.setdefault(name, error)
+        if left_out is None or len(errors) == len(trackers):
+            raise error
+        left_out(name, error)
+
     for name, spec in trackers.items():
         if spec.published is None:
             missing = [s for s in benchmark.sequences if load_result(folders[name], s) is None]
-            most[name] = claim(folders[name], name, spec.identity(), jobs if missing else 0)
-            waiting += [Job(name, spec, sequence, folders[name]) for sequence in missing]
-    run_jobs(waiting, jobs, report)
+            try:
+                most[name] = claim(folders[name], name, spec.identity(), jobs if missing else 0)
+            except FartrackError as error:
+                fail(name, error)
+            else:
+                waiting += [Job(name, spec, sequence, folders[name]) for sequence in missing]
+    run_jobs(waiting, jobs, report, fail)
     evaluations = []
     for name, folder in folders.items():
+        if name in errors:
+            continue
         load = load_published if trackers[name].published else load_result
         found = [result for sequence in benchmark.sequences if (result := load(folder, sequence))]
         if len(found) < len(benchmark.sequences):
@@ -212,16 +227,22 @@ def evaluate(
     return evaluations
 
 
-def run_jobs(jobs: list[Job], processes: int, report: Callable[[int, int], None]) -> None:
-    """Run jobs in order, so many at once; ``report`` and the errors are those of :func:`evaluate`."""
+def run_jobs(
+    jobs: list[Job],
+    processes: int,
+    report: Callable[[int, int], None],
+    fail: Callable[[str, FartrackError], None],
+) -> None:
+    """Run jobs in order, so many at once; ``report`` and the errors are those of :func:`evaluate`. ``fail`` is called
+    with the name of a tracker and its first error, and may raise it; else its other jobs are not begun."""
     total = sum(job.sequence.length for job in jobs)
     report(0, total)
     if not jobs:
         return
     context = multiprocessing.get_context("spawn")
-    done, others = context.Value("Q"), multiprocessing.active_children()
+    done, before = context.Value("Q"), multiprocessing.active_children()
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _start_process, (done,))
-    futures: dict[Future[None], Job] = {}
+    futures, failed = dict[Future[None], Job](), set[str]()
     try:
         for job in jobs:
             futures[pool.submit(_run_job, job)] = job
@@ -229,14 +250,22 @@ def run_jobs(jobs: list[Job], processes: int, report: Callable[[int, int], None]
         while running:
             _, running = wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
             report(done.value, total)
-            for future in (future for future in futures if future.done()):  # in order: the first error is told
-                future.result()
+            for future, job in futures.items():  # in order: the first error is told
+                if future.done() and job.tracker not in failed:
+                    try:
+                        future.result()
+                    except FartrackError as error:
+                        fail(job.tracker, error)
+                        failed.add(job.tracker)
+                        for other in (other for other, its in futures.items() if its.tracker == job.tracker):
+                            other.cancel()
     except BaseException as error:
-        for process in set(multiprocessing.active_children()).difference(others):
+        for process in set(multiprocessing.active_children()).difference(before):
             process.terminate()
         if not isinstance(error, BrokenProcessPool):
             raise
-        lost = [job for future, job in futures.items() if not future.done() or future.exception()]
+        others = {future: job for future, job in futures.items() if job.tracker not in failed}
+        lost = [job for future, job in others.items() if not future.done() or future.exception()]
         names = " or ".join(f"{job.tracker} tracked {job.sequence.name}" for job in lost[:processes])
         raise FartrackError(
             f"A process ended by itself while {names}; if memory is short give fewer --jobs, and run again to go on."

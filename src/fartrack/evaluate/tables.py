@@ -20,6 +20,9 @@ from fartrack.evaluate.metrics import Interval, bootstrap, paired
 from fartrack.evaluate.runner import Evaluation
 from fartrack.geometry import FloatArray
 
+FEW = 10
+"""From so many sequences on, an interval by resampling them is trusted."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -68,6 +71,7 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
         count = f"{videos} of {count_runs(whole.sequences)}, those of which all have results"
     print_paragraphs(
         f"{whole.name}, {count}; means over sequences, each counting once, with 95 % intervals (differences: paired)",
+        few(scored),
         tracker_table(evaluations),
         _speed(evaluations, threads),
         attribute_table(evaluations),
@@ -130,6 +134,15 @@ def count_runs(sequences: Sequence[Clip]) -> str:
     return f"{videos} sequences" + (f", {len(sequences)} runs from several starts" if started else "")
 
 
+def few(sequences: Sequence[Clip]) -> str:
+    """A warning where there are few sequences."""
+    videos = len({sequence.video for sequence in sequences})
+    if videos >= FEW:
+        return ""
+    what = "One sequence has no interval" if videos == 1 else f"{videos} sequences are few for an interval"
+    return f"{what}: what is measured here may well be otherwise on other videos."
+
+
 def title(measure: str) -> str:
     """A measure's name as people write it."""
     return measure.upper() if len(measure) <= 4 else measure.replace("_", " ")
@@ -140,7 +153,7 @@ def describe(difference: Interval | None) -> str:
     if difference is None:
         return ""
     verdict = ", no difference" if difference.low <= 0 <= difference.high else ""
-    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]{verdict}"
+    return f"{difference.text('+.3f')}{verdict}"
 
 
 def describe_times(seconds: FloatArray) -> str:
@@ -156,7 +169,8 @@ def _speed(evaluations: Sequence[Evaluation], threads: int) -> str:
         return ""
     most = max(evaluation.jobs for evaluation in evaluations)
     load = f"; under load, since up to {most} trackers ran at once" if most > 1 else ""
-    return f"FPS, ms: frames per second, and milliseconds a frame, of the updates alone, without decoding, {threads} thread{'s' * (threads > 1)}{load}"
+    counted = f"of the updates alone, without decoding, {threads} thread{'s' * (threads > 1)}{load}"
+    return f"FPS, ms: frames per second and milliseconds a frame {counted}"
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -119,7 +119,7 @@ class TrackerSpec:
         identity |= {"device": self.device} if self.device != "cpu" else {}
         identity["score"] = asdict(package.calibration) if package.calibration else None
         options: dict[str, Any] = {"engine": engine, "precision": precision, "device": self.device}
-        return identity, lambda: load(self.spec, **options, threads=self.threads, settings=settings)
+        return identity, lambda: load(self.spec, **options, threads=self.threads, **asdict(settings))
 
     def _find_class(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
         module, _, name = self.spec.partition(":")

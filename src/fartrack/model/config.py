@@ -19,22 +19,39 @@ DEPTHS = {"pico": 6, "nano": 10, "tiny": 15}
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a network and of its inputs."""
+    """The shape of a network and of its inputs.
 
-    depth: int = 6  # encoder layers; every depth from 5 upwards is meant as an exit of one network
-    attention: Attention = "cached"  # a template attends to itself only; or "joint": all to all (the paper)
-    width: int = 192  # channels of a token
-    heads: int = 3  # attention heads; must divide the width
-    mlp_ratio: float = 4.0  # hidden width of the MLP over the width
-    patch: int = 16  # side of a patch, in pixels
-    template_size: int = 112  # side of a template crop, in pixels
-    search_size: int = 224  # side of the search crop, in pixels
-    template_factor: float = 2.0  # side of a template's window over sqrt(w · h) of its target
-    search_factor: float = 4.0  # side of the search window over sqrt(w · h) of the last box
-    templates: int = 5  # the most templates used at once
-    identities: int = 2  # first and later; one each (the paper) needs joint attention
-    trajectory: int = 3  # number of past boxes given as tokens
-    drop_path: float = 0.0  # probability that training drops a branch of the last layer, linear in depth before
+    Attributes:
+        depth: encoder layers; every depth from 5 upwards is meant as an exit of one network.
+        attention: ``cached``: a template attends to itself only; or ``joint``: all to all (the paper).
+        width: channels of a token.
+        heads: attention heads; must divide the width.
+        mlp_ratio: hidden width of the MLP over the width.
+        patch: side of a patch, in pixels.
+        template_size: side of a template crop, in pixels.
+        search_size: side of the search crop, in pixels.
+        template_factor: side of a template's window over sqrt(w · h) of its target.
+        search_factor: side of the search window over sqrt(w · h) of the last box.
+        templates: the most templates used at once.
+        identities: first and later; one each (the paper) needs joint attention.
+        trajectory: number of past boxes given as tokens.
+        drop_path: probability that training drops a branch of the last layer, linear in depth before.
+    """
+
+    depth: int = 6
+    attention: Attention = "cached"
+    width: int = 192
+    heads: int = 3
+    mlp_ratio: float = 4.0
+    patch: int = 16
+    template_size: int = 112
+    search_size: int = 224
+    template_factor: float = 2.0
+    search_factor: float = 4.0
+    templates: int = 5
+    identities: int = 2
+    trajectory: int = 3
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""

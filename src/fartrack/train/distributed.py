@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from fartrack.errors import FartrackError
+
 
 @dataclass(frozen=True)
 class Group:
@@ -27,8 +29,18 @@ class Group:
 
     @classmethod
     def join(cls, device: str | None = None) -> Group:
-        """The group that the environment describes, on ``cpu`` or ``cuda``; by default on a GPU where there is one."""
-        kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        """The group that the environment describes, on ``cpu`` or ``cuda``; by default on a GPU where there is one.
+
+        Raises:
+            FartrackError: another device, or ``cuda`` where PyTorch finds no GPU.
+        """
+        found = torch.cuda.is_available()
+        kind = device or ("cuda" if found else "cpu")
+        if kind not in ("cpu", "cuda"):
+            raise FartrackError(f"device is {kind!r}; it must be cpu or cuda.")
+        if kind == "cuda" and not found:
+            build = torch.version.cuda or "none"
+            raise FartrackError(f"PyTorch finds no GPU here (its CUDA: {build}); use device cpu, or leave it out.")
         place = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if kind == "cuda" else kind)
         if kind == "cuda":
             torch.cuda.set_device(place)

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -16,13 +16,13 @@ from typing import Any
 
 import cv2
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
+from fartrack.progress import Meter
 from fartrack.tracking.tracker import Tracker, TrackerSettings
 from fartrack.train.data.batches import Batch, Batches
 from fartrack.train.data.clips import Clip
@@ -32,7 +32,7 @@ from fartrack.train.monitor import Monitor
 from fartrack.train.objective import autocast, losses, prune
 from fartrack.train.recipe import Recipe
 from fartrack.train.rollout import roll
-from fartrack.train.state import CHECKPOINT, Checkpoint, TrainState, load_checkpoint, save_checkpoint
+from fartrack.train.state import CHECKPOINT, Checkpoint, TrainState, check_same_run, load_checkpoint, save_checkpoint
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -48,8 +48,8 @@ class Trainer:
 
     Raises:
         FartrackError: no data, unreadable start weights or checkpoint, a run that exists already, sets or clips that
-            the processes cannot share evenly, frozen layers without start weights, or a loss that is not finite
-            (the batch is saved beside the checkpoint first).
+            the processes cannot share evenly, frozen layers without start weights, a run to resume that began with
+            another recipe, or a loss that is not finite (the batch is saved beside the checkpoint first).
     """
 
     recipe: Recipe
@@ -85,8 +85,7 @@ class Trainer:
         self.state = TrainState(recipe, self.group.device, None if resume else self.start)
         if resume:
             checkpoint = load_checkpoint(path)
-            if checkpoint.recipe.model != recipe.model:
-                raise FartrackError(f"The run in {self.run} is of another model than the recipe's; start a new one.")
+            check_same_run(self.run, checkpoint, recipe)
             self.state.restore(checkpoint)
         self.run.mkdir(parents=True, exist_ok=True)
 
@@ -158,14 +157,13 @@ class Trainer:
             worker_init_fn=ignore_signals,
             pin_memory=group.device.type == "cuda",
         )
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with signals_noted() as signaled, Progress(*columns, disable=self.monitor is None) as progress:
-            task = progress.add_task("training", total=recipe.steps, completed=state.step)
+        meter = Meter("training", recipe.steps, "steps a second", done=state.step)
+        with signals_noted() as signaled, meter if self.monitor else nullcontext():
             for work in loader:
                 batch, values = self.train_step(work)
                 last = state.step == end
-                progress.update(task, completed=state.step, description=f"loss {values['loss']:.3f}")
                 if self.monitor is not None:
+                    meter.reach(state.step, what=f"training, loss {values['loss']:.3f}")
                     self.monitor.count(state, rate(state.step - 1, recipe), values, last)
                     self.monitor.picture(state.step, batch, state.network)
                     self.monitor.validate(state, last)

@@ -12,7 +12,7 @@ from fartrack.model.config import DEPTHS
 from fartrack.train.export import export_checkpoint
 from fartrack.train.loop import train
 from fartrack.train.recipe import RECIPES, Recipe
-from fartrack.train.state import CHECKPOINT, load_checkpoint
+from fartrack.train.state import CHECKPOINT, check_same_run, load_checkpoint
 
 PHASES = ("pretrain", "distill", "sparsify")
 
@@ -51,7 +51,10 @@ def train_phases(
     for phase, recipe in plan.items():
         checkpoint = run / phase / CHECKPOINT
         resume = checkpoint.exists()
-        if not resume or load_checkpoint(checkpoint).step < recipe.steps:
+        if resume:
+            done = load_checkpoint(checkpoint)
+            check_same_run(run / phase, done, recipe)
+        if not resume or done.step < recipe.steps:
             left = None if end is None else max(end - time.monotonic(), 0) / 60
             if train(recipe, store, run / phase, start=start, resume=resume, minutes=left, **options) is None:
                 return None

@@ -28,15 +28,25 @@ Stream = IntEnum("Stream", ["TEMPLATES", "ROLLOUT", "CLIP", "SET", "PRUNE"], sta
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The weight of each term of the loss; 0 switches it off."""
+    """The weight of each term of the loss; 0 switches it off.
 
-    cross_entropy: float = 1.0  # of the coordinate tokens
-    siou: float = 2.0  # 1 − SIoU of the expected box
-    l1: float = 5.0  # mean absolute error of the expected coordinates
-    dense: float = 1.0  # the training-only head on the search tokens
-    divergence: float = 0.01  # KL divergence of each exit from the next one (self-distillation)
-    commands_only: bool = False  # this compares the command tokens alone (the paper's code), not the trajectory too
-    smoothing: float = 2.5  # deviation, in bins, of the coordinate tokens' targets; 0 is one-hot (the paper)
+    Attributes:
+        cross_entropy: of the coordinate tokens.
+        siou: 1 − SIoU of the expected box.
+        l1: mean absolute error of the expected coordinates.
+        dense: the training-only head on the search tokens.
+        divergence: KL divergence of each exit from the next one (self-distillation).
+        commands_only: this compares the command tokens alone (the paper's code), not the trajectory too.
+        smoothing: deviation, in bins, of the coordinate tokens' targets; 0 is one-hot (the paper).
+    """
+
+    cross_entropy: float = 1.0
+    siou: float = 2.0
+    l1: float = 5.0
+    dense: float = 1.0
+    divergence: float = 0.01
+    commands_only: bool = False
+    smoothing: float = 2.5
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
@@ -46,13 +56,22 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Training on what the tracker itself does on clips (phase 3)."""
+    """Training on what the tracker itself does on clips (phase 3).
 
-    share: float = 0.0  # of the run's steps that are rollouts; the others draw single frames
-    frames: int = 32  # length of a clip
-    clips: int = 4  # of one step
-    synthetic: float = 0.3  # share of clips that are made of stills: a masked object that moves over another picture
-    pruned: float = 0.0  # share of the other steps, of single frames, on which templates are pruned as in a rollout
+    Attributes:
+        share: share of the run's steps that are rollouts; the others draw single frames.
+        frames: length of a clip.
+        clips: clips of one step.
+        synthetic: share of clips that are made of stills: a masked object that moves over another picture.
+        pruned: share of the other steps, of single frames, on which templates are pruned as in a rollout.
+        tracker: settings of the tracker in rollouts.
+    """
+
+    share: float = 0.0
+    frames: int = 32
+    clips: int = 4
+    synthetic: float = 0.3
+    pruned: float = 0.0
     tracker: TrackerSettings = field(default_factory=lambda: TrackerSettings(interval=5, retention=0.75))
 
     def __post_init__(self) -> None:
@@ -62,30 +81,53 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run."""
+    """One training run.
 
-    steps: int = 3000  # optimizer steps in all
-    sets: int = 12  # sample sets a step; the batch is ``sets · sampling.searches`` search crops
-    templates: tuple[int, ...] = (1, 2, 3, 5)  # numbers of templates, one of which is drawn for every step
-    learning_rate: float = 3e-4  # of the ViT: patch embedding, layers and norm
-    head_learning_rate: float = 1e-3  # of what has no ImageNet start: vocabulary, positions, identities, dense head
-    weight_decay: float = 1e-4  # of AdamW; not on biases, norms and embeddings
-    beta2: float = 0.98  # of AdamW: decay of the mean of squared gradients
-    warmup: int = 200  # steps of linear warm-up
-    decay: int = 1500  # steps at the end over which the rates fall; constant before, so a run can be made longer
-    decay_shape: Decay = "cosine"  # to zero, or "step": to a tenth (the paper)
-    max_grad_norm: float = 1.0  # gradients are clipped to this norm
-    ema: float = 0.999  # decay of the moving average of the weights, which is what is exported
-    seed: int = 0  # of everything random
-    precision: Precision = "auto"  # "bf16" (autocast), "fp32", or bf16 where the processor computes in it
-    micro_batch: int = 64  # most search crops in the network at once; gradients of a larger batch are summed
-    first_exit: int = (
-        0  # from this layer on, counted from 1, each is an exit and learns from the next; 0: only the last
-    )
-    patch_dropout: float = 0.5  # share of the search tokens that is dropped after the embedding, to save time
-    patch_dropout_steps: int = 0  # steps from the start on which it is
-    # So many of the first layers, all embeddings, the norm and the head stay as the start weights have them: the
-    # network may grow, while an exit after these layers remains what it was.
+    Attributes:
+        steps: optimizer steps in all.
+        sets: sample sets a step; the batch is ``sets · sampling.searches`` search crops.
+        templates: numbers of templates, one of which is drawn for every step.
+        learning_rate: of the ViT: patch embedding, layers and norm.
+        head_learning_rate: of what has no ImageNet start: vocabulary, positions, identities, dense head.
+        weight_decay: of AdamW; not on biases, norms and embeddings.
+        beta2: of AdamW: decay of the mean of squared gradients.
+        warmup: steps of linear warm-up.
+        decay: steps at the end over which the rates fall; constant before, so a run can be made longer.
+        decay_shape: ``cosine`` to zero, or ``step``: to a tenth (the paper).
+        max_grad_norm: gradients are clipped to this norm.
+        ema: decay of the moving average of the weights, which is what is exported.
+        seed: of everything random.
+        precision: ``bf16`` (autocast), ``fp32``, or ``auto``: bf16 where the processor computes in it.
+        micro_batch: most search crops in the network at once; gradients of a larger batch are summed.
+        first_exit: from this layer on, counted from 1, each is an exit and learns from the next; 0: only the last.
+        patch_dropout: share of the search tokens that is dropped after the embedding, to save time.
+        patch_dropout_steps: steps from the start on which it is.
+        freeze_layers: so many of the first layers, all embeddings, the norm and the head stay as the start weights
+            have them: the network may grow, while an exit after these layers remains what it was.
+        model: the network.
+        sampling: the samples.
+        loss: the weights of the loss.
+        rollout: training on clips.
+    """
+
+    steps: int = 3000
+    sets: int = 12
+    templates: tuple[int, ...] = (1, 2, 3, 5)
+    learning_rate: float = 3e-4
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    beta2: float = 0.98
+    warmup: int = 200
+    decay: int = 1500
+    decay_shape: Decay = "cosine"
+    max_grad_norm: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    precision: Precision = "auto"
+    micro_batch: int = 64
+    first_exit: int = 0
+    patch_dropout: float = 0.5
+    patch_dropout_steps: int = 0
     freeze_layers: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -135,14 +177,18 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """A recipe from a TOML file; a FartrackError if it is missing or no TOML, or a field is unknown or unfit."""
+        """A recipe from a TOML file; a FartrackError, which names the file, if it is missing or no TOML, or a field is
+        unknown or unfit."""
         try:
             values = tomllib.loads(path.read_text())
         except (OSError, UnicodeDecodeError):
             raise FartrackError(f"There is no readable recipe {path}; check the path.") from None
         except tomllib.TOMLDecodeError as error:
             raise FartrackError(f"The recipe {path} is no valid TOML: {error}.") from None
-        return from_dict(cls, values)
+        try:
+            return from_dict(cls, values)
+        except FartrackError as error:
+            raise FartrackError(f"{path}: {error}") from None
 
 
 def shipped_recipes() -> dict[str, Path]:

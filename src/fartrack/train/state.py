@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from fartrack.config import from_dict
+from fartrack.config import changed_fields, from_dict
 from fartrack.errors import FartrackError
 from fartrack.files import replacing
 from fartrack.model.encoder import FARTrack
@@ -70,6 +70,29 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except FartrackError as error:
         reason = str(error).rstrip(".")
         raise FartrackError(f"{path} is of another version ({reason}); begin a new run with --start {path}.") from None
+
+
+def check_same_run(path: Path, checkpoint: Checkpoint, recipe: Recipe) -> None:
+    """Check that a run may go on with a recipe: its ``steps`` alone may differ, before the decay has begun.
+
+    Raises:
+        FartrackError: the names of the fields that differ, or a number of steps that is too small or comes too late.
+    """
+    old, done = checkpoint.recipe, checkpoint.step
+    changed = changed_fields(old, recipe)
+    steps = changed.pop("steps", None)
+    if changed:
+        names = ", ".join(f"{name} ({before}, now {after})" for name, (before, after) in changed.items())
+        raise FartrackError(
+            f"The run {path} began with another recipe: {names}. Only steps may differ; start a new run, with --start."
+        )
+    if recipe.steps < done:
+        raise FartrackError(f"steps is {recipe.steps}, and {done} are done in the run {path}; give no fewer.")
+    if steps and done > old.steps - old.decay:
+        raise FartrackError(
+            f"steps is {recipe.steps}, and was {old.steps} in the run {path}, whose rates fall since step "
+            f"{old.steps - old.decay}; leave it, or start a new run with --start."
+        )
 
 
 class TrainState:

@@ -65,21 +65,37 @@ SearchCrop = tuple[Image, FloatArray, NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """What samples are made of. Shares need not sum to one."""
+    """What samples are made of. Shares need not sum to one.
 
-    clips: float = 0.45  # share of sample sets out of one sequence
-    stills: float = 0.43  # ... out of one labeled still
-    regions: float = 0.12  # ... whose target is a random region of any picture, without a label
-    paste: float = 0.5  # of labeled stills with a mask, the share that is pasted over other pictures
-    searches: int = 3  # search crops that share one set of templates
-    reach: int = 100  # most frames between the first template of a set and its other crops
-    drop_trajectory: float = 0.15  # share of search crops without past boxes
-    distractor: float = 0.25  # ... with another object beside the target
-    light: float = 0.15  # share of crops with quite another exposure than the others of their set
-    bend: float = 0.0  # of later crops with a pasted target, the share where it is warped; a third of these mirrored
-    absent: float = 0.0  # share of search crops without the target
-    augment: bool = True  # whether crops change in color, sharpness and aspect ratio
-    paper: bool = False  # the paper's jitter and colors alone; no occluders, doubtful templates or wrong past boxes
+    Attributes:
+        clips: share of sample sets out of one sequence.
+        stills: share of sample sets out of one labeled still.
+        regions: share of sample sets whose target is a random region of any picture, without a label.
+        paste: of labeled stills with a mask, the share that is pasted over other pictures.
+        searches: search crops that share one set of templates.
+        reach: most frames between the first template of a set and its other crops.
+        drop_trajectory: share of search crops without past boxes.
+        distractor: share of search crops with another object beside the target.
+        light: share of crops with quite another exposure than the others of their set.
+        bend: of later crops with a pasted target, the share where it is warped; a third of these mirrored.
+        absent: share of search crops without the target.
+        augment: whether crops change in color, sharpness and aspect ratio.
+        paper: the paper's jitter and colors alone; no occluders, doubtful templates or wrong past boxes.
+    """
+
+    clips: float = 0.45
+    stills: float = 0.43
+    regions: float = 0.12
+    paste: float = 0.5
+    searches: int = 3
+    reach: int = 100
+    drop_trajectory: float = 0.15
+    distractor: float = 0.25
+    light: float = 0.15
+    bend: float = 0.0
+    absent: float = 0.0
+    augment: bool = True
+    paper: bool = False
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""

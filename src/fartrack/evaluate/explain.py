@@ -1,0 +1,142 @@
+"""What the network sees and answers on single frames, as a picture (extra ``eval``)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
+
+from fartrack.errors import FartrackError
+from fartrack.geometry import FloatArray, Image
+from fartrack.model.vocabulary import BIN_CENTERS, HIGH, LOW, decode
+from fartrack.tracking.templates import Template
+from fartrack.tracking.tracker import SearchRegion, Track, Tracker
+from fartrack.video.frames import FrameSource
+
+FOUND, PAST, WINDOW = "#ff2020", "#ffc000", "#20c0ff"
+GAP = 4
+"""Pixels between two templates in the picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One frame: what the network was shown, and what came of it.
+
+    Attributes:
+        frame: its number in the source.
+        region: the search window, its crop, and the past boxes.
+        shown: the share of the window's side that was cropped.
+        templates: those that were searched with, oldest first.
+        attention: ``(templates, tokens)`` that each of their tokens receives, the mean of what the search tokens and
+            the command tokens give it; NaN where a token was removed. All that there is sums to 1.
+        probabilities: ``(4, V)`` of the coordinates x0, y0, x1, y1 over the bins.
+        track: the box, score and state.
+    """
+
+    frame: int
+    region: SearchRegion
+    shown: float
+    templates: list[Template]
+    attention: FloatArray
+    probabilities: FloatArray
+    track: Track
+
+
+def looks(tracker: Tracker, source: FrameSource, box: ArrayLike, frames: Collection[int]) -> Iterator[Look]:
+    """Track the object in ``box`` of the source's first frame, and look at the frames with these numbers.
+
+    Raises:
+        FartrackError: the box or a frame cannot be used, a number does not come after the first frame's, or the source
+            ends before it.
+    """
+    wanted, first, config = sorted(set(frames)), next(source), tracker.engine.config
+    if not wanted or wanted[0] <= first.index:
+        raise FartrackError(f"The frames to look at must come after the one with the box, which is {first.index}.")
+    state = tracker.start(first.image, box)
+    for frame in source:
+        regions, memory = tracker.search_regions(state, frame.image), state.memory
+        state, track = tracker.step(state, frame.image)
+        if frame.index in wanted:
+            kv_cache = memory.kv_cache[None]
+            answers = [tracker.engine.search(r.crop[None], r.tokens[None], kv_cache)[0] for r in regions]
+            best = int(np.argmax([decode(answer)[1].min() for answer in answers]))  # of two where it is sought
+            region, logits = regions[best], answers[best]
+            scores = tracker.engine.search_scored(region.crop[None], region.tokens[None], kv_cache)[1][0]
+            chances = np.exp(np.float64(logits - logits.max(-1, keepdims=True)))
+            templates = [memory.history[place] for place in memory.chosen]
+            attention = np.full((len(templates), config.template_tokens), np.nan)
+            ends = np.cumsum([template.kv_cache.shape[-2] for template in templates])
+            for row, template, own in zip(attention, templates, np.split(scores, ends[:-1]), strict=True):
+                row[slice(None) if template.keep is None else template.keep] = own / 2
+            shown = len(region.crop) / config.search_size
+            yield Look(
+                frame.index, region, shown, templates, attention, chances / chances.sum(-1, keepdims=True), track
+            )
+        if frame.index >= wanted[-1]:
+            return
+    raise FartrackError(f"{source.name} ends before frame {wanted[-1]}; give frames that it has.")
+
+
+def draw_looks(looked: list[Look]) -> Figure:
+    """A line for each frame: the frame, with the search window in blue and the box in red; the window, with what was
+    cropped of it in blue and the past boxes in yellow; the distributions of the four sides; and the templates, each
+    token as bright as the attention it receives."""
+    figure = Figure(figsize=(17, 3.4 * len(looked)), layout="constrained")
+    grid = figure.subplots(len(looked), 4, squeeze=False, width_ratios=(1.6, 1, 1.3, 1.7))
+    for (whole, window, sides, templates), look in zip(grid, looked, strict=True):
+        region, crop = look.region, look.region.window
+        whole.imshow(region.frame[..., ::-1])
+        _draw_boxes(whole, [(crop.x, crop.y, crop.side, crop.side)], WINDOW)
+        _draw_boxes(whole, [look.track.box], FOUND)
+        whole.set(title=f"frame {look.frame}: {look.track.state}, score {look.track.score:.2f}", xticks=[], yticks=[])
+
+        window.imshow(crop.extract(region.frame, 448)[..., ::-1], extent=(0, 1, 1, 0))
+        corners = crop.to_crop([*region.trajectory, look.track.box])
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        _draw_boxes(window, boxes[:-1], PAST)
+        _draw_boxes(window, boxes[-1:], FOUND)
+        _draw_boxes(window, [((1 - look.shown) / 2,) * 2 + (look.shown,) * 2], WINDOW)
+        window.set(title="search window", xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
+
+        for name, chances in zip(("left", "top", "right", "bottom"), look.probabilities, strict=True):
+            sides.fill_between(BIN_CENTERS, chances, alpha=0.5, label=name)
+        sides.axvspan(0, 1, color="#888", alpha=0.1)
+        sides.set(xlim=(LOW, HIGH), ylim=(0, None), title="where the sides are; 0 to 1 is the window")
+        sides.legend(fontsize=8)
+        _draw_templates(templates, look)
+    return figure
+
+
+def _draw_templates(axes: Axes, look: Look) -> None:
+    """The templates, removed tokens black, and the share of the attention to all of them that each has."""
+    size, total, most = len(look.templates[0].crop), np.nansum(look.attention), np.nanmax(look.attention)
+    tiles = []
+    for template, own in zip(look.templates, look.attention, strict=True):
+        n = round(len(own) ** 0.5)
+        light = np.where(np.isnan(own), 0, 0.3 + 0.7 * own / most).reshape(n, n).astype(np.float32)
+        bright = cv2.resize(light, (size, size), interpolation=cv2.INTER_NEAREST)[..., None]
+        tiles.append(np.pad((template.crop * bright).astype(np.uint8), ((0, 0), (0, GAP), (0, 0)), constant_values=255))
+        text = f"frame {template.frame}\n{np.nansum(own) / total:.0%}\n{np.isfinite(own).sum()} of {len(own)} tokens"
+        axes.text((len(tiles) - 0.5) * (size + GAP), 1.1 * size, text, ha="center", va="top", fontsize=8)
+    sheet: Image = np.concatenate(tiles, axis=1)
+    axes.imshow(sheet)
+    wide = max(len(tiles), 3) * (size + GAP)
+    axes.set(
+        title=f"templates: {total:.0%} of the attention",
+        xlim=(0, wide),
+        ylim=(1.6 * size, 0),
+        xticks=[],
+        yticks=[],
+        frame_on=False,
+    )
+
+
+def _draw_boxes(axes: Axes, boxes: Iterable[ArrayLike], color: str) -> None:
+    for x, y, w, h in np.asarray(list(boxes), np.float64):
+        axes.add_patch(Rectangle((x, y), w, h, fill=False, ec=color, lw=1.5))

@@ -1,0 +1,1 @@
+"""The built page of ``fartrack web``, in the folder ``page`` beside this file."""

@@ -1,0 +1,86 @@
+/** The engine: ONNX Runtime in WebAssembly, in single precision. */
+
+import * as ort from "onnxruntime-web/wasm";
+import module from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
+import binary from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
+import type { Box } from "./geometry";
+import { type GraphName, type Package, WEIGHTS } from "./packages";
+import type { KVCache } from "./templates";
+import type { Engine, ModelConfig } from "./tracker";
+
+// as files of their own: threads would otherwise run all of the worker's code again
+ort.env.wasm.wasmPaths = { mjs: module, wasm: binary };
+ort.env.logLevel = "error";
+
+/** Threads of one call: a page may share memory between threads only where its server isolates it. */
+export function threads(): number {
+  return globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
+}
+
+export class OnnxEngine implements Engine {
+  readonly config: ModelConfig;
+  #sessions = new Map<GraphName, Promise<ort.InferenceSession>>();
+  #last: Promise<unknown> = Promise.resolve();
+
+  private constructor(private readonly model: Package) {
+    this.config = model.config;
+  }
+
+  static async open(model: Package): Promise<OnnxEngine> {
+    ort.env.wasm.numThreads = threads();
+    const engine = new OnnxEngine(model);
+    await engine.#session("template");
+    await engine.#session("search");
+    return engine;
+  }
+
+  #session(name: GraphName): Promise<ort.InferenceSession> {
+    const known = this.#sessions.get(name);
+    if (known) return known;
+    const opened = ort.InferenceSession.create(this.model.graphs[name], {
+      executionProviders: ["wasm"],
+      externalData: [{ path: WEIGHTS, data: this.model.weights }],
+    });
+    this.#sessions.set(name, opened);
+    return opened;
+  }
+
+  /** One call after the other: the runtime does not bear two at once. */
+  #run(name: GraphName, inputs: Record<string, ort.Tensor>): Promise<ort.InferenceSession.ReturnType> {
+    const result = this.#last.then(async () => {
+      const session = await this.#session(name);
+      const known = Object.entries(inputs).filter(([input]) => session.inputNames.includes(input));
+      return session.run(Object.fromEntries(known));
+    });
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  async encodeTemplate(crop: Uint8Array, identity: number, box: Box): Promise<KVCache> {
+    const side = this.config.template_size;
+    const found = await this.#run("template", {
+      templates: new ort.Tensor("uint8", crop, [1, side, side, 3]),
+      identities: new ort.Tensor("int64", BigInt64Array.of(BigInt(identity)), [1]),
+      boxes: new ort.Tensor("float32", Float32Array.from(box), [1, 4]), // graphs of older models do without
+    });
+    const { data, dims } = found.kv_cache;
+    return { data: data as Float32Array, shape: dims.slice(1), tokens: dims[dims.length - 2] };
+  }
+
+  async search(crop: Uint8Array, side: number, trajectory: readonly number[], kvCache: KVCache): Promise<Float32Array> {
+    return (await this.#run("search", inputs(crop, side, trajectory, kvCache))).logits.data as Float32Array;
+  }
+
+  async searchScored(crop: Uint8Array, side: number, trajectory: readonly number[], kvCache: KVCache) {
+    const found = await this.#run("search_scored", inputs(crop, side, trajectory, kvCache));
+    return { logits: found.logits.data as Float32Array, scores: found.scores.data as Float32Array };
+  }
+}
+
+function inputs(crop: Uint8Array, side: number, trajectory: readonly number[], { data, shape }: KVCache) {
+  return {
+    search: new ort.Tensor("uint8", crop, [1, side, side, 3]),
+    trajectory: new ort.Tensor("int64", BigInt64Array.from(trajectory, BigInt), [1, trajectory.length]),
+    kv_cache: new ort.Tensor("float32", data, [1, ...shape]),
+  };
+}

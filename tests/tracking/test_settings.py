@@ -12,8 +12,8 @@ from fartrack.tracking.tracker import TrackerSettings, parse_settings
 def test_changes_are_on_top_of_the_models_own():
     own = {"interval": 10, "min_window": 0.85}
     assert parse_settings(own) == TrackerSettings(**own)
-    changed = parse_settings(own, ["interval=40", " likeness = 1e-1 ", "min_window=1"])
-    assert changed == TrackerSettings(interval=40, likeness=0.1, min_window=1)
+    changed = parse_settings(own, ["interval=40", " agreement = 1e-1 ", "min_window=1"])
+    assert changed == TrackerSettings(interval=40, agreement=0.1, min_window=1)
     assert own == {"interval": 10, "min_window": 0.85}
 
 

@@ -203,6 +203,47 @@ def test_templates_are_taken_at_the_interval_from_sure_frames_only():
         assert len(tracker.state.memory.history) == expected
 
 
+class Misled(RedFinder):
+    """Off by ``shift`` of the search window's side when it is asked with more than one template."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = shift
+
+    def search(self, crops, trajectory, kv_cache):
+        logits = super().search(crops, trajectory, kv_cache)
+        if kv_cache.shape[-2] == 49:
+            return logits
+        return np.roll(np.log(0.999 / 0.001 * BINS) * (logits > 0), round(self.shift * BINS / 2), axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "shift", "sure", "templates", "right"),
+    [
+        (0.0, 0.1, 0.999, 4, False),  # nobody is asked
+        (0.5, 0.1, 0.999, 2, True),  # the first one's box is believed
+        (0.5, 0.1, 0.3, 2, False),  # it is not sure enough
+        (0.1, 0.1, 0.999, 4, False),  # that much agreement there is
+        (0.5, 0.0, 0.999, 4, True),
+    ],
+)
+def test_the_first_template_is_asked_whether_another_may_be_taken(agreement, shift, sure, templates, right):
+    """The target is a quarter of the window's side: off by a tenth of that along both axes, it has an IoU of 0.22."""
+    truth = (100, 80, 40, 40)
+    engine = Misled(shift)
+    tracker = Tracker(engine, TrackerSettings(interval=5, agreement=agreement, template_score=0.5))
+    state = tracker.start(frame(truth), truth)
+    for number in range(16):
+        engine.sure = sure if number > 4 else 0.999  # so that there is a second template
+        state, track = tracker.step(state, frame(truth))
+        state = replace(state, trajectory=np.repeat([np.array(truth, float)], 3, axis=0))  # it shall not drift away
+    assert len(state.memory.history) == templates
+    assert (iou(track.box, truth) > 0.9) == right
+    alone = sum(rows.shape[-2] == 49 for _, rows in engine.seen)
+    # On five frames there is no other; then it is asked once a template, or on every frame on which it disagrees.
+    assert alone == 5 + (0 if agreement == 0 else 2 if templates == 4 else 7)
+
+
 def test_template_shows_the_target_in_rgb():
     engine = RedFinder()
     Tracker(engine).init(frame((100, 80, 40, 30)), (100, 80, 40, 30))
@@ -253,6 +294,13 @@ def test_a_slow_target_is_looked_at_closely():
         assert iou(track.box, truth) > 0.93
     assert set(sides(Tracker(RedFinder(), TrackerSettings(min_window=0.7)), boxes)[0]) == {160}
     assert set(sides(Tracker(RedFinder()), boxes)[0]) == {224}
+
+
+def test_when_a_template_is_due_the_whole_window_is_looked_at():
+    boxes, settings = [(100, 80, 40, 40)] * 8, TrackerSettings(min_window=0.4, interval=3, agreement=0.5)
+    assert sides(Tracker(RedFinder(), settings), boxes)[0] == [96, 96, 224, 96, 96, 224, 96]
+    unasked = replace(settings, agreement=0)
+    assert set(sides(Tracker(RedFinder(), unasked), boxes)[0]) == {96}
 
 
 def test_a_fast_or_large_target_is_given_room():

@@ -165,8 +165,8 @@ def runs(rng):
     order = [5 if number % 19 == 18 else 1 + number % 3 if number % 23 else 4 for number in range(50)]
     changes = [
         {},
-        {"interval": 4, "min_window": 0.42, "confident_score": 0.4, "capacity": 6},
-        {"interval": 3, "lost_score": 0.3, "patience": 2, "found_score": 0.5, "likeness": -0.2},
+        {"interval": 4, "agreement": 0.5, "min_window": 0.42, "confident_score": 0.4, "capacity": 6},
+        {"interval": 3, "lost_score": 0.3, "patience": 2, "found_score": 0.5, "agreement": 0.5, "likeness": -0.2},
         {"interval": 5, "lost_score": 0.4, "patience": 2, "found_score": 0.5, "likeness": -10},
         {"interval": 5, "retention": 0.5},
     ]

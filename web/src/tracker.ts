@@ -1,7 +1,7 @@
 /** The tracking loop, as in Python's `tracker.py`: state in, state and track out. The network is behind an engine. */
 
 import { type Calibration, calibrate } from "./calibration";
-import { type Box, clamp, clipBox, Crop, type Frame } from "./geometry";
+import { type Box, clamp, clipBox, Crop, type Frame, iou } from "./geometry";
 import {
   GROWING,
   isCut,
@@ -51,6 +51,7 @@ export const DEFAULTS = {
   templates: 5,
   interval: 20,
   template_score: 0.5,
+  agreement: 0,
   hold_score: 0.1,
   lost_score: 0,
   likeness: 0.5,
@@ -100,6 +101,7 @@ interface SearchRegion {
 const GRID = 0.125;
 const HALF = 0.5 + 1e-4;
 const MARGIN = 0.06;
+const UNIT = new Crop(0, 0, 1);
 
 export class Tracker {
   readonly settings: Settings;
@@ -191,7 +193,8 @@ export class Tracker {
     const { search_size, patch } = this.engine.config;
     const { settings } = this;
     const grid = search_size / patch;
-    if (settings.min_window === 1 || state.score < settings.confident_score) return grid;
+    const checked = settings.agreement > 0 && this.#due(state);
+    if (settings.min_window === 1 || state.score < settings.confident_score || checked) return grid;
     let speed = 0;
     for (let i = 1; i < corners.length; i++) {
       for (const axis of [0, 1]) {
@@ -211,28 +214,39 @@ export class Tracker {
     const before = region.recovery;
     const number = state.frame + 1;
     const recovers = settings.lost_score > 0;
-    const seeking = isSeeking(before);
+    const checked = memory.history.length > 1;
     const plain = recovers && isPlain(region.crop, region.side);
     if (plain) score = 0;
+    const timely = before.status !== "lost" && this.#due(state);
+    let due = timely && score >= settings.template_score;
+    if (isSeeking(before)) {
+      if (score >= settings.found_score && checked) {
+        const alone = await this.#firstTemplate(memory, region);
+        if (alone.score < settings.template_score || overlap(alone.corners, corners) < 0.5) score = 0;
+      }
+    } else if (due && settings.agreement > 0 && checked) {
+      const alone = await this.#firstTemplate(memory, region);
+      if (overlap(alone.corners, corners) < settings.agreement) {
+        due = false;
+        if (alone.score >= settings.template_score) ({ corners, score } = alone);
+      }
+    }
 
     let { box, rate } = this.#box(region, corners, before, score);
     const cut = recovers && isCut(state.thumbnail!, region.thumbnail!);
-    const due = before.status !== "lost" && this.#due(state);
+    const doubted = recovers && (timely || cut || before.status !== "tracking");
+    const least = isSeeking(before) ? settings.found_score : settings.lost_score;
     let template: Template | null = null;
-    const wanted =
-      recovers && (due || cut || before.status !== "tracking") // what the box shows is compared
-        ? score >= (seeking ? settings.found_score : settings.lost_score)
-        : due && score >= settings.template_score;
-    if (wanted) {
+    if (due || (doubted && score >= least)) {
       const identity = Math.min(1, this.engine.config.identities - 1);
       template = await this.#takeTemplate(region.frame, box, number, identity);
       if (recovers && memory.likeness(template) < settings.likeness) score = 0;
     }
 
-    const turn = before.turn + (seeking && !plain ? 1 : 0);
+    const turn = before.turn + (isSeeking(before) && !plain ? 1 : 0);
     let recovery: Recovery = { ...before, doubtful: before.doubtful + 1, turn, found: false };
     let { trajectory } = region;
-    if (seeking) {
+    if (isSeeking(before)) {
       if (score >= settings.found_score && isPlausible(before, box)) {
         recovery = { ...recovery, found: true };
         trajectory = repeat(box, trajectory.length);
@@ -251,15 +265,17 @@ export class Tracker {
         trajectory = repeat(recovery.sure, trajectory.length);
       }
     }
-    if (due && template && score >= settings.template_score && recovery.status === "tracking") {
-      memory = memory.add(template);
-    }
+    if (due && template && recovery.status === "tracking") memory = memory.add(template);
     const { size } = region;
     const after: State = { frame: number, size, trajectory, memory, recovery, thumbnail: region.thumbnail, score };
     const lost = recovery.status === "lost";
     const shown = lost ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
     const place = clipBox(lost ? recovery.sure : trajectory[trajectory.length - 1], ...size);
     return { state: after, track: { box: place, score: shown, state: recovery.status } };
+  }
+
+  async #firstTemplate(memory: TemplateMemory, region: SearchRegion) {
+    return decode(await this.engine.search(region.crop, region.side, region.tokens, memory.history[0].kvCache));
   }
 
   /** The image box of corners, its center within the frame, and how fast its sides usually change. */
@@ -320,6 +336,10 @@ export class Tracker {
     const kvCache = await this.engine.encodeTemplate(crop, identity, corners);
     return encoded(number, crop, corners, identity, kvCache);
   }
+}
+
+function overlap(first: Box, second: Box): number {
+  return iou(UNIT.toImage(first), UNIT.toImage(second));
 }
 
 function repeat(box: Box, count: number): Box[] {

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fartrack.config import check_numbers, from_dict
 from fartrack.engines.base import Engine, Floats, Tokens
 from fartrack.errors import FartrackError
-from fartrack.geometry import PADDING_BGR, Box, Crop, FloatArray, Image, check_box, clip_box
+from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
 from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
 from fartrack.packages import PRESETS
@@ -61,6 +61,10 @@ class TrackerSettings:
         templates: the most templates used at once; 1 keeps to the first frame's.
         interval: frames between two templates.
         template_score: a template is taken only from a frame whose score is at least this.
+        agreement: 0, or the least IoU of the box with that which the first template alone finds, for a template to be
+            taken: only the first is sure to show the target. This check is a second network call on the whole search
+            window when a template is due. Where it fails and the first template's score is at least
+            ``template_score``, its box is used.
         hold_score: on a frame whose score is under this, the box stays where it was.
         lost_score: 0, or recovery: a frame whose score is under this (0.2, say) is doubtful, the target keeps its size
             and gives no template; its sides change no faster than is usual; and it may be lost, and is sought then.
@@ -68,7 +72,7 @@ class TrackerSettings:
             rather like what surrounds the target). It is compared when a template is due, after a cut, and on every
             frame while the target is not followed for sure.
         patience: so many doubtful frames in a row, and the target is lost.
-        found_score: a lost target is found where the score is at least this, the box looks like the target, and the
+        found_score: a lost target is found where the score is at least this, the first template alone agrees, and the
             next frame confirms it.
         size_step: least bound on the change of the logarithm of the box's sides from frame to frame; three times what
             is usual for the target where that is more.
@@ -83,6 +87,7 @@ class TrackerSettings:
     templates: int = 5
     interval: int = 20
     template_score: float = 0.5
+    agreement: float = 0.0
     hold_score: float = 0.1
     lost_score: float = 0.0
     likeness: float = 0.5
@@ -98,7 +103,7 @@ class TrackerSettings:
         """Check every field once; errors name the field."""
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
-        check_numbers(self, min_window=(0.05, 1), confident_score=(0, 1))
+        check_numbers(self, agreement=(0, 1), min_window=(0.05, 1), confident_score=(0, 1))
         check_numbers(
             self, lost_score=(0, 1), likeness=(-10, 1), patience=(1, 10**9), found_score=(0, 1), size_step=(0.001, 10)
         )
@@ -292,7 +297,8 @@ class Tracker:
         """How many tokens a side of the search window's center are cropped, given the past boxes' corners ``(n, 4)``
         in it: enough for the target to move on as it last did, and as far again."""
         grid, settings = self.engine.config.search_size // self.engine.config.patch, self.settings
-        if settings.min_window == 1 or state.score < settings.confident_score:
+        checked = settings.agreement > 0 and self._due(state)
+        if settings.min_window == 1 or state.score < settings.confident_score or checked:
             return grid
         centers = (corners[:, :2] + corners[:, 2:]) / 2
         speed = np.abs(np.diff(centers, axis=0)).max(initial=0.0)
@@ -335,26 +341,36 @@ class Tracker:
     ) -> tuple[State, Track]:
         """What the logits ``(4, V)`` of a search region mean: the box, the track, and whether a template is taken."""
         settings, before, number = self.settings, region.recovery, state.frame + 1
-        recovers, seeking = settings.lost_score > 0, before.seeking
+        recovers, checked = settings.lost_score > 0, len(memory.history) > 1
         corners, mass = decode(logits)
         plain = recovers and is_plain(region.crop)
         score = 0.0 if plain else float(mass.min())
+        timely = before.status != "lost" and self._due(state)
+        due = timely and score >= settings.template_score
+        if before.seeking:
+            if score >= settings.found_score and checked:
+                alone, first = self._first_template(memory, region)
+                if first < settings.template_score or overlap(alone, corners) < 0.5:
+                    score = 0.0
+        elif due and settings.agreement > 0 and checked:
+            alone, first = self._first_template(memory, region)
+            if overlap(alone, corners) < settings.agreement:
+                due = False
+                if first >= settings.template_score:
+                    corners, score = alone, first
 
         box, rate = self._box(region, corners, before, score)
         cut = recovers and is_cut(state.thumbnail, region.thumbnail)
-        due, template = before.status != "lost" and self._due(state), None
-        if recovers and (due or cut or before.status != "tracking"):  # what the box shows is compared
-            wanted = score >= (settings.found_score if seeking else settings.lost_score)
-        else:
-            wanted = due and score >= settings.template_score
-        if wanted:
+        doubted = recovers and (timely or cut or before.status != "tracking")
+        least, template = settings.found_score if before.seeking else settings.lost_score, None
+        if due or (doubted and score >= least):
             template = self._take_template(region.frame, box, number, self.engine.config.identity(1))
             if recovers and memory.likeness(template) < settings.likeness:
                 score = 0.0
 
-        turn = before.turn + (seeking and not plain)
+        turn = before.turn + (before.seeking and not plain)
         recovery, trajectory = replace(before, doubtful=before.doubtful + 1, turn=turn, found=False), region.trajectory
-        if seeking:
+        if before.seeking:
             if score >= settings.found_score and before.plausible(box):
                 recovery, trajectory = replace(recovery, found=True), np.repeat(box[None], len(trajectory), axis=0)
         else:
@@ -370,7 +386,7 @@ class Tracker:
                     memory = memory.before(number - recovery.doubtful - settings.interval)
                 recovery = replace(recovery, status="lost", turn=GROWING if cut else before.turn)
                 trajectory = np.repeat(recovery.sure[None], len(trajectory), axis=0)
-        if due and template is not None and score >= settings.template_score and recovery.status == "tracking":
+        if due and template is not None and recovery.status == "tracking":
             memory = memory.add(template)
         shown = recovery.sure if recovery.status == "lost" else trajectory[-1]
         state = State(number, region.size, trajectory, memory, recovery, region.thumbnail, score)
@@ -379,6 +395,12 @@ class Tracker:
         elif self.calibration is not None:
             score = float(self.calibration.apply(score))
         return state, Track(clip_box(shown, *region.size), score, recovery.status)
+
+    def _first_template(self, memory: TemplateMemory, region: SearchRegion) -> tuple[FloatArray, float]:
+        """The corners that the first template alone finds, and their score."""
+        first = memory.history[0].kv_cache[None]
+        corners, mass = decode(self.engine.search(region.crop[None], region.tokens[None], first)[0])
+        return corners, float(mass.min())
 
     def _box(
         self, region: SearchRegion, corners: FloatArray, recovery: Recovery, score: float
@@ -445,6 +467,11 @@ class Tracker:
         if self.color == "rgb":
             return window.extract(frame, size, padding=PADDING_BGR[::-1])
         return cast(Image, cv2.cvtColor(window.extract(frame, size), cv2.COLOR_BGR2RGB))
+
+
+def overlap(first: FloatArray, second: FloatArray) -> float:
+    """IoU of corners ``(4,)`` in a crop's frame."""
+    return float(iou(UNIT.to_image(first), UNIT.to_image(second)))
 
 
 def stack(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:

@@ -37,7 +37,7 @@ def test_a_preset_is_the_same_model_with_other_settings():
 def test_the_papers_setting_is_a_preset_of_every_model():
     paper = fartrack.load(preset="paper", threads=1).settings
     assert (paper.interval, paper.templates, paper.retention, paper.min_window) == (1, 5, 0.75, 1)
-    assert paper.template_score == paper.hold_score == paper.lost_score == 0  # of any frame
+    assert paper.template_score == paper.agreement == paper.hold_score == paper.lost_score == 0  # of any frame
     assert paper == fartrack.load("pico-fast", preset="paper").settings == fartrack.load("pico-paper").settings
     assert fartrack.load("pico", preset="fast").settings == fartrack.load("pico-fast").settings
     with pytest.raises(FartrackError, match=r"no preset 'slow'; those are paper, fast"):

@@ -34,6 +34,29 @@ def test_a_preset_is_the_same_model_with_other_settings():
     assert resolve(fast) == resolve(base) == ("onnxruntime", "int8")
 
 
+def test_the_papers_setting_is_a_preset_of_every_model():
+    paper = fartrack.load(preset="paper", threads=1).settings
+    assert (paper.interval, paper.templates, paper.retention, paper.min_window) == (1, 5, 0.75, 1)
+    assert paper.template_score == paper.agreement == paper.hold_score == paper.lost_score == 0  # of any frame
+    assert paper == fartrack.load("pico-fast", preset="paper").settings == fartrack.load("pico-paper").settings
+    assert fartrack.load("pico", preset="fast").settings == fartrack.load("pico-fast").settings
+    with pytest.raises(FartrackError, match=r"no preset 'slow'; those are paper, fast"):
+        fartrack.load(preset="slow")
+    assert fartrack.load(preset="paper", interval=3).settings == replace(paper, interval=3)
+
+
+def test_the_papers_update_takes_every_frame_and_prunes_on_the_next(demo_clip):
+    frames, truth = demo_clip
+    tracker = fartrack.load(preset="paper", threads=1)
+    tracker.init(frames[0], truth[0])
+    for frame in frames[1:7]:
+        tracker.update(frame)
+    memory = tracker.state.memory
+    assert [template.frame for template in memory.history] == list(range(7))
+    assert [memory.history[place].frame for place in memory.chosen] == [0, 1, 3, 4, 6]  # the first and the newest
+    assert [template.kv_cache.shape[-2] for template in memory.history] == [37] * 6 + [49]
+
+
 def test_one_network_ships():
     """A package of six layers with a card."""
     assert shipped() == ["pico", "pico-fast"]
@@ -139,9 +162,9 @@ def test_parameters_are_counted_without_torch(model, tmp_path):
 
 
 def test_an_unknown_preset_is_told_with_those_that_exist(model):
-    with pytest.raises(FartrackError, match=r"pico has no preset 'slow'; it has fast\."):
+    with pytest.raises(FartrackError, match=r"pico has no preset 'slow'; it has paper, fast\."):
         open_package("pico-slow")
-    with pytest.raises(FartrackError, match=r"own has no preset 'fast'; it has none\."):
+    with pytest.raises(FartrackError, match=r"own has no preset 'fast'; it has paper\."):
         open_package(f"{model()}-fast")
 
 

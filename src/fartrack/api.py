@@ -13,7 +13,7 @@ from fartrack.engines.base import EngineName, Precision
 from fartrack.engines.opening import open_engine
 from fartrack.errors import FartrackError
 from fartrack.packages import RECORD, open_package
-from fartrack.tracking.tracker import Color, Track, Tracker, TrackerSettings
+from fartrack.tracking.tracker import Color, Track, Tracker, TrackerSettings, parse_settings
 from fartrack.video.sources import Frame, FrameSource, frames_from_source
 
 DEFAULT_MODEL = "pico"
@@ -25,6 +25,8 @@ def load(
     engine: EngineName = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
+    device: str = "cpu",
+    preset: str | None = None,
     color: Color = "bgr",
     **settings: Any,
 ) -> Tracker:
@@ -32,24 +34,28 @@ def load(
 
     Args:
         model: a shipped model's name, or the folder of an exported one.
-        engine: ``onnxruntime`` (``auto``), ``openvino`` (extra) or ``torch`` (extra ``train``): the same boxes.
-        precision: ``fp32``; or ``int8``, faster, with boxes that differ a little, which ``onnxruntime`` alone has. None
-            is the model's own, where the engine has it.
+        engine: ``onnxruntime``, ``openvino`` (extra) or ``torch`` (extra ``train``): the same boxes; ``auto`` is the
+            first that knows the device.
+        precision: ``fp32``; or ``int8``, faster, with boxes that differ a little, which ``onnxruntime`` alone has, on
+            the CPU. None is the model's own, where the engine has it.
         threads: of one network call; None leaves it to the runtime.
+        device: ``cpu``, ``cuda``, ``tensorrt``, ``coreml``, ``directml`` (ONNX Runtime), ``gpu``, ``npu`` (OpenVINO),
+            ``mps`` (PyTorch), or ``auto``.
+        preset: several settings under one name: one of the model's presets, or ``paper``.
         color: channel order of the frames, ``bgr`` as OpenCV has it or ``rgb``.
         settings: fields of :class:`TrackerSettings` that are to be other than the model's own, such as ``interval=40``.
 
     Raises:
-        FartrackError: an unknown model (the message names those that exist), engine, precision, color order or
-            setting, or a damaged model.
+        FartrackError: an unknown model (the message names those that exist), engine, precision, device, preset, color
+            order or setting, or a damaged model.
     """
     package = open_package(model)
     try:
-        from_dict(TrackerSettings, package.settings)
+        own = parse_settings(package.settings, [f"preset={preset}"] if preset else (), package.presets)
     except FartrackError as error:
         raise FartrackError(f"{package.folder / RECORD}: {error}") from None
-    chosen = from_dict(TrackerSettings, {**package.settings, **settings})
-    return Tracker(open_engine(package, engine, threads, precision), chosen, color, package.calibration)
+    chosen = from_dict(TrackerSettings, {**vars(own), **settings})
+    return Tracker(open_engine(package, engine, threads, precision, device), chosen, color, package.calibration)
 
 
 def track_video(

@@ -30,6 +30,12 @@ WEIGHTS = "weights.safetensors"
 WEIGHTS_INT8 = "weights_int8.bin"
 SHIPPED = Path(__file__).parent / "weights"
 
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {"templates": 5, "interval": 1, "template_score": 0.0, "hold_score": 0.0, "retention": 0.75}
+    | {"agreement": 0.0, "lost_score": 0.0, "min_window": 1.0}
+}
+"""Presets that every model has: the paper's linear update on every frame and its sequence-level sparsification."""
+
 
 @dataclass(frozen=True)
 class Package:
@@ -43,6 +49,7 @@ class Package:
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: PRESETS)
 
     def __post_init__(self) -> None:
         """Check what no other class checks."""
@@ -116,23 +123,22 @@ def _read(folder: Path, preset: str | None) -> Package:
         record = json.loads((folder / RECORD).read_text("utf-8"))
         version, config, score = int(record["format"]), dict(record["config"]), dict(record.get("score") or {})
         network = (folder / record.get("network", ".")).resolve()
-        presets = {None: {}, **{name: dict(values) for name, values in record.get("presets", {}).items()}}
-        settings = {**record.get("settings", {}), **presets.get(preset, {})}
+        presets = {**PRESETS, **{name: dict(values) for name, values in record.get("presets", {}).items()}}
+        settings = {**record.get("settings", {}), **(presets.get(preset, {}) if preset is not None else {})}
         measured = dict(record.get("measured", {}).get(preset or "", {}))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise _no_model(folder) from None
     if version != FORMAT:
         fix = "upgrade fartrack" if version > FORMAT else "export it anew"
         raise FartrackError(f"The model {folder} is of format {version}, and this version reads {FORMAT}; {fix}.")
-    if preset not in presets:
-        names = ", ".join(filter(None, presets)) or "none"
-        raise FartrackError(f"The model {folder} has no preset {preset!r}; it has {names}.")
+    if preset is not None and preset not in presets:
+        raise FartrackError(f"The model {folder} has no preset {preset!r}; it has {', '.join(presets)}.")
     try:
         calibration = from_dict(Calibration, score) if score else None
         precision = record.get("precision", "fp32")
         shape = from_dict(ModelConfig, config)
         layers = record.get("layers", shape.depth)
-        return Package(folder, network, shape, layers, precision, settings, calibration, measured)
+        return Package(folder, network, shape, layers, precision, settings, calibration, measured, presets)
     except FartrackError as error:
         raise FartrackError(f"{folder / RECORD}: {error}") from None
 

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from fartrack.cli.evaluate import parse_numbers, parse_sizes
+from fartrack.cli.evaluate import first_boxes, parse_numbers, parse_sizes
 from fartrack.errors import FartrackError
 
 CODE = """
@@ -57,6 +57,13 @@ def test_a_model_and_another_tracker(run, tmp_path):
     ]
 
 
+def test_the_box_of_a_clip_is_given_or_lies_beside_it(tmp_path):
+    (tmp_path / "a.txt").write_text("1,2,3,4\n5,6,7,8\n")
+    assert first_boxes([str(tmp_path / "a.mp4")], []) == [(1, 2, 3, 4)]
+    assert first_boxes(["a", "b"], ["1,2,3,4", "5 6 7 8"]) == [(1, 2, 3, 4), (5, 6, 7, 8)]
+    assert first_boxes([], []) == []
+
+
 def test_sizes_and_threads():
     assert parse_sizes("640x360, 1280X720,640×360") == [(640, 360), (1280, 720)]
     assert parse_numbers("2, 1,2", "--threads") == [2, 1]
@@ -79,7 +86,9 @@ def test_sizes_and_threads():
         (["--threads", "many"], "--threads is 'many'; list whole numbers"),
         (["--threads", "1,4096"], "threads is 4096; this machine has"),
         (["--threads", "0"], "threads is 0; this machine has"),
-        (["clip.mp4"], "CLIP --box"),
+        (["clip.mp4"], "There is no box for clip.mp4; give CLIP --box x,y,w,h, or put it into clip.txt"),
+        (["a.mp4", "a.mp4", "--box", "1,2,3,4", "--box", "1,2,3,4"], "named twice"),
+        (["a.mp4", "b.mp4", "--box", "1,2,3,4"], "There are 1 boxes for 2 clips"),
         (["--box", "1,2,3,4"], "CLIP --box"),
         (["clip.mp4", "--box", "1,2,3"], "1,2,3"),
         (["clip.mp4", "--box", "1,2,3,4"], "There is no file or folder clip.mp4"),

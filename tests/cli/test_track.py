@@ -255,7 +255,8 @@ def test_without_a_box_one_is_drawn(place, command, one_engine, monkeypatch):
 def test_demo(place, command):
     code, out, err = command("demo", "-o", "demo.mp4", "--threads", 1)
     assert code == 0 and all(line.startswith("tracking the demo: ") for line in err.splitlines())  # on a slow machine
-    measured, saved = out.splitlines()
+    measured, times, saved = out.splitlines()
+    assert times.startswith("milliseconds a frame, median, mean, 95 %, 99 %: ")
     assert measured.startswith("mean IoU 0.") and " FPS (" in measured and saved == "saved demo.mp4"
     assert float(measured.split()[2]) > 0.5
     assert count_frames("demo.mp4") == fartrack.demo.CLIP_LENGTH

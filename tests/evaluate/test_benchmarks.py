@@ -145,6 +145,18 @@ def test_nfs_texts_have_labels_with_spaces_and_corners(tmp_path, write_sequence)
     np.testing.assert_array_equal(sequence.boxes[2], [12, 8, 20, 16])
 
 
+@pytest.mark.parametrize("name", ["nfs30", "nfs240"])
+def test_nfs_counts_absent_frames_as_missed(tmp_path, write_sequence, name):
+    """A frame without a box is no hit, at any threshold of either curve; it still counts in the length."""
+    folder = write_sequence(name, "a", frames=4)
+    path = folder / name.removeprefix("nfs") / "a.txt"
+    lines = path.read_text().splitlines()
+    write_lines(path, [*lines[:2], '0 0 0 0 0 2 1 0 0 "thing"', lines[3]])
+    [sequence] = open_benchmark(name, tmp_path, only=["a"]).sequences
+    found = measure(np.nan_to_num(sequence.boxes), sequence.boxes, None, BENCHMARKS[name].rules)
+    assert found == {"auc": pytest.approx(0.75 * 20 / 21), "precision": 0.75}
+
+
 def test_uav123_has_the_sequences_and_ranges_of_the_toolkit():
     table = json.loads((toolkit_datasets() / "uav123.json").read_text())["UAV123"]
     assert sorted(BENCHMARKS["uav123"].names) == sorted(table)

@@ -89,8 +89,7 @@ def test_trackers_take_turns_on_the_same_frames(fakes, clip):
     reports = []
     found = speed.bench(
         {"quick": spec("Quick"), "slow": spec("Slow")},
-        clip,
-        (8, 8, 20, 16),
+        {clip: (8, 8, 20, 16)},
         sizes=[(32, 24)],
         rounds=3,
         frames=4,
@@ -115,14 +114,35 @@ def test_trackers_take_turns_on_the_same_frames(fakes, clip):
     assert len(set(seen["Quick"])) == 12
 
     turns = [(0, "quick"), (0, "slow"), (1, "quick"), (1, "slow"), (2, "slow"), (2, "quick"), (3, "quick"), (3, "slow")]
-    assert found.turns == [(*turn, 1, (32, 24)) for turn in turns]
+    assert found.turns == [(*turn, 1, (32, 24), None, clip) for turn in turns]
     assert reports[0] == (0, 8)
     assert reports[-1] == (8, 8)
     quick, slow = found.runs
-    assert (found.clip["frames"], quick.size, quick.threads, quick.pinned) == (12, (32, 24), 1, True)
+    assert (found.clips[0]["frames"], quick.size, quick.threads, quick.pinned) == (12, (32, 24), 1, True)
     assert [len(times) for times in slow.rounds] == [4, 4, 4]
     assert min(map(min, slow.rounds)) >= 4  # milliseconds
     assert found.trackers["quick"]["class"] == "fakes_of_speed:Quick"
+
+
+def test_several_clips_flat_out_and_paced(fakes, clip, tmp_path):
+    (tmp_path / "other").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "other" / f"{number}.png"), np.full((20, 30, 3), 200, np.uint8))
+    clips = {clip: (8, 8, 20, 16), str(tmp_path / "other"): (2, 2, 9, 9)}
+    found = speed.bench({"quick": spec("Quick")}, clips, sizes=[(32, 24)], rounds=2, frames=3, warm_up=0, paced=50)
+    assert [each["frames"] for each in found.clips] == [12, 3]
+    assert [(number, pace, name) for number, *_, pace, name in found.turns] == [
+        (number, pace, name)
+        for name in clips
+        for number, pace in ((0, None), (0, 50), (1, None), (1, 50), (2, 50), (2, None))
+    ]
+    flat, paced = found.runs
+    assert (flat.paced, paced.paced) == (None, 50)
+    assert [len(times) for run in found.runs for times in run.rounds] == [3] * 8  # two rounds on each of two clips
+    starts = [float(note[2]) for line in fakes.read_text().splitlines() if (note := line.split())[1] == "update"]
+    slow = (np.diff(starts) > 0.015).sum()
+    assert slow >= 2 * 2 * (UNCOUNTED + 2)  # of the paced frames, a fiftieth of a second each
+    assert found.summary(paced)["ratio"] == 1
 
 
 @pytest.mark.parametrize(
@@ -130,7 +150,7 @@ def test_trackers_take_turns_on_the_same_frames(fakes, clip):
 )
 def test_a_tracker_that_fails_is_named(fakes, clip, tracker, told):
     with pytest.raises(FartrackError, match=f"^mine: .*{told}"):
-        speed.bench({"mine": spec(tracker)}, clip, (8, 8, 20, 16))
+        speed.bench({"mine": spec(tracker)}, {clip: (8, 8, 20, 16)})
 
 
 def test_footage_is_resized_and_played_forth_and_back(tmp_path, clip):
@@ -170,6 +190,7 @@ def test_footage_that_cannot_be_used(tmp_path, clip):
     [
         ({"pico": TrackerSpec("pico")}, {"threads": [10_000]}, "this machine has"),
         ({"pico": TrackerSpec("pico")}, {"threads": [0]}, "threads is 0"),
+        ({"pico": TrackerSpec("pico")}, {"paced": 0.0}, "The pace is 0 frames a second"),
         ({"old": TrackerSpec("raw:results")}, {}, "old is published results"),
         ({"no": TrackerSpec("nobody")}, {}, "There is no tracker 'nobody'"),
     ],
@@ -198,7 +219,7 @@ def run_of(tracker, rounds, **changes):
 def speed_of(runs, load=None):
     machine = {"processor": "a machine", "cores": 2, "load": load, "versions": {"numpy": "2.0"}}
     trackers = {run.tracker: {} for run in runs}
-    return speed.Speed(machine, {"name": "demo", "frames": 150}, trackers, runs, [])
+    return speed.Speed(machine, [{"name": "demo", "frames": 150}], trackers, runs, [])
 
 
 def test_figures_are_those_of_the_raw_times():

@@ -10,7 +10,7 @@ from fartrack.datasets.sequences import Sequence
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import Interval, Rules
 from fartrack.evaluate.runner import Evaluation, Result
-from fartrack.evaluate.tables import compare, describe, print_tables
+from fartrack.evaluate.tables import compare, describe, describe_times, print_tables
 
 RULES = Rules(("ao", "sr50"), skip_first=True)
 TRUTH = np.tile([10.0, 10, 20, 20], (3, 1))
@@ -78,6 +78,9 @@ def test_the_tables_of_attributes_and_sequences(capsys):
     [third] = [line for line in lines if line.startswith("| s2")]
     assert [cell.strip() for cell in third.split("|")[2:-1]] == ["3", f"{overlap(4):.3f}", f"{overlap(8):.3f}"]
     assert any("without decoding, 1 thread" in line for line in lines)
+    [told] = [line for line in lines if line.startswith("| off [0, 2, 4, 0]")]
+    assert told.split("|")[-2].strip() == "20.0, 20.0, 30.0, 30.0"  # of 10 and 30 ms alike
+    assert describe_times(np.array([np.nan, 1])) == ""
     assert not any(line != line.rstrip() for line in lines)
 
 

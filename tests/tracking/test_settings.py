@@ -17,6 +17,13 @@ def test_changes_are_on_top_of_the_models_own():
     assert own == {"interval": 10, "min_window": 0.85}
 
 
+def test_a_preset_is_a_change_like_others():
+    own, presets = {"interval": 10, "hold_score": 0.3}, {"fast": {"interval": 20, "min_window": 0.5}}
+    expected = TrackerSettings(interval=20, hold_score=0.3, min_window=0.7)
+    assert parse_settings(own, ["interval=1", "preset=fast", "min_window=0.7"], presets) == expected
+    assert parse_settings(own, ["preset=paper"]).retention == 0.75
+
+
 def test_every_field_can_be_written_and_read():
     settings = TrackerSettings(templates=2, retention=0.5)
     text = [f"{name}={str(value).lower()}" for name, value in asdict(settings).items()]
@@ -32,6 +39,7 @@ def test_every_field_can_be_written_and_read():
         ("interval=true", "interval is True; it must be a whole number"),
         ("retention=nan", "retention is nan; it must lie between"),
         ("retention=7", "retention is 7; it must lie between 0.01 and 1"),
+        ("preset=slow", "There is no preset 'slow'; those are paper"),
         ("speed=7", "'speed' is no field of TrackerSettings; those are templates"),
     ],
 )

@@ -1,6 +1,7 @@
 """Every term of the objective against a plain re-computation, every weight against the terms that it must change."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -113,6 +114,17 @@ def test_every_term(recipe, random_network, first_exit, supervised):
     assert terms["loss"].item() == pytest.approx(sum(expected.values()), rel=1e-4)
     found = UNIT.to_image(expected_coordinates(exits[3].logits_B4V))
     assert terms["iou"].item() == pytest.approx(iou(found, UNIT.to_image(batch.boxes)).mean(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_the_papers_divergence_is_a_sum_over_the_command_tokens(recipe, random_network):
+    """Of the bins' distributions on the four, averaged over samples and pairs of exits; the weight makes ours that."""
+    network, batch = random_network(recipe.model), random_batch(recipe.model)
+    paper = replace(recipe, loss=replace(recipe.loss, divergence=0.04, commands_only=True))
+    found = losses(network, batch, paper)["divergence"].item()
+    logits = [exit.logits_B4V.log_softmax(-1) for exit in forward_exits(network, batch, (1, 2, 3))]
+    sums = [(t.exp() * (t - s)).sum((1, 2)).mean().item() for s, t in pairwise(logits)]
+    assert found == pytest.approx(0.01 * np.mean(sums), rel=1e-4)
 
 
 def test_a_drawn_batch(recipe, random_network, synthetic_store):

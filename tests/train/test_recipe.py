@@ -14,7 +14,7 @@ from fartrack.config import changed_fields, from_dict, to_toml
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
-from fartrack.tracking.tracker import TrackerSettings
+from fartrack.tracking.tracker import TrackerSettings, parse_settings
 from fartrack.train.loop import rate
 from fartrack.train.recipe import LossConfig, Recipe, RolloutConfig, Stream, recipe_path, shipped_recipes
 
@@ -43,6 +43,7 @@ BAD = [
     ("ema", 1),
     ("seed", -1),
     ("seed", 0.5),
+    ("beta2", 1),
     ("precision", "fp16"),
     ("precision", None),
     ("decay_shape", "linear"),
@@ -211,10 +212,12 @@ def test_the_papers_model_and_losses(phase):
     assert (model.depth, model.attention, model.templates, model.identities) == (15, "joint", 5, 5)
     assert (model.template_size, model.search_size, model.template_factor, model.search_factor) == (112, 224, 2, 4)
     assert recipe.templates == (5,)
-    assert (model.drop_path, recipe.max_grad_norm, recipe.weight_decay) == (0.1, 0.1, 1e-4)
-    assert recipe.learning_rate == pytest.approx(recipe.head_learning_rate / 10)  # the ViT's is a tenth
+    assert (model.drop_path, recipe.max_grad_norm) == (0.1, 0.1)
+    assert recipe.weight_decay == (0.05 if phase == "sparsify" else 1e-4)
+    assert recipe.learning_rate * (1 if phase == "distill" else 10) == pytest.approx(recipe.head_learning_rate)
+    assert (recipe.beta2, recipe.ema, recipe.precision) == (0.999, 0, "fp32")
     assert (loss.siou, loss.l1, loss.dense, loss.smoothing) == (2, 0, 0, 0)
-    assert loss.cross_entropy == (0.2 if phase == "sparsify" else 2)
+    assert loss.cross_entropy == (0 if phase == "sparsify" else 2)
     assert recipe.patch_dropout_steps == 0 and (recipe.sampling.paper or phase == "sparsify")
 
 
@@ -227,10 +230,18 @@ def test_the_papers_schedule(phase, peak):
     assert rate(round(0.8 * recipe.steps), recipe) == rate(recipe.steps - 1, recipe) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("phase", ["distill", "sparsify"])
-def test_the_papers_distillation(phase):
+@pytest.mark.parametrize(("phase", "reach"), [("pretrain", 300), ("distill", 200)])
+def test_the_papers_samples(phase, reach):
+    sampling = Recipe.read(SHIPPED[f"paper/{phase}"]).sampling
+    unpublished = ("regions", "paste", "drop_trajectory", "distractor", "light", "bend", "absent")
+    assert sampling.paper and sampling.reach == reach and not any(getattr(sampling, name) for name in unpublished)
+
+
+@pytest.mark.parametrize(("phase", "divergence"), [("distill", 0.04), ("sparsify", 0)])
+def test_the_papers_distillation(phase, divergence):
     recipe = Recipe.read(SHIPPED[f"paper/{phase}"])
-    assert recipe.loss.divergence == 0.01
+    assert recipe.loss.divergence == divergence
+    assert recipe.loss.commands_only == (phase == "distill")
     assert list(recipe.exit_layers) == list(range(5, 16))
 
 
@@ -238,8 +249,7 @@ def test_the_papers_rollouts():
     recipe = Recipe.read(SHIPPED["paper/sparsify"])
     assert (recipe.rollout.frames, recipe.rollout.share, recipe.rollout.synthetic) == (32, 1, 0)
     assert recipe.steps * recipe.rollout.clips == 20 * 1000
-    tracker = recipe.rollout.tracker
-    assert (tracker.retention, tracker.templates) == (0.75, 5)
+    assert recipe.rollout.tracker == parse_settings({}, ["preset=paper"])
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,12 @@ app = typer.Typer(
 )
 
 Model = Annotated[str, typer.Option(help="a shipped model's name, or the folder of an exported one")]
-Engine = Annotated[str, typer.Option(help="onnxruntime, openvino or torch; auto is the first")]
+Engine = Annotated[str, typer.Option(help="onnxruntime, openvino or torch; auto is the first that knows the device")]
 Precision = Annotated[str | None, typer.Option(help="fp32, or int8 (onnxruntime only); the model's own if left out")]
+Device = Annotated[
+    str,
+    typer.Option(help="cpu, cuda, tensorrt, coreml, directml, gpu, npu or mps; auto is a GPU if there is one"),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="threads of one network call; the runtime's choice if left out")
 ]
@@ -30,7 +34,9 @@ Threads = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="a setting of the tracker on top of the model's own, such as interval=40"
+        "--set",
+        metavar="KEY=VALUE",
+        help="a setting of the tracker on top of the model's own, such as interval=40 or preset=paper",
     ),
 ]
 

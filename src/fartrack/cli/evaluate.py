@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from fartrack.api import DEFAULT_MODEL
-from fartrack.cli.common import Engine, Model, Precision, Settings, Threads, app, check_folders, needs
+from fartrack.cli.common import Device, Engine, Model, Precision, Settings, Threads, app, check_folders, needs
 from fartrack.cli.track import load_tracker
+from fartrack.datasets.layouts import read_boxes
 from fartrack.errors import FartrackError
 from fartrack.files import write_whole
 from fartrack.geometry import parse_box
@@ -39,6 +40,7 @@ def evaluate_trackers(
     jobs: Annotated[int, typer.Option(min=1, help="sequences at once; above 1, speed is measured under load")] = 1,
     engine: Engine = "auto",
     precision: Precision = None,
+    device: Device = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="threads of one tracker")] = 1,
     settings: Settings = None,
     starts: Annotated[
@@ -53,7 +55,7 @@ def evaluate_trackers(
     from fartrack.evaluate.trackers import parse_trackers
 
     trackers = parse_trackers(
-        tracker, engine=engine, precision=precision, threads=threads, settings=tuple(settings or ())
+        tracker, engine=engine, precision=precision, device=device, threads=threads, settings=tuple(settings or ())
     )
     first_frames = parse_numbers(starts, "--starts")
     if pack:  # fails before the run, not after it
@@ -85,10 +87,15 @@ def evaluate_trackers(
 
 @app.command()
 def bench(
-    clip: Annotated[
-        str | None, typer.Argument(help="video file or folder of pictures; the demo clip if left out")
+    clips: Annotated[
+        list[str] | None, typer.Argument(help="video files or folders of pictures; the demo clip if left out")
     ] = None,
-    box: Annotated[str | None, typer.Option(help="x,y,w,h in pixels of the clip's first frame")] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="x,y,w,h in pixels of a clip's first frame, once a clip; else the first line of its NAME.txt"
+        ),
+    ] = None,
     tracker: Annotated[
         str, typer.Option(help="what is compared, as for eval; ratios are to the first")
     ] = DEFAULT_MODEL,
@@ -96,9 +103,11 @@ def bench(
     sizes: Annotated[str | None, typer.Option(help="such as 640x360,1280x720; the clip's own if left out")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="in each of which every tracker has its turn")] = 5,
     frames: Annotated[int, typer.Option(min=1, help="of one turn")] = 30,
+    paced: Annotated[float | None, typer.Option(help="time them at so many frames a second too, such as 30")] = None,
     warm_up: Annotated[int, typer.Option(min=0, help="frames of each before the first round")] = 100,
     engine: Engine = "auto",
     precision: Precision = None,
+    device: Device = "cpu",
     settings: Settings = None,
     json: Annotated[Path | None, typer.Option(help="the times of all frames, and their statistics")] = None,
     plot: Annotated[Path | None, typer.Option(help="picture (.png) of the times")] = None,
@@ -107,17 +116,18 @@ def bench(
     from fartrack.evaluate import speed
     from fartrack.evaluate.trackers import parse_trackers
 
-    if (clip is None) != (box is None):
-        raise FartrackError("A clip and the box on its first frame go together; give CLIP --box x,y,w,h, or neither.")
-    trackers = parse_trackers(tracker, engine=engine, precision=precision, settings=tuple(settings or ()))
+    sources = dict(zip(clips or (), first_boxes(clips or [], box or []), strict=True))
+    trackers = parse_trackers(
+        tracker, engine=engine, precision=precision, device=device, settings=tuple(settings or ())
+    )
     if plot:
         with needs("eval"):
             import matplotlib  # noqa: F401
     check_folders(json, plot)
-    options: dict[str, Any] = {"rounds": rounds, "frames": frames, "warm_up": warm_up}
+    options: dict[str, Any] = {"rounds": rounds, "frames": frames, "warm_up": warm_up, "paced": paced}
     options |= {"threads": parse_numbers(threads, "--threads"), "sizes": parse_sizes(sizes) if sizes else ()}
     with Meter("timing (turns)", None, live=False) as meter:
-        found = speed.bench(trackers, clip, None if box is None else parse_box(box), report=meter.reach, **options)
+        found = speed.bench(trackers, sources, report=meter.reach, **options)
     speed.print_speed(found)
     if json:
         write_whole(json, found.to_json())
@@ -125,6 +135,26 @@ def bench(
     if plot:
         write_whole(plot, speed.plot_speed(found))
         print(f"saved {plot}")
+
+
+def first_boxes(clips: list[str], boxes: list[str]) -> list[tuple[float, ...]]:
+    """The box of each clip: as given, one a clip, or if none is the first of its NAME.txt; FartrackError otherwise."""
+    if len(set(clips)) < len(clips):
+        raise FartrackError("A clip is named twice; name each once.")
+    if boxes or not clips:
+        if len(boxes) != len(clips):
+            raise FartrackError(
+                f"There are {len(boxes)} boxes for {len(clips)} clips; give CLIP --box x,y,w,h for each."
+            )
+        return [parse_box(box) for box in boxes]
+    found = []
+    for clip in clips:
+        truth = Path(clip).with_suffix(".txt")
+        first = read_boxes(truth)[:1].tolist() if truth.is_file() else []
+        if not first:
+            raise FartrackError(f"There is no box for {clip}; give CLIP --box x,y,w,h, or put it into {truth}.")
+        found.append(tuple(first[0]))
+    return found
 
 
 @app.command()
@@ -138,6 +168,7 @@ def explain(
     engine: Engine = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    device: Device = "cpu",
     settings: Settings = None,
 ) -> None:
     """Show what the network sees and answers on some frames: search window, past boxes, distributions, templates."""
@@ -148,7 +179,7 @@ def explain(
     if not page and output.suffix.lower() != ".png":
         raise FartrackError(f"{output} is neither .png nor .html; name a picture or a page.")
     check_folders(output)
-    tracker = load_tracker(model, engine, precision, threads, settings)
+    tracker = load_tracker(model, engine, precision, threads, device, settings)
     with frames_from_source(clip, start=start) as source:
         looked = list(looks(tracker, source, parse_box(box), wanted))
     picture = png(draw_looks(looked))

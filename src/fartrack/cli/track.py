@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from fartrack.api import DEFAULT_MODEL, load
-from fartrack.cli.common import Engine, Model, Precision, Settings, Threads, app
+from fartrack.cli.common import Device, Engine, Model, Precision, Settings, Threads, app
 from fartrack.cli.signals import INTERRUPTED, stopped_afterwards, stopped_at_once
 from fartrack.engines.base import EngineName
 from fartrack.engines.base import Precision as PrecisionName
@@ -73,6 +73,7 @@ def track(
     engine: Engine = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    device: Device = "cpu",
     settings: Settings = None,
 ) -> None:
     """Track one object, or several, through a video."""
@@ -80,7 +81,7 @@ def track(
     wanted = parse_targets(box or [], start, targets)
     begin = min((anchor.frame for target in wanted for anchor in target.anchors), default=start)
     with stopped_at_once():
-        tracker = load_tracker(model, engine, precision, threads, settings)
+        tracker = load_tracker(model, engine, precision, threads, device, settings)
     broken: list[FartrackError] = []
     stopped = False
     with frames_from_source(source, start=begin) as frames:
@@ -177,27 +178,30 @@ def demo(
     engine: Engine = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    device: Device = "cpu",
     settings: Settings = None,
 ) -> None:
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
     from fartrack.demo import CLIP_FPS, CLIP_LENGTH, demo_frames
+    from fartrack.evaluate.tables import describe_times
 
     with stopped_at_once():
-        tracker = load_tracker(model, engine, precision, threads, settings)
-    kind = resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision))
-    runs_on = ", ".join((model, *kind))
+        tracker = load_tracker(model, engine, precision, threads, device, settings)
+    kind = resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision), device)
+    runs_on = ", ".join((model, *kind, device))
     ious: list[float] = []
-    busy = 0.0
+    seconds: list[float] = []
     with VideoSink(output, CLIP_FPS) as sink, Meter("tracking the demo", CLIP_LENGTH) as meter:
         for index, (image, truth) in enumerate(demo_frames()):
             clock = time.perf_counter()
             found = tracker.update(image) if index else tracker.init(image, truth)
             if index:  # the first box is given: neither its time nor its fit is the tracker's merit
-                busy += time.perf_counter() - clock
+                seconds.append(time.perf_counter() - clock)
                 ious.append(float(iou(found.box, truth)))
             sink.write(Frame(index, index / CLIP_FPS, image), found)
             meter.count()
-    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / busy:.0f} FPS ({runs_on})")
+    print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / sum(seconds):.0f} FPS ({runs_on})")
+    print(f"milliseconds a frame, median, mean, 95 %, 99 %: {describe_times(np.array(seconds))}")
     print(f"saved {output}")
 
 
@@ -225,16 +229,17 @@ def version() -> None:
 
 
 def load_tracker(
-    model: str, engine: str, precision: str | None, threads: int | None, settings: list[str] | None
+    model: str, engine: str, precision: str | None, threads: int | None, device: str, settings: list[str] | None
 ) -> Tracker:
     """The tracker of a model with its own settings, and those of ``--set`` on top."""
-    kind: dict[str, Any] = {"engine": engine, "precision": precision}
+    kind: dict[str, Any] = {"engine": engine, "precision": precision, "device": device}
     return load(model, threads=threads, **kind, **parsed_settings(model, settings))
 
 
 def parsed_settings(model: str, settings: list[str] | None) -> dict[str, Any]:
     """All settings of a tracker if some are changed by ``--set``, else none."""
-    return asdict(parse_settings(open_package(model).settings, settings)) if settings else {}
+    package = open_package(model)
+    return asdict(parse_settings(package.settings, settings, package.presets)) if settings else {}
 
 
 def print_version(wanted: bool) -> None:

@@ -60,14 +60,16 @@ class GraphEngine(ABC):
     Pickled, an engine is the package and the options, and is opened anew; copied, it is the same engine.
     """
 
-    def __init__(self, package: Package, threads: int | None = None, precision: Precision = "fp32") -> None:
+    def __init__(
+        self, package: Package, threads: int | None = None, precision: Precision = "fp32", device: str = "cpu"
+    ) -> None:
         """Open the graphs that every tracker needs; ``search_scored`` is opened when it is first used.
 
         Raises:
-            FartrackError: a graph is missing or cannot be read.
+            FartrackError: a graph is missing or cannot be read, or the device cannot be used.
         """
         self.config = package.config
-        self._arguments = package, threads, precision
+        self._arguments = package, threads, precision, device
         self._suffix = "" if precision == "fp32" else f"_{precision}"
         self._graphs: dict[str, Graph] = {}
         self._lock = RLock()
@@ -76,21 +78,23 @@ class GraphEngine(ABC):
             self._graph(name)
 
     @abstractmethod
-    def _open(self, path: Path, threads: int | None) -> Graph:
-        """Load a graph; errors of any kind say that it cannot be read."""
+    def _open(self, path: Path, threads: int | None, device: str) -> Graph:
+        """Load a graph for a device; errors other than FartrackError say that it cannot be read."""
 
     def _graph(self, name: str) -> Graph:
         with self._lock:
             if name not in self._graphs:
-                package, threads, _ = self._arguments
+                package, threads, _, device = self._arguments
                 path = package.graph(name)
                 try:
-                    self._graphs[name] = self._open(path, threads)
+                    self._graphs[name] = self._open(path, threads, device)
+                except FartrackError:
+                    raise
                 except Exception:  # each runtime has classes of its own for the ways in which a file can be broken
                     raise FartrackError(f"{path} is no readable ONNX model; export it anew or reinstall.") from None
             return self._graphs[name]
 
-    def __reduce__(self) -> tuple[type[GraphEngine], tuple[Package, int | None, Precision]]:
+    def __reduce__(self) -> tuple[type[GraphEngine], tuple[Package, int | None, Precision, str]]:
         """How to open it in another process."""
         return type(self), self._arguments
 

@@ -8,66 +8,89 @@ from typing import cast, get_args
 import numpy as np
 
 from fartrack.engines.base import Engine, EngineName, Precision, misfit
+from fartrack.engines.devices import choose, runtime
 from fartrack.errors import FartrackError
 from fartrack.model.vocabulary import BINS
 from fartrack.packages import WEIGHTS, Package
 
 
 def open_engine(
-    package: Package, name: EngineName = "auto", threads: int | None = None, precision: Precision | None = None
+    package: Package,
+    name: EngineName = "auto",
+    threads: int | None = None,
+    precision: Precision | None = None,
+    device: str = "cpu",
 ) -> Engine:
     """An engine that runs a model package.
 
     Args:
         package: the model.
-        name: ``onnxruntime``, ``openvino`` or ``torch``, which find the same boxes; ``auto`` is the first.
+        name: ``onnxruntime``, ``openvino`` or ``torch``, which find the same boxes; ``auto`` is the first that knows
+            the device.
         threads: of one network call; None leaves it to the runtime.
         precision: of the search: ``fp32``; or ``int8``, faster, with boxes that differ a little, which only
-            ``onnxruntime`` has. None is the model's own, where the engine has it.
+            ``onnxruntime`` has, on the CPU. None is the model's own, where the engine has it.
+        device: where it runs, see :mod:`fartrack.engines.devices`; ``auto`` is a GPU if one can be used.
 
     Raises:
-        FartrackError: no such engine or precision, its runtime cannot be loaded, less than one thread, or the package
-            is damaged.
+        FartrackError: no such engine, precision or device, its runtime cannot be loaded, less than one thread, or the
+            package is damaged.
     """
     if threads is not None and threads < 1:
         raise FartrackError(f"threads is {threads}; it must be 1 or more, or None.")
-    name, precision = resolve(package, name, precision)
+    _check_names(name, precision)
+    _, devices = choose(name, device)
     check_weights(package)
-    try:
-        match name:
-            case "onnxruntime":
-                from fartrack.engines.onnxruntime import OnnxRuntimeEngine
+    for each in devices:
+        chosen, kind = resolve(package, name, precision, each)
+        try:
+            with runtime(chosen):
+                return _open(package, chosen, threads, kind, each)
+        except FartrackError:
+            if each == devices[-1]:
+                raise
+    raise AssertionError("a runtime has a device at least")
 
-                engine: Engine = OnnxRuntimeEngine(package, threads, precision)
-            case "openvino":
-                from fartrack.engines.openvino import OpenVinoEngine
 
-                engine = OpenVinoEngine(package, threads)
-            case _:
-                from fartrack.engines.torch import TorchEngine
+def _open(package: Package, name: EngineName, threads: int | None, precision: Precision, device: str) -> Engine:
+    match name:
+        case "onnxruntime":
+            from fartrack.engines.onnxruntime import OnnxRuntimeEngine
 
-                engine = TorchEngine.load(package, threads)
-    except ImportError as error:
-        extra = {"openvino": "[openvino]", "torch": "[train]"}.get(name, "")
-        raise FartrackError(
-            f"The engine {name} cannot be loaded ({error}); run pip install 'fartrack{extra}'."
-        ) from None
-    _try_out(engine, package)
+            engine: Engine = OnnxRuntimeEngine(package, threads, precision, device)
+        case "openvino":
+            from fartrack.engines.openvino import OpenVinoEngine
+
+            engine = OpenVinoEngine(package, threads, device=device)
+        case _:
+            from fartrack.engines.torch import TorchEngine
+
+            engine = TorchEngine.load(package, threads, device)
+    if not _sound(engine):
+        if device != "cpu":
+            raise FartrackError(f"The device {device} cannot run the model {package.folder}; use device cpu.")
+        raise misfit(package)
     return engine
 
 
 def resolve(
-    package: Package, name: EngineName = "auto", precision: Precision | None = None
+    package: Package, name: EngineName = "auto", precision: Precision | None = None, device: str = "cpu"
 ) -> tuple[EngineName, Precision]:
     """The engine and the precision that :func:`open_engine` takes, which has the same arguments and errors."""
+    _check_names(name, precision)
+    name, (device, *_) = choose(name, device)
+    if name == "onnxruntime" and device == "cpu":
+        return name, precision or cast(Precision, package.precision)
+    if precision == "int8":
+        what, fix = (f"device {device}", "the cpu") if name == "onnxruntime" else (f"engine {name}", "onnxruntime")
+        raise FartrackError(f"The {what} has no precision int8; use {fix}, or precision fp32.")
+    return name, "fp32"
+
+
+def _check_names(name: EngineName, precision: Precision | None) -> None:
     for what, value, known in (("engine", name, EngineName), ("precision", precision or "fp32", Precision)):
         if value not in get_args(known):
             raise FartrackError(f"There is no {what} {value!r}; those are {', '.join(get_args(known))}.")
-    if name in ("auto", "onnxruntime"):
-        return "onnxruntime", precision or cast(Precision, package.precision)
-    if precision == "int8":
-        raise FartrackError(f"The engine {name} has no precision int8; use onnxruntime, or precision fp32.")
-    return name, "fp32"
 
 
 def check_weights(package: Package) -> None:
@@ -94,16 +117,14 @@ def check_weights(package: Package) -> None:
         raise misfit(package)
 
 
-def _try_out(engine: Engine, package: Package) -> None:
+def _sound(engine: Engine) -> bool:
     """Run the network once on black, so that a package that does not fit itself is met here, not amid a video."""
-    config = package.config
+    config = engine.config
     template, search = (np.zeros((1, side, side, 3), np.uint8) for side in (config.template_size, config.search_size))
     trajectory, boxes = np.zeros((1, 4 * config.trajectory), np.int64), np.zeros((1, 4), np.float32)
     try:
         kv_cache = engine.encode_templates(template, np.zeros(1, np.int64), boxes)
         logits = engine.search(search, trajectory, kv_cache)
-        sound = logits.shape == (1, 4, BINS) and bool(np.isfinite(logits).all())
     except Exception:  # each runtime has classes of its own for inputs that do not fit
-        sound = False
-    if not sound:
-        raise misfit(package)
+        return False
+    return logits.shape == (1, 4, BINS) and bool(np.isfinite(logits).all())

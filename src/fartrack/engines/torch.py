@@ -21,14 +21,15 @@ if hasattr(os, "register_at_fork"):  # its threads do not survive a fork, and it
 class TorchEngine:
     """Runs a network in eager PyTorch."""
 
-    def __init__(self, network: FARTrack) -> None:
-        """Run this network, as it is, on the device it lies on."""
-        self.network = network.eval()
+    def __init__(self, network: FARTrack, *, bf16: bool = False) -> None:
+        """Run this network, as it is, on the device it lies on; matmuls in ``bf16`` if wanted."""
+        self.network, self.bf16 = network.eval(), bf16
         self.config = network.config
 
     @classmethod
-    def load(cls, package: Package, threads: int | None = None) -> TorchEngine:
-        """The network of a package. ``threads``, if given, holds for all of PyTorch in this process.
+    def load(cls, package: Package, threads: int | None = None, device: str = "cpu") -> TorchEngine:
+        """The network of a package on a device, in bf16 if that is no CPU. ``threads``, if given, holds for all of
+        PyTorch in this process.
 
         Raises:
             FartrackError: the weights are missing or damaged.
@@ -40,27 +41,34 @@ class TorchEngine:
             network.load_state_dict({name: tensor for name, tensor in weights.items() if name in network.state_dict()})
         except RuntimeError:
             raise misfit(package) from None
-        return cls(network)
+        return cls(network.to(device), bf16=device != "cpu")
 
     def _on_device(self, *arrays: NDArray[Any]) -> list[torch.Tensor]:
         return [torch.from_numpy(array).to(self.network.bias.device) for array in arrays]
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.network.bias.device.type, torch.bfloat16, enabled=self.bf16)
+
     @torch.inference_mode()
     def encode_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
-        kv_cache = self.network.encode_templates(*self._on_device(crops[:, None], identities[:, None], boxes[:, None]))
-        return cast(Floats, kv_cache.cpu().numpy())
+        inputs = self._on_device(crops[:, None], identities[:, None], boxes[:, None])
+        with self._autocast():
+            kv_cache = self.network.encode_templates(*inputs)
+        return cast(Floats, kv_cache.float().cpu().numpy())
 
     @torch.inference_mode()
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
         """See :class:`fartrack.engines.base.Engine`."""
         shown, tokens, cache = self._on_device(crops, trajectory, kv_cache)
-        logits = cast(torch.Tensor, self.network.track(shown, tokens, cache))
-        return cast(Floats, logits.cpu().numpy())
+        with self._autocast():
+            logits = cast(torch.Tensor, self.network.track(shown, tokens, cache))
+        return cast(Floats, logits.float().cpu().numpy())
 
     @torch.inference_mode()
     def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:
         """See :class:`fartrack.engines.base.Engine`."""
         shown, tokens, cache = self._on_device(crops, trajectory, kv_cache)
-        logits, scores = self.network.track(shown, tokens, cache, scored=True)
-        return cast(Floats, logits.cpu().numpy()), cast(Floats, scores.cpu().numpy())
+        with self._autocast():
+            logits, scores = self.network.track(shown, tokens, cache, scored=True)
+        return cast(Floats, logits.float().cpu().numpy()), cast(Floats, scores.float().cpu().numpy())

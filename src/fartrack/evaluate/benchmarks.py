@@ -17,7 +17,7 @@ from fartrack.config import from_dict
 from fartrack.datasets.layouts import LAYOUTS, Layout, is_picture, layout_of, path_from, read_text
 from fartrack.datasets.sequences import Part, Sequence, list_videos, packed_sequence, read_sequence
 from fartrack.errors import FartrackError
-from fartrack.evaluate.metrics import GOT10K, LASOT, OTB, PLAIN, TRACKINGNET, Rules
+from fartrack.evaluate.metrics import GOT10K, LASOT, NFS, OTB, PLAIN, TRACKINGNET, Rules
 from fartrack.progress import progress
 
 
@@ -52,7 +52,7 @@ class Published:
     labels: tuple[str, ...] = ("att/NAME.txt", "attributes/NAME.txt")
 
 
-RULES = {"GOT-10k": GOT10K, "LaSOT": LASOT, "OTB": OTB, "TrackingNet": TRACKINGNET}
+RULES = {"GOT-10k": GOT10K, "LaSOT": LASOT, "NFS": NFS, "OTB": OTB, "TrackingNet": TRACKINGNET}
 
 
 def _published(values: dict[str, Any]) -> Published:

@@ -67,6 +67,9 @@ LASOT = Rules(("auc", "precision", "normalized_precision"), absent="missed", rep
 """LaSOT's toolkit (``calc_seq_err_robust``, ``eval_tracker``), which TNL2K and VastTrack adopted: absent frames are
 removed from the hits, but not from the length by which these are divided."""
 
+NFS = Rules(("auc", "precision"), absent="missed", repeat=True)
+"""PyTracking's analysis, by which NFS is reported: without a target, the overlap is -1 and the distance infinite."""
+
 TRACKINGNET = Rules(("auc", "precision", "normalized_precision"), integer_boxes=True, area=True)
 """TrackingNet's development kit (``metrics.py``)."""
 

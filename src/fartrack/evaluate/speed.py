@@ -76,9 +76,10 @@ class Run:
 
     Attributes:
         pinned: whether it is pinned to as many cores as it has threads, which not every system can do.
-        first_box: milliseconds to open the tracker, give it the target, and update once.
-        rounds: for each round, the milliseconds of every counted ``update``, without decoding.
-        busy: for each round, the number of cores that were busy, on average.
+        first_box: milliseconds to open the tracker, give it the target, and update once, on the first clip.
+        paced: frames a second that were given to it, as a camera does; None is flat out.
+        rounds: for each round on each clip, the milliseconds of every counted ``update``, without decoding.
+        busy: for each of these rounds, the number of cores that were busy, on average.
     """
 
     tracker: str
@@ -86,6 +87,7 @@ class Run:
     size: Size
     pinned: bool
     first_box: float
+    paced: float | None = None
     rounds: list[list[float]] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
 
@@ -93,18 +95,18 @@ class Run:
 @dataclass(frozen=True, eq=False)
 class Speed:
     """What :func:`bench` found: trackers by name with their identities, the first of which is what ratios are to; runs
-    size by size; and round (0 to warm up), tracker, threads and size of each turn, in order."""
+    size by size; and round (0 to warm up), tracker, threads, size, pace and clip of each turn, in order."""
 
     machine: Mapping[str, Any]
-    clip: Mapping[str, Any]
+    clips: Sequence[Mapping[str, Any]]
     trackers: Mapping[str, Any]
     runs: list[Run]
-    turns: list[tuple[int, str, int, Size]]
+    turns: list[tuple[int, str, int, Size, float | None, str]]
 
     def summary(self, run: Run) -> dict[str, float]:
         """Statistics of a run's frames, and the median and quartiles over rounds of its ratio of medians to the first
-        tracker with the same threads and size."""
-        first = next(r for r in self.runs if (r.threads, r.size) == (run.threads, run.size))
+        tracker with the same threads, size and pace."""
+        first = next(r for r in self.runs if _kind(r)[1:] == _kind(run)[1:])
         frames = np.concatenate(run.rounds)
         ratios = [np.median(own) / np.median(base) for own, base in zip(run.rounds, first.rounds, strict=True)]
         values = [*np.percentile(frames, (25, 50, 75, 95, 99)), *np.percentile(ratios, (25, 50, 75))]
@@ -118,13 +120,17 @@ class Speed:
         return json.dumps({**vars(self), "runs": runs}, indent=1) + "\n"
 
 
+def _kind(run: Run) -> tuple[str, int, Size, float | None]:
+    return run.tracker, run.threads, run.size, run.paced
+
+
 def bench(
     trackers: Mapping[str, TrackerSpec],
-    clip: str | None = None,
-    box: ArrayLike | None = None,
+    clips: Mapping[str, ArrayLike] | None = None,
     *,
     threads: Sequence[int] = (1,),
     sizes: Sequence[Size] = (),
+    paced: float | None = None,
     rounds: int = 5,
     frames: int = 30,
     warm_up: int = 100,
@@ -132,14 +138,17 @@ def bench(
 ) -> Speed:
     """Time trackers on the same frames, in processes that need the caller's ``if __name__ == "__main__":``.
 
-    ``clip`` is a video file or a folder of pictures with the target's ``box`` on its first frame, x, y, w, h in pixels;
-    without one, it is the demo's. Each tracker runs with each number of ``threads`` on frames of each of ``sizes``
-    (width and height; none for the clip's own): ``warm_up`` frames, then a turn of ``frames`` in each of ``rounds``.
+    ``clips`` are video files or folders of pictures, each with the target's box on its first frame, x, y, w, h in
+    pixels; without any, it is the demo's. On each clip, each tracker runs with each number of ``threads`` on frames of
+    each of ``sizes`` (width and height; none for the clip's own): ``warm_up`` frames, then a turn of ``frames`` in each
+    of ``rounds``; and with ``paced`` in a second turn as well, in which so many frames a second are given to it.
     ``report`` is called before each turn with the turns done and to do.
 
-    FartrackError if a tracker cannot be opened, fails, or is one of published results; if the clip or the box cannot be
+    FartrackError if a tracker cannot be opened, fails, or is one of published results; if a clip or a box cannot be
     used; or if there are more threads than cores.
     """
+    if paced is not None and not 0 < paced <= 1000:
+        raise FartrackError(f"The pace is {paced:g} frames a second; give more than 0 and at most 1000.")
     cores = available_cores()
     for count in threads:
         if not 1 <= count <= len(cores):
@@ -155,29 +164,41 @@ def bench(
         "versions": {"fartrack": __version__, "python": platform.python_version(), "numpy": np.__version__}
         | {"onnxruntime": ort.__version__, "opencv": cv2.__version__},
     }
-    runs: list[Run] = []
-    turns: list[tuple[int, str, int, Size]] = []
-    with tempfile.TemporaryDirectory(prefix="fartrack-bench-") as folder:
-        films = record(Path(folder), clip, box, sizes)
-        total = len(films) * len(trackers) * len(threads) * (1 + rounds)
-        for film in films:
-            with ExitStack() as stack:
-                workers = [
-                    stack.enter_context(worker(name, replace(spec, threads=count), film))
-                    for name, spec in trackers.items()
-                    for count in threads
-                ]
-                for number in range(1 + rounds):
-                    for run, track in workers if number == 0 or number % 2 else workers[::-1]:
-                        report(len(turns), total)
-                        turns.append((number, run.tracker, run.threads, film.size))
-                        times, busy = track(frames if number else warm_up)
-                        if number:
-                            run.rounds.append(times)
-                            run.busy.append(busy)
-                runs += [run for run, _ in workers]
+    runs: dict[tuple[Any, ...], Run] = {}
+    turns: list[tuple[int, str, int, Size, float | None, str]] = []
+    about: list[Mapping[str, Any]] = []
+    sources: Sequence[tuple[str | None, ArrayLike | None]] = [*clips.items()] if clips else [(None, None)]
+    paces = (None,) if paced is None else (None, paced)
+    total = len(sources) * max(len(sizes), 1) * len(trackers) * len(threads) * len(paces) * (1 + rounds)
+    for clip, box in sources:
+        with tempfile.TemporaryDirectory(prefix="fartrack-bench-") as folder:
+            films = record(Path(folder), clip, box, sizes)
+            about.append({"name": clip or "demo", "frames": films[0].count})
+            for film in films:
+                with ExitStack() as stack:
+                    workers = [
+                        stack.enter_context(worker(name, replace(spec, threads=count), film))
+                        for name, spec in trackers.items()
+                        for count in threads
+                    ]
+                    pairs = [
+                        (replace(run, paced=p, rounds=[], busy=[]), track) for run, track in workers for p in paces
+                    ]
+                    for number in range(1 + rounds):
+                        for run, track in pairs if number == 0 or number % 2 else pairs[::-1]:
+                            report(len(turns), total)
+                            turns.append((number, *_kind(run), about[-1]["name"]))
+                            times, busy = track(frames if number else warm_up, run.paced if number else None)
+                            if number:
+                                run.rounds.append(times)
+                                run.busy.append(busy)
+                    for run, _ in pairs:
+                        known = runs.setdefault(_kind(run), run)
+                        if known is not run:
+                            known.rounds.extend(run.rounds)
+                            known.busy.extend(run.busy)
     report(total, total)
-    return Speed(machine, {"name": clip or "demo", "frames": films[0].count}, identities, runs, turns)
+    return Speed(machine, about, identities, list(runs.values()), turns)
 
 
 def record(folder: Path, clip: str | None, box: ArrayLike | None, sizes: Sequence[Size]) -> list[Film]:
@@ -248,7 +269,7 @@ def _pin(cores: Sequence[int]) -> None:
 @contextmanager
 def worker(
     name: str, spec: TrackerSpec, film: Film
-) -> Iterator[tuple[Run, Callable[[int], tuple[list[float], float]]]]:
+) -> Iterator[tuple[Run, Callable[[int, float | None], tuple[list[float], float]]]]:
     """A tracker with its target in a process of its own: its run, and a function that tracks so many frames, which are
     timed as in :func:`_track`. FartrackError, which begins with the name, if anything fails in the process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
@@ -286,11 +307,13 @@ def _open(spec: TrackerSpec, film: Film) -> tuple[bool, float]:
     return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == spec.threads, first_box
 
 
-def _track(frames: int) -> tuple[list[float], float]:
-    """Milliseconds of each of the next frames, and how many cores were busy."""
-    times, work = [], 0.0
+def _track(frames: int, paced: float | None = None) -> tuple[list[float], float]:
+    """Milliseconds of each of the next frames, so many a second at most if ``paced``, and how many cores were busy."""
+    times, work, begin = [], 0.0, time.perf_counter()
     for index in range(UNCOUNTED + frames):
         _process["number"] += 1
+        if paced:
+            time.sleep(max(begin + index / paced - time.perf_counter(), 0))
         frame, used, start = _process["film"].frame(_process["number"]), time.process_time(), time.perf_counter()
         _process["tracker"].update(frame)
         if index >= UNCOUNTED:
@@ -311,27 +334,30 @@ def print_speed(speed: Speed) -> None:
     print_paragraphs(
         f"{machine['processor']}, {machine['cores']} logical processors{load}\n"
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
-        f"{speed.clip['name']}, {speed.clip['frames']} frames forward and backward; {len(runs[0].rounds)} rounds of "
-        f"{len(runs[0].rounds[0])} frames in turn; milliseconds per frame without decoding",
+        ", ".join(f"{clip['name']}, {clip['frames']} frames" for clip in speed.clips) + " forward and backward; "
+        f"{len(runs[0].rounds)} rounds of {len(runs[0].rounds[0])} frames in turn; milliseconds per frame without "
+        "decoding",
         *doubts,
     )
     columns = {"median [quartiles]": "{median:.2f} [{low:.2f}, {high:.2f}]", "mean": "{mean:.2f}", "95 %": "{p95:.2f}"}
     columns |= {"99 %": "{p99:.2f}", "FPS": "{fps:.1f}"}
     if len(speed.trackers) > 1:
         columns[f"times {next(iter(speed.trackers))}"] = "{ratio:.2f} [{ratio_low:.2f}, {ratio_high:.2f}]"
-    for size in dict.fromkeys(run.size for run in runs):
+    for size, paced in dict.fromkeys((run.size, run.paced) for run in runs):
         table = new_table("tracker", "threads", *columns, "first box")
-        for run in (run for run in runs if run.size == size):
+        for run in (run for run in runs if (run.size, run.paced) == (size, paced)):
             cells = [form.format(**speed.summary(run)) for form in columns.values()]
             table.add_row(run.tracker, str(run.threads), *cells, f"{run.first_box:.0f}")
-        print_paragraphs("{}×{}".format(*size), table)
+        print_paragraphs("{}×{}".format(*size) + (f", {paced:g} frames a second" if paced else ", flat out"), table)
 
 
 def plot_speed(speed: Speed) -> bytes:
     """A PNG of the median time of every run with its quartiles (extra ``eval``)."""
     from fartrack.evaluate.report import new_axes, png
 
-    names = [f"{r.tracker}, {r.size[0]}×{r.size[1]}, {r.threads} threads" for r in speed.runs]
+    names = [
+        f"{r.tracker}, {r.size[0]}×{r.size[1]}, {r.threads} threads{', paced' * bool(r.paced)}" for r in speed.runs
+    ]
     found = [speed.summary(run) for run in speed.runs]
     errors = [[s["median"] - s["low"] for s in found], [s["high"] - s["median"] for s in found]]
     figure, axes = new_axes(9, 1.5 + 0.3 * len(names))

@@ -18,6 +18,7 @@ from fartrack.datasets.sequences import Sequence as Clip
 from fartrack.evaluate.benchmarks import Benchmark
 from fartrack.evaluate.metrics import Interval, bootstrap, paired
 from fartrack.evaluate.runner import Evaluation
+from fartrack.geometry import FloatArray
 
 FEW = 10
 """From so many sequences on, an interval by resampling them is trusted."""
@@ -82,10 +83,11 @@ def tracker_table(evaluations: Sequence[Evaluation]) -> Table:
     """Each tracker's means, difference to the first tracker, and speed."""
     rows, measures = compare(evaluations), evaluations[0].benchmark.rules.measures
     others = [f"{title(measures[0])} minus that of {rows[0].tracker}"] if len(rows) > 1 else []
-    table = new_table("tracker", *map(title, measures), *others, "FPS")
-    for row in rows:
-        cells = [str(row.means[measure]) for measure in measures]
-        table.add_row(row.tracker, *cells, *(describe(row.difference) for _ in others), _number(row.fps, 0))
+    table = new_table("tracker", *map(title, measures), *others, "FPS", "ms: median, mean, 95 %, 99 %")
+    for row, evaluation in zip(rows, evaluations, strict=True):
+        cells = [str(row.means[measure]) for measure in measures] + [describe(row.difference) for _ in others]
+        times = np.concatenate([result.seconds[1:] for result in evaluation.results])
+        table.add_row(row.tracker, *cells, _number(row.fps, 0), describe_times(times))
     return table
 
 
@@ -154,12 +156,21 @@ def describe(difference: Interval | None) -> str:
     return f"{difference.text('+.3f')}{verdict}"
 
 
+def describe_times(seconds: FloatArray) -> str:
+    """Median, mean, 95th and 99th percentile in milliseconds; empty if a time is unknown."""
+    if not len(seconds) or not np.isfinite(seconds).all():
+        return ""
+    values = (np.median(seconds), np.mean(seconds), *np.percentile(seconds, (95, 99)))
+    return ", ".join(f"{1000 * value:.1f}" for value in values)
+
+
 def _speed(evaluations: Sequence[Evaluation], threads: int) -> str:
     if all(math.isnan(evaluation.fps) for evaluation in evaluations):
         return ""
     most = max(evaluation.jobs for evaluation in evaluations)
     load = f"; under load, since up to {most} trackers ran at once" if most > 1 else ""
-    return f"FPS: frames per second of the updates alone, without decoding, {threads} thread{'s' * (threads > 1)}{load}"
+    counted = f"of the updates alone, without decoding, {threads} thread{'s' * (threads > 1)}{load}"
+    return f"FPS, ms: frames per second and milliseconds a frame {counted}"
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -73,7 +73,7 @@ class TrackerSpec:
               ``files()`` returns their paths;
             * ``raw:DIR``, a folder of published results, which are read.
 
-        engine, precision: of our models.
+        engine, precision, device: of our models.
         threads: of one network call; None leaves it to the runtime.
         settings: of our models, on top of their own, such as ``interval=40``; see
             :func:`fartrack.tracking.tracker.parse_settings`.
@@ -84,6 +84,7 @@ class TrackerSpec:
     precision: Precision | None = None
     threads: int | None = 1
     settings: tuple[str, ...] = ()
+    device: str = "cpu"
 
     @property
     def published(self) -> Path | None:
@@ -110,15 +111,15 @@ class TrackerSpec:
         )
 
     def _find_model(self, package: Package) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
-        settings = parse_settings(package.settings, self.settings)
+        settings = parse_settings(package.settings, self.settings, package.presets)
         files = sorted(path for path in package.network.iterdir() if path.suffix in (".bin", ".onnx", ".safetensors"))
-        engine, precision = resolve(package, self.engine, self.precision)
+        engine, precision = resolve(package, self.engine, self.precision, self.device)
         identity: dict[str, Any] = {"model": digest(files), "engine": engine, "precision": precision}
         identity |= {"config": asdict(package.config), "settings": asdict(settings)}
+        identity |= {"device": self.device} if self.device != "cpu" else {}
         identity["score"] = asdict(package.calibration) if package.calibration else None
-        return identity, lambda: load(
-            self.spec, engine=engine, precision=precision, threads=self.threads, **asdict(settings)
-        )
+        options: dict[str, Any] = {"engine": engine, "precision": precision, "device": self.device}
+        return identity, lambda: load(self.spec, **options, threads=self.threads, **asdict(settings))
 
     def _find_class(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
         module, _, name = self.spec.partition(":")

@@ -17,6 +17,7 @@ from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
 from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
+from fartrack.packages import PRESETS
 from fartrack.tracking.recovery import GROWING, Recovery, Status, is_cut, is_plain, seek, thumbnail
 from fartrack.tracking.templates import Template, TemplateMemory
 
@@ -108,8 +109,13 @@ class TrackerSettings:
         )
 
 
-def parse_settings(model_settings: Mapping[str, Any], changes: Iterable[str] = ()) -> TrackerSettings:
-    """A model's own settings with changes on top, each written as ``key=value``, such as ``interval=40``.
+def parse_settings(
+    model_settings: Mapping[str, Any],
+    changes: Iterable[str] = (),
+    presets: Mapping[str, Mapping[str, Any]] = PRESETS,
+) -> TrackerSettings:
+    """A model's own settings with changes on top, each written as ``key=value``, such as ``interval=40``;
+    ``preset=NAME`` stands for all those of a preset.
 
     Raises:
         FartrackError: a change is not ``key=value``, its key is not a setting, or its value is not one for that key.
@@ -119,7 +125,12 @@ def parse_settings(model_settings: Mapping[str, Any], changes: Iterable[str] = (
         name, equals, text = change.partition("=")
         if not equals:
             raise FartrackError(f"The setting {change!r} is not KEY=VALUE; give one such as interval=40.")
-        values[name.strip()] = _parse_value(text.strip())
+        if name.strip() != "preset":
+            values[name.strip()] = _parse_value(text.strip())
+        elif text.strip() in presets:
+            values |= presets[text.strip()]
+        else:
+            raise FartrackError(f"There is no preset {text.strip()!r:.60}; those are {', '.join(presets)}.")
     return from_dict(TrackerSettings, values)
 
 

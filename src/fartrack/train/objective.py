@@ -19,7 +19,8 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]
     with autocast(recipe.precision, batch.search.device.type):
         exits = forward_exits(network, batch, recipe.exit_layers)
         dense = network.aux(search_tokens(exits[-1], batch))
-        compared = [exit.tokens_BND[:, dense.shape[1] :] for exit in exits]  # trajectory and commands, as in the paper
+        first = -4 if weight.commands_only else dense.shape[1]  # the commands alone, or after the trajectory
+        compared = [exit.tokens_BND[:, first:] for exit in exits]
         diverging = compare(network, compared[:-1], compared[1:]) if len(exits) > 1 else None
     terms, grid = box_terms(exits, batch, weight), batch.search.shape[1] // network.config.patch
     terms["dense"] = weight.dense * dense_loss(dense, batch.boxes, grid, batch.kept)

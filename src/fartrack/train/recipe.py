@@ -36,6 +36,7 @@ class LossConfig:
         l1: mean absolute error of the expected coordinates.
         dense: the training-only head on the search tokens.
         divergence: KL divergence of each exit from the next one (self-distillation).
+        commands_only: this compares the command tokens alone (the paper's code), not the trajectory too.
         smoothing: deviation, in bins, of the coordinate tokens' targets; 0 is one-hot (the paper).
     """
 
@@ -44,11 +45,13 @@ class LossConfig:
     l1: float = 5.0
     dense: float = 1.0
     divergence: float = 0.01
+    commands_only: bool = False
     smoothing: float = 2.5
 
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
-        check_numbers(self, **dict.fromkeys(self.__dataclass_fields__, (0, 1000)))
+        check_choice(self, "commands_only", (False, True))
+        check_numbers(self, **{name: (0, 1000) for name in self.__dataclass_fields__ if name != "commands_only"})
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Recipe:
         learning_rate: of the ViT: patch embedding, layers and norm.
         head_learning_rate: of what has no ImageNet start: vocabulary, positions, identities, dense head.
         weight_decay: of AdamW; not on biases, norms and embeddings.
+        beta2: of AdamW: decay of the mean of squared gradients.
         warmup: steps of linear warm-up.
         decay: steps at the end over which the rates fall; constant before, so a run can be made longer.
         decay_shape: ``cosine`` to zero, or ``step``: to a tenth (the paper).
@@ -112,6 +116,7 @@ class Recipe:
     learning_rate: float = 3e-4
     head_learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    beta2: float = 0.98
     warmup: int = 200
     decay: int = 1500
     decay_shape: Decay = "cosine"
@@ -132,7 +137,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Check every field once; errors name the field."""
         check_numbers(self, steps=(1, 10**9), sets=(1, 65_536), warmup=(0, self.steps), decay=(0, self.steps))
-        check_numbers(self, learning_rate=(0, 1), head_learning_rate=(0, 1), weight_decay=(0, 1))
+        check_numbers(self, learning_rate=(0, 1), head_learning_rate=(0, 1), weight_decay=(0, 1), beta2=(0, 0.999999))
         check_numbers(self, max_grad_norm=(1e-6, 1e6), ema=(0, 0.999999), seed=(0, 2**63), micro_batch=(1, 65_536))
         check_numbers(self, patch_dropout=(0, 0.95), patch_dropout_steps=(0, 10**9))
         check_numbers(self, first_exit=(0, self.model.depth), freeze_layers=(0, self.model.depth - 1))

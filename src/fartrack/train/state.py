@@ -148,4 +148,4 @@ def make_optimizer(network: FARTrack, recipe: Recipe) -> torch.optim.AdamW:
         rate = recipe.learning_rate if backbone else recipe.head_learning_rate
         groups.setdefault((rate, recipe.weight_decay if matrix else 0.0), []).append(parameter)
     entries = [{"params": p, "lr": lr, "peak": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
-    return torch.optim.AdamW(entries, betas=(0.9, 0.98), fused=True)
+    return torch.optim.AdamW(entries, betas=(0.9, recipe.beta2), fused=True)

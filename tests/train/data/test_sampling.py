@@ -438,6 +438,37 @@ def test_an_absent_target_in_a_picture_smaller_than_its_window(tmp_path, model):
     assert all(np.isnan(sample.boxes).all() for sample in draws(sampler, 40))
 
 
+def test_the_papers_jitter(sampler, share):
+    """Templates lie exactly; each side of the window has a scale of its own, and the offset grows with both."""
+    for name in ("STRETCH", "DEGRADE", "FILL", "SEEK_SHARE", "NO_SHAPE", "WRONG_SHAPE", "DOUBTFUL_TEMPLATE"):
+        share(name, 1)  # what the paper does not do
+    share("PAPER_GRAY", 0)
+    own = sampler(replace(CLIPS, paper=True, drop_trajectory=0))
+    rng, box = np.random.default_rng(0), np.array([40.0, 50.0, 20.0, 45.0])
+    last = np.array([own._last_box(rng, box, False) for _ in range(4000)])
+    scales = np.log(last[:, 2:] / box[2:])
+    np.testing.assert_allclose(scales.std(0), 0.5, atol=0.03)
+    assert abs(np.corrcoef(scales.T)[0, 1]) < 0.05
+    offset = (last[:, :2] + last[:, 2:] / 2 - box[:2] - box[2:] / 2) / np.sqrt(last[:, 2:].prod(1, keepdims=True))
+    assert 1.7 < np.abs(offset).max() <= 1.75
+    np.testing.assert_allclose(offset.std(0), 3.5 / 12**0.5, rtol=0.05)
+    for sample in draws(own, 20):
+        assert (sample.trajectory != NO_TRAJECTORY).all()
+        for crop, corners in zip(sample.templates, sample.template_boxes, strict=True):
+            np.testing.assert_allclose((corners[:2] + corners[2:]) / 2, 0.5, atol=1e-6)
+            np.testing.assert_allclose(red_extent(crop), corners * 64, atol=1.5)
+
+
+def test_the_papers_colors(sampler):
+    """Brightness alone, of every crop by at most a fifth; one sample set in twenty is gray."""
+    rng, own = np.random.default_rng(0), sampler(replace(CLIPS, paper=True))
+    gains = np.array([own._tone(rng).table[200] / 200 for _ in range(300)])
+    assert (gains.min(1) == gains.max(1)).all()
+    assert 0.79 < gains.min() < 0.82 and 1.18 < gains.max() < 1.21
+    gray = [bool((sample.search[..., 0] == sample.search[..., 2]).all()) for sample in draws(own, 200)]
+    assert 0.01 < np.mean(gray) < 0.1
+
+
 def refuse(*_, **__):
     raise AssertionError("this was switched off")
 
@@ -532,9 +563,10 @@ def test_the_papers_windows_have_its_jitter_alone(sampler, share):
         share(name, 1)
     paper = sampler(replace(STILLS, paper=True, drop_trajectory=0))
     rng = np.random.default_rng(0)
-    offsets = np.array([paper._search_jitter(rng, seek=False)[0] for _ in range(500)])
+    drawn = [paper._search_jitter(rng, seek=False) for _ in range(500)]
+    offsets = np.array([offset / scale for offset, scale, _ in drawn])  # in sizes of the jittered box
     assert np.abs(offsets).max() < 1.75 and np.abs(offsets).mean() == pytest.approx(0.875, rel=0.15)  # uniform
-    assert np.hypot(*paper._template_jitter(rng, later=True)[0]) < 0.4
+    assert np.hypot(*paper._template_jitter(rng, later=True)[0]) == 0
     for sample in draws(paper, 10):
         last = centers(sample.trajectory[:, -4:])
         np.testing.assert_allclose((last[:, :2] + last[:, 2:]) / 2, 0.5, atol=BIN_WIDTH)

@@ -28,6 +28,8 @@ SCALE = 0.18
 """Deviation of the logarithm of the search window's scale."""
 PAPER_CENTER, PAPER_SCALE, PAPER_SHARE = 3.5, 0.5, 0.1
 """The paper's jitter: width of the uniform offset of the center, deviation of the scale; and the share that has it."""
+PAPER_GRAY, PAPER_LIGHT = 0.05, 0.2
+"""The paper's colors: share of sample sets that are gray, and the most by which a crop's brightness changes."""
 ASPECT, WRONG_ASPECT, WRONG_SHAPE = 0.08, 0.25, 0.5
 """Deviations of the logarithm of the error of the past boxes' aspect, and the share with the larger one."""
 DRIFT = 0.3
@@ -78,7 +80,7 @@ class SamplingConfig:
         bend: of later crops with a pasted target, the share where it is warped; a third of these mirrored.
         absent: share of search crops without the target.
         augment: whether crops change in color, sharpness and aspect ratio.
-        paper: the paper's jitter alone; no occluders, doubtful templates or wrong past boxes.
+        paper: the paper's jitter and colors alone; no occluders, doubtful templates or wrong past boxes.
     """
 
     clips: float = 0.45
@@ -162,7 +164,7 @@ class Sampler:
     def draw(self, rng: np.random.Generator, templates: int) -> SampleSet:
         """One sample set with this many templates."""
         names, weights = self.kinds
-        aspect = draw_aspect(rng) if self.config.augment else 1.0
+        aspect = draw_aspect(rng) if self.config.augment and not self.config.paper else 1.0
         count = templates + self.config.searches
         match names[int(rng.choice(len(names), p=weights))]:
             case "clips":
@@ -183,7 +185,7 @@ class Sampler:
         return 0.0 if self.config.paper else share
 
     def _degrade(self, rng: np.random.Generator, crop: Image) -> Image:
-        return degrade(rng, crop) if self.config.augment else crop
+        return degrade(rng, crop) if self.config.augment and not self.config.paper else crop
 
     def _clip(self, rng: np.random.Generator, targets: NDArray[np.int64], count: int) -> list[View]:
         """Views of one sequence: the first template's frame, and others within reach of it."""
@@ -229,6 +231,8 @@ class Sampler:
 
     def _template_jitter(self, rng: np.random.Generator, later: bool) -> tuple[FloatArray, float]:
         """How far a template's window is off: center ``(2,)`` and scale."""
+        if self.config.paper:
+            return np.zeros(2), 1.0
         if later and rng.random() < self._unpublished(DOUBTFUL_TEMPLATE):
             angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.5)
             return radius * np.array([np.cos(angle), np.sin(angle)]), float(np.exp(rng.normal(0, 0.3)))
@@ -238,10 +242,14 @@ class Sampler:
     def _search_jitter(self, rng: np.random.Generator, seek: bool) -> tuple[FloatArray, float, float]:
         """Where a target lies in its window: the offset of its center ``(2,)``, the window's scale, and the logarithm
         of the error of its aspect ratio; ``seek`` is for a lost target."""
+        if self.config.paper:
+            offset, (wide, high) = rng.uniform(-0.5, 0.5, 2) * PAPER_CENTER, rng.normal(0, PAPER_SCALE, 2)
+            scale = float(np.exp((wide + high) / 2))  # of the sides, each with a scale of its own
+            return offset * scale, scale, (wide - high) / 2
         if seek:
             scale = np.exp(rng.uniform(0, np.log(SEEK_SCALE)))
             offset = rng.uniform(-0.5, 0.5, 2) * self.model.search_factor * scale
-        elif self.config.paper or rng.random() < PAPER_SHARE:
+        elif rng.random() < PAPER_SHARE:
             offset = rng.uniform(-0.5, 0.5, 2) * PAPER_CENTER
             scale = np.exp(rng.normal(0, PAPER_SCALE))
         else:
@@ -249,7 +257,7 @@ class Sampler:
             scale = np.exp(rng.normal(0, SCALE))
         scale = float(np.clip(scale, 0.35, 3.0))
         reach = self.model.search_factor / 2 * scale  # the target's center stays in the window
-        wrong = rng.random() < self._unpublished(WRONG_SHAPE)
+        wrong = rng.random() < WRONG_SHAPE
         aspect = float(rng.normal(0, WRONG_ASPECT if wrong else ASPECT))
         return np.clip(offset, -0.95 * reach, 0.95 * reach), scale, aspect
 
@@ -263,7 +271,7 @@ class Sampler:
     def _search(self, rng: np.random.Generator, view: View) -> SearchCrop:
         """A search crop around the last of the past boxes: real ones with noise, or invented ones."""
         seek = rng.random() < self._unpublished(SEEK_SHARE)
-        if view.history is not None and len(view.history) and not seek and rng.random() < 0.5:
+        if view.history is not None and len(view.history) and not seek and rng.random() < self._unpublished(0.5):
             history = view.history.copy()
             size, noise = np.sqrt(history[-1, 2] * history[-1, 3]), 0.06
             history[:, :2] += rng.laplace(0, noise * size, 2)
@@ -282,7 +290,7 @@ class Sampler:
         if rng.random() < self.config.absent:
             return self._without_target(rng, view, window.side), ABSENT, tokens
         crop = window.extract(view.image, self.model.search_size)
-        if view.history is None and rng.random() < FILL:
+        if view.history is None and rng.random() < self._unpublished(FILL):
             crop = self._fill(rng, crop, window, view.image)
         box = window.to_crop(view.box)
         crop = self._clutter(rng, crop, box, lambda: Cutout.around(view.image, view.box))
@@ -448,7 +456,8 @@ class Sampler:
         boxes = np.stack([*(box for _, box in z), *(box for _, box, _ in x)])
         tokens = np.stack([token for *_, token in x])
         if self.config.augment:
-            common = Tone.draw(rng, 1.0, GRAY)
+            paper = self.config.paper
+            common = Tone.of(gray=bool(rng.random() < PAPER_GRAY)) if paper else Tone.draw(rng, 1.0, GRAY)
             crops = [common.then(self._tone(rng)).apply(crop) for crop in crops]
         if rng.random() < 0.5:
             crops = [cast(Image, cv2.flip(crop, 1)) for crop in crops]
@@ -460,6 +469,9 @@ class Sampler:
 
     def _tone(self, rng: np.random.Generator) -> Tone:
         """How a crop's colors differ from those of its set."""
+        if self.config.paper:
+            gain = rng.uniform(1 - PAPER_LIGHT, 1 + PAPER_LIGHT)
+            return Tone.of(gain, 128 * (gain - 1))
         return Tone.light(rng) if rng.random() < self.config.light else Tone.draw(rng, 0.4)
 
 

@@ -28,7 +28,7 @@ from fartrack.model.init_weights import load_weights
 from fartrack.model.vocabulary import BINS, NO_TRAJECTORY
 from fartrack.packages import open_package
 
-GRAPHS = ("template", "search", "search_scored")
+GRAPHS, INT8 = ("template", "search", "search_scored"), ("search_int8", "search_scored_int8")
 
 # All engines compute in single precision from the same half-precision weights, but sum in another order, and some
 # use their own exp and erf. Rows and logits here are of size 1 to 10 with roundings of 1e-7 relative, which two
@@ -198,14 +198,14 @@ def assert_weights_are_shared(folder, graph):
 
 def test_the_package_is_these_files(exported):
     _, folder, _ = exported
-    graphs = {f"{graph}-2.onnx" for graph in (*GRAPHS, "search_int8")}
+    graphs = {f"{graph}-2.onnx" for graph in (*GRAPHS, *INT8)}
     assert {path.name for path in folder.iterdir()} == {"model.json", WEIGHTS, WEIGHTS_INT8, *graphs}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing is left beside it
     record = json.loads((folder / "model.json").read_text())
     assert record["name"] == "a test"
 
 
-@pytest.mark.parametrize("graph", [*GRAPHS, "search_int8"])
+@pytest.mark.parametrize("graph", [*GRAPHS, *INT8])
 def test_nothing_tells_of_the_exporting_machine(exported, graph):
     content = (exported[1] / f"{graph}-2.onnx").read_bytes()
     content = content.replace(b"org.pytorch", b"")  # the domain of an operator set
@@ -265,7 +265,7 @@ def test_an_exit_is_what_its_layers_are_alone(exits, kind):
 
 def test_an_exit_has_no_weights_of_its_own(exits):
     deep, shallow, _ = exits
-    names = {f"{graph}{exit}.onnx" for graph in GRAPHS for exit in ("-3", "-2")} | {"search_int8-2.onnx"}
+    names = {f"{graph}{exit}.onnx" for graph in GRAPHS for exit in ("-3", "-2")} | {f"{graph}-2.onnx" for graph in INT8}
     assert {path.name for path in deep.iterdir()} == {"model.json", WEIGHTS, WEIGHTS_INT8, *names}
     assert {path.name for path in deep.parent.iterdir()} == {"deep", "shallow"}
     assert [path.name for path in shallow.iterdir()] == ["model.json"]

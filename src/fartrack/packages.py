@@ -70,14 +70,14 @@ class Package:
         return total
 
     def graph(self, name: str) -> Path:
-        """The file of a graph: ``template``, ``search``, ``search_int8`` or ``search_scored``.
+        """The file of a graph: ``template``, ``search`` or ``search_scored``, the last two also with ``_int8``.
 
         Raises:
             FartrackError: the package lacks it.
         """
         path = self.network / graph_file(name, self.config.depth)
         if not path.is_file():
-            other = "use precision fp32, or " if name == "search_int8" else ""
+            other = "use precision fp32, or " if name.endswith("_int8") else ""
             raise FartrackError(f"The model {self.folder} lacks {path.name}; {other}export it anew with that graph.")
         return path
 

@@ -172,6 +172,10 @@ def test_int8_finds_nearly_the_same(engine, loop, demo_clip):
         shown = (look.crop[None], look.tokens[None], state.memory.kv_cache[None])
         corners = [decode(one.search(*shown)[0])[0] for one in (engine(REFERENCE), int8.engine)]
         differences.append(np.abs(corners[0] - corners[1]).max())
+    logits, scores = int8.engine.search_scored(*shown)  # one graph more, the same answers
+    np.testing.assert_array_equal(logits, int8.engine.search(*shown))
+    expected = engine(REFERENCE).search_scored(*shown)[1]
+    assert np.abs(scores - expected).max() < 0.2 * expected.max() and np.corrcoef(scores, expected)[0, 1] > 0.95
     assert 0 < np.median(differences) < 0.005 and max(differences) < 0.03
 
 

@@ -101,7 +101,9 @@ def plain(network, search, trajectory, templates, identities, boxes, removed=(),
             weights = torch.exp(q[:, part] @ k[:, part].T / math.sqrt(width)) * allowed
             weights = weights / weights.sum(-1, keepdim=True)
             heads.append(weights @ v[:, part])
-            received = weights[M : M + searched, :M].mean(0) + weights[-4:, :M].mean(0)
+            received = weights[-4:, :M].mean(0)
+            if layer < config.depth - 1:  # the last layer is computed for the commands alone
+                received += weights[M : M + searched, :M].mean(0)
             scores += received / config.heads / config.depth
         x = x + linear(torch.cat(heads, dim=-1), state, f"{name}.proj")
         hidden = linear(norm(x, state, f"{name}.norm2"), state, f"{name}.fc1")

@@ -23,8 +23,8 @@ export interface Template {
   keep: readonly number[] | null;
 }
 
-/** What of a template's cache is compared: the values of the fourth layer. */
-const LIKENESS_LAYER = 7;
+/** What of a template's cache is compared: the values of the third layer. */
+const LIKENESS_LAYER = 5;
 
 /** A template with the whole cache of its crop. */
 export function encoded(frame: number, crop: Uint8Array, box: Box, identity: number, kvCache: KVCache): Template {

@@ -68,11 +68,11 @@ class GraphEngine(ABC):
         """
         self.config = package.config
         self._arguments = package, threads, precision
-        self._search = "search" if precision == "fp32" else f"search_{precision}"
+        self._suffix = "" if precision == "fp32" else f"_{precision}"
         self._graphs: dict[str, Graph] = {}
         self._lock = RLock()
         _ENGINES.add(self)
-        for name in ("template", self._search):
+        for name in ("template", f"search{self._suffix}"):
             self._graph(name)
 
     @abstractmethod
@@ -104,11 +104,13 @@ class GraphEngine(ABC):
 
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
         """See :class:`Engine`."""
-        return self._graph(self._search)({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})[0]
+        return self._graph(f"search{self._suffix}")({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})[
+            0
+        ]
 
     def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:
-        """See :class:`Engine`; in single precision."""
-        graph = self._graph("search_scored")
+        """See :class:`Engine`."""
+        graph = self._graph(f"search_scored{self._suffix}")
         logits, scores = graph({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})
         return logits, scores
 

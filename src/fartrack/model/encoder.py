@@ -170,19 +170,24 @@ class FARTrack(nn.Module):
 
         Returns:
             Logits ``(B, 4, V)``; and, if ``scored``, the attention ``(B, M)`` that each template token receives from
-            the search tokens plus that from the command tokens, averaged over layers and heads (slower).
+            the search tokens plus that from the command tokens, averaged over layers and heads. In the last layer
+            only the command tokens attend.
         """
         x = self.patchify(search)
         x = x + center_grid(self.pos_x, search.shape[1] // self.config.patch) + self.id_x
         searched = x.shape[1]
         x, caches, M = self._sequence(x, trajectory, kv_cache)
-        scores: list[Tensor] = []
+        # How much the attention of each token counts: a mean over the search tokens and one over the commands.
+        counts = (M if self.config.attention == "joint" else 0, searched, trajectory.shape[1], len(COMMANDS))
+        shares = torch.cat([x.new_full((n,), s) for n, s in zip(counts, (0, 1 / searched, 0, 0.25), strict=True)])
+        received: list[Tensor] = []  # (B, heads, M)
         for layer, (block, cache) in enumerate(zip(cast(list[Block], self.blocks), caches, strict=True), start=1):
-            if scored:
-                scores.append(block.template_attention(x, cache, M, searched))
-            x, _, _ = block(x, cache, last=4 if layer == self.config.depth else None)
+            last = layer == self.config.depth
+            weights: list[Tensor] | None = [] if scored else None
+            x, _, _ = block(x, cache, last=4 if last else None, weights=weights)
+            received += [(shares[-4:] if last else shares) @ attention for attention in weights or ()]
         logits = self.head(self.norm(x))
-        return (logits, torch.stack(scores).mean(0)) if scored else logits
+        return (logits, torch.stack(received)[..., :M].mean(dim=(0, 2))) if scored else logits
 
     def _sequence(
         self, x_BND: Tensor, trajectory: Tensor, kv_cache: Tensor
@@ -232,15 +237,21 @@ def center_grid(grid_ND: Tensor, side: int) -> Tensor:
     return square[edge : edge + side, edge : edge + side].flatten(0, 1)
 
 
-def attend(q_BHNE: Tensor, k_BHAE: Tensor, v_BHAE: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention ``(B, H, N, E)`` of the queries to the keys (all, or where ``mask`` is True).
+def attend(
+    q_BHNE: Tensor, k_BHAE: Tensor, v_BHAE: Tensor, mask: Tensor | None, weights: list[Tensor] | None = None
+) -> Tensor:
+    """Attention ``(B, H, N, E)`` of the queries to the keys (all, or where ``mask`` is True); its weights are appended
+    to ``weights``.
 
     With explicit matmuls on a CPU when gradients are needed: PyTorch's fused kernel takes three times as long for both
     passes there in bf16, and over ten times for templates alone.
     """
-    if q_BHNE.device.type != "cpu" or not q_BHNE.requires_grad:
+    if weights is None and (q_BHNE.device.type != "cpu" or not q_BHNE.requires_grad):
         return F.scaled_dot_product_attention(q_BHNE, k_BHAE, v_BHAE, mask)
-    return attention_weights(q_BHNE, k_BHAE, mask) @ v_BHAE
+    own = attention_weights(q_BHNE, k_BHAE, mask)
+    if weights is not None:
+        weights.append(own)
+    return own @ v_BHAE
 
 
 def attention_weights(q_BHNE: Tensor, k_BHAE: Tensor, mask: Tensor | None) -> Tensor:
@@ -284,10 +295,11 @@ class Block(nn.Module):
         cache: tuple[Tensor, Tensor] | None = None,
         mask_BA: Tensor | None = None,
         last: int | None = None,
+        weights: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens ``(B, N, D)`` and the cached keys and values ``(B, H, M, E)`` that they also attend to → the new
         tokens (of the ``last`` few only, if that is given), and their own keys and values. Where ``mask_BA`` is
-        False, nothing is attended to."""
+        False, nothing is attended to. The attention ``(B, H, N, A)`` is appended to ``weights``."""
         q, k, v = self.project(self.normalize(self.norm1, x_BND, mask_BA), last)
         if last is not None:
             x_BND = x_BND[:, -last:]
@@ -295,7 +307,7 @@ class Block(nn.Module):
         if cache is not None:
             all_k, all_v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
         mask = None if mask_BA is None else mask_BA[:, None, None]
-        y = attend(q, all_k, all_v, mask).transpose(1, 2).flatten(2)
+        y = attend(q, all_k, all_v, mask, weights).transpose(1, 2).flatten(2)
         x_BND = x_BND + self.drop(self.proj(y))
         hidden = F.gelu(self.fc1(self.normalize(self.norm2, x_BND, mask_BA)))
         return x_BND + self.drop(self.fc2(hidden)), k, v
@@ -306,17 +318,6 @@ class Block(nn.Module):
         if mask_BA is None:
             return cast(Tensor, norm(x_BND))
         return torch.where(mask_BA[:, -x_BND.shape[1] :, None], norm(x_BND), x_BND)
-
-    def template_attention(self, x_BND: Tensor, cache: tuple[Tensor, Tensor] | None, M: int, searched: int) -> Tensor:
-        """Attention to the M template tokens ``(B, M)``, averaged over heads: the mean over the search tokens, which
-        follow the templates (or come first, if these are cached), plus the mean over the last four tokens."""
-        q, k, _ = self.project(self.norm1(x_BND))
-        first = M
-        if cache is not None:
-            k, first = torch.cat([cache[0], k], dim=2), 0
-        q = torch.cat([q[:, :, first : first + searched], q[:, :, -4:]], dim=2)
-        weights = attention_weights(q, k, None)[..., :M].mean(1)
-        return weights[:, :-4].mean(1) + weights[:, -4:].mean(1)
 
     def drop(self, branch: Tensor) -> Tensor:
         """Stochastic depth: in training, a sample's residual branch is zeroed with probability ``drop_path``, and the

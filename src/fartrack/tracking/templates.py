@@ -15,8 +15,8 @@ from fartrack.geometry import Image
 KVCache = NDArray[np.float32]
 """What the network keeps of templates, ``(…, M, C)``: M template tokens."""
 
-LIKENESS_LAYER = 7
-"""What of a template's ``kv_cache`` is compared: the values of the fourth layer. Of all keys and values they tell
+LIKENESS_LAYER = 5
+"""What of a template's ``kv_cache`` is compared: the values of the third layer. Of all keys and values they tell
 targets best from what surrounds them (``benchmarks/likeness.py``)."""
 
 

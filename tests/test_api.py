@@ -98,15 +98,16 @@ class Oracle:
         self.config, self.tokens, self.rng = ModelConfig(), tokens, np.random.default_rng(seed)
 
     def encode_templates(self, crops, identities, boxes):
-        return np.zeros((len(crops), 1, 49, 2), np.float32)
+        return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
 
     def search(self, crops, trajectory, kv_cache):
-        assert crops.shape == (1, 224, 224, 3) and crops.dtype == np.uint8
-        assert trajectory.shape == (1, 12) and trajectory.min() >= 0
+        assert len(crops) in (1, 2)  # two windows where the target is sought
+        assert crops.shape[1:] == (224, 224, 3) and crops.dtype == np.uint8
+        assert trajectory.shape == (len(crops), 12) and trajectory.min() >= 0
         assert ((trajectory < BINS) | (trajectory == NO_TRAJECTORY)).all()
-        logits = np.zeros((1, 4, BINS), np.float32)
+        logits = np.zeros((len(crops), 4, BINS), np.float32)
         tokens = self.rng.integers(0, BINS, 4) if self.tokens is None else self.tokens
-        logits[0, range(4), tokens] = 20
+        logits[:, range(4), tokens] = 20
         return logits
 
 

@@ -365,11 +365,6 @@ def test_a_file_is_refused(exported, tmp_path):
         export(exported[0], tmp_path / "model")
 
 
-def test_a_missing_parent_is_named(exported, tmp_path):
-    with pytest.raises(FartrackError, match="absent does not exist"):
-        export(exported[0], tmp_path / "absent" / "model")
-
-
 def test_a_model_is_replaced_and_its_card_kept(exports, tmp_path, random_network, monkeypatch):
     network, package, _ = exports("cached")
     folder = shutil.copytree(package, tmp_path / "model")

@@ -12,7 +12,7 @@ from fartrack.geometry import Crop, clip_box
 from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import load_weights, start_from
 from fartrack.model.losses import dense_loss, divergence
-from fartrack.tracking.templates import Template
+from fartrack.tracking.templates import Template, best_tokens
 from fartrack.tracking.tracker import Tracker, TrackerSettings
 from fartrack.train.data.batches import Batch
 from fartrack.train.loop import Trainer
@@ -149,8 +149,7 @@ class RuntimeEngine(TorchEngine):
         _, scores = self.search_scored(crops, trajectory, memory)
         count, logits = self.config.template_tokens, []
         for place, row in enumerate(scores.reshape(len(crops), -1, count)):
-            own = Template(0, crops[0], np.zeros(4, np.float32), 0, memory)
-            kept = [own.best(scores, self.retention) for scores in row]
+            kept = [best_tokens(scores, self.retention) for scores in row]
             tokens = np.concatenate([index + count * slot for slot, index in enumerate(kept)])
             one = slice(place, place + 1)
             logits.append(

@@ -55,9 +55,8 @@ class Template:
         return contrast / max(1 - float(self.target @ self.context), 1e-3)
 
     def best(self, scores: NDArray[np.float32], retention: float) -> NDArray[np.int64]:
-        """The tokens, in order, that make up the share ``retention`` with the best scores ``(M,)``; at least one."""
-        count = max(round(retention * len(scores)), 1)
-        return np.sort(np.argsort(-scores, kind="stable")[:count]).astype(np.int64)
+        """The tokens that are kept; see :func:`best_tokens`."""
+        return best_tokens(scores, retention)
 
     def prune(self, scores: NDArray[np.float32], retention: float) -> Template:
         """Keep the best tokens for good. The others are removed, so that later frames do not pay for them."""
@@ -133,6 +132,12 @@ class TemplateMemory:
     def __getstate__(self) -> Mapping[str, Any]:
         """The fields alone: what is derived from them is derived anew after a copy."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def best_tokens(scores: NDArray[np.float32], retention: float) -> NDArray[np.int64]:
+    """The tokens, in order, that make up the share ``retention`` with the best scores ``(M,)``; at least one."""
+    count = max(round(retention * len(scores)), 1)
+    return np.sort(np.argsort(-scores, kind="stable")[:count]).astype(np.int64)
 
 
 def appearance(kv_cache: KVCache, box: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

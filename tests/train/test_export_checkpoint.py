@@ -45,12 +45,12 @@ def test_a_checkpoint_gives_its_average_and_what_is_known_of_the_run(tmp_path, t
     recipe = Recipe(sets=4, templates=(1, 2), model=tiny())
     raw, average = random_network(recipe.model, 0), random_network(recipe.model, 1)
     more = {f"model.{name}": tensor for name, tensor in raw.state_dict().items()}
-    export_checkpoint(save(recipe, average, step=50, samples=600, **more), tmp_path / "model")
-    assert torch.equal(load_weights(tmp_path / "model" / WEIGHTS)["vocab"], average.vocab.half().float())
-    record = json.loads((tmp_path / "model" / "model.json").read_text())
+    export_checkpoint(save(recipe, average, step=50, samples=600, **more), tmp_path / "made" / "model")
+    assert torch.equal(load_weights(tmp_path / "made" / "model" / WEIGHTS)["vocab"], average.vocab.half().float())
+    record = json.loads((tmp_path / "made" / "model" / "model.json").read_text())
     assert (record["steps"], record["samples"]) == (50, 600)
     assert record["training"]["loss"] == asdict(recipe.loss)
-    assert open_package(tmp_path / "model").config == recipe.model
+    assert open_package(tmp_path / "made" / "model").config == recipe.model
     with pytest.raises(FartrackError, match="no checkpoint"):
         export_checkpoint(tmp_path / "absent.safetensors", tmp_path / "other")
 

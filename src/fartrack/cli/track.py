@@ -218,7 +218,7 @@ def models() -> None:
     print_paragraphs(
         table,
         "AO with its 95 % interval: 24 sequences, three starts. Milliseconds: median, "
-        f"one thread of an AMD EPYC with AVX-512, 640×360; on this machine: fartrack bench --tracker {','.join(shipped())}",
+        f"one thread of an AMD EPYC, 640×360; on this machine: fartrack bench --tracker {','.join(shipped())}",
     )
 
 

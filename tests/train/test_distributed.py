@@ -130,6 +130,7 @@ loop.losses = losses
 recipe, store, run = sys.argv[1:]
 loop.train(from_dict(Recipe, json.loads(recipe)), Path(store), Path(run), workers=0, save_every=3)
 Path(f"{run}-{os.environ['RANK']}").write_text(str(count))
+os._exit(0)  # PyTorch aborts at times when it takes down a group that was formed anew
 """
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fartrack.tracking.templates import LIKENESS_LAYER, Template, TemplateMemory, appearance
+from fartrack.tracking.templates import LIKENESS_LAYER, Template, TemplateMemory, appearance, best_tokens
 
 
 def template(frame, tokens=4):
@@ -68,8 +68,8 @@ def test_prune_keeps_the_best_tokens_and_removes_the_others():
 def test_the_best_tokens_are_chosen_and_nothing_is_removed():
     held, scores = template(0, tokens=6), np.array([3, 9, 1, 9, 2, 3], np.float32)
     for count, expected in ((1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 3, 5]), (6, [0, 1, 2, 3, 4, 5])):
-        assert held.best(scores, count / 6).tolist() == expected  # of equals, the first
-    assert held.best(scores, 0).tolist() == [1]
+        assert best_tokens(scores, count / 6).tolist() == expected  # of equals, the first
+    assert best_tokens(scores, 0).tolist() == [1]
     assert held.kv_cache.shape[-2] == 6 and held.keep is None
 
 

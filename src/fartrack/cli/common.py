@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,6 +41,25 @@ Settings = Annotated[
         help="a setting of the tracker on top of the model's own, such as interval=40 or preset=paper",
     ),
 ]
+
+
+def with_options(shared: Callable[..., None]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with the options of the function ``shared`` too, which it gets as one dictionary, ``options``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own, further = (inspect.signature(each, eval_str=True).parameters for each in (command, shared))
+
+        @functools.wraps(command)
+        def call(**values: Any) -> None:
+            command(options={name: values.pop(name) for name in further}, **values)
+
+        parameters = [parameter for parameter in (*own.values(), *further.values()) if parameter.name != "options"]
+        ordered = sorted(parameters, key=lambda p: p.default is not inspect.Parameter.empty)
+        call.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in ordered}
+        return call
+
+    return decorate
 
 
 @contextmanager

@@ -10,8 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from fartrack.api import DEFAULT_MODEL
-from fartrack.cli.common import Device, Engine, Model, Precision, Settings, Threads, app, check_folders, needs
-from fartrack.cli.track import load_tracker
+from fartrack.cli.common import (
+    Device,
+    Engine,
+    Precision,
+    Settings,
+    app,
+    check_folders,
+    needs,
+    with_options,
+)
+from fartrack.cli.track import load_tracker, tracker_options
 from fartrack.datasets.layouts import read_boxes
 from fartrack.errors import FartrackError
 from fartrack.files import write_whole
@@ -158,18 +167,14 @@ def first_boxes(clips: list[str], boxes: list[str]) -> list[tuple[float, ...]]:
 
 
 @app.command()
+@with_options(tracker_options)
 def explain(
+    options: dict[str, Any],
     clip: Annotated[str, typer.Argument(help="video file or folder of pictures")],
     box: Annotated[str, typer.Option(help="x,y,w,h in pixels of the frame --start")],
     frames: Annotated[str, typer.Option(help="frames to look at, such as 10,50,200")],
     output: Annotated[Path, typer.Option("--output", "-o", help="a picture (.png) or a page (.html)")],
     start: Annotated[int, typer.Option(help="frame on which the box was drawn, counted from 0")] = 0,
-    model: Model = DEFAULT_MODEL,
-    engine: Engine = "auto",
-    precision: Precision = None,
-    threads: Threads = None,
-    device: Device = "cpu",
-    settings: Settings = None,
 ) -> None:
     """Show what the network sees and answers on some frames: search window, past boxes, distributions, templates."""
     with needs("eval"):
@@ -179,11 +184,13 @@ def explain(
     if not page and output.suffix.lower() != ".png":
         raise FartrackError(f"{output} is neither .png nor .html; name a picture or a page.")
     check_folders(output)
-    tracker = load_tracker(model, engine, precision, threads, device, settings)
+    tracker = load_tracker(**options)
     with frames_from_source(clip, start=start) as source:
         looked = list(looks(tracker, source, parse_box(box), wanted))
     picture = png(draw_looks(looked))
-    write_whole(output, html_page(f"{model} on {clip}", [img("what the network sees", picture)]) if page else picture)
+    write_whole(
+        output, html_page(f"{options['model']} on {clip}", [img("what the network sees", picture)]) if page else picture
+    )
     print(f"saved {output}")
 
 

@@ -8,16 +8,14 @@ from collections.abc import Iterable
 from contextlib import closing, redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from fartrack.api import DEFAULT_MODEL, load
-from fartrack.cli.common import Device, Engine, Model, Precision, Settings, Threads, app
+from fartrack.cli.common import Device, Engine, Model, Precision, Settings, Threads, app, with_options
 from fartrack.cli.signals import INTERRUPTED, stopped_afterwards, stopped_at_once
-from fartrack.engines.base import EngineName
-from fartrack.engines.base import Precision as PrecisionName
 from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import iou
@@ -39,8 +37,21 @@ VIDEOS = {
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="annotated H.264 video (.mp4, .mov, .mkv)")]
 
 
+def tracker_options(
+    model: Model = DEFAULT_MODEL,
+    engine: Engine = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    settings: Settings = None,
+) -> None:
+    """What the commands that load a tracker have in common."""
+
+
 @app.command()
+@with_options(tracker_options)
 def track(
+    options: dict[str, Any],
     source: Annotated[str, typer.Argument(help="video file, folder of pictures, webcam number, or stream URL")],
     box: Annotated[
         list[str] | None,
@@ -69,19 +80,13 @@ def track(
             "on for a live source without an output"
         ),
     ] = False,
-    model: Model = DEFAULT_MODEL,
-    engine: Engine = "auto",
-    precision: Precision = None,
-    threads: Threads = None,
-    device: Device = "cpu",
-    settings: Settings = None,
 ) -> None:
     """Track one object, or several, through a video."""
     outputs = parse_outputs(export or [], csv=csv, json=json, txt=txt)
     wanted = parse_targets(box or [], start, targets)
     begin = min((anchor.frame for target in wanted for anchor in target.anchors), default=start)
     with stopped_at_once():
-        tracker = load_tracker(model, engine, precision, threads, device, settings)
+        tracker = load_tracker(**options)
     broken: list[FartrackError] = []
     stopped = False
     with frames_from_source(source, start=begin) as frames:
@@ -91,7 +96,7 @@ def track(
         watched = show or not (output or outputs)
         total = None if frames.frame_count is None else max(frames.frame_count - begin, 1)
         meter = Meter(f"tracking {frames.name}", total)
-        about = {"model": model, "settings": asdict(tracker.settings)}
+        about = {"model": options["model"], "settings": asdict(tracker.settings)}
         drawn = wanted or [Target()]
         with (
             open_sinks(frames, video=output, targets=drawn, about=about, **outputs) as sinks,
@@ -172,22 +177,19 @@ def parse_outputs(exports: Iterable[str], **outputs: Path | None) -> dict[str, P
 
 
 @app.command()
+@with_options(tracker_options)
 def demo(
+    options: dict[str, Any],
     output: Annotated[Path, typer.Option("--output", "-o", help="annotated video")] = Path("fartrack-demo.mp4"),
-    model: Model = DEFAULT_MODEL,
-    engine: Engine = "auto",
-    precision: Precision = None,
-    threads: Threads = None,
-    device: Device = "cpu",
-    settings: Settings = None,
 ) -> None:
     """Track a cup through a short clip made from photographs, and measure it against the exact truth."""
     from fartrack.demo import CLIP_FPS, CLIP_LENGTH, demo_frames
     from fartrack.evaluate.tables import describe_times
 
     with stopped_at_once():
-        tracker = load_tracker(model, engine, precision, threads, device, settings)
-    kind = resolve(open_package(model), cast(EngineName, engine), cast(PrecisionName, precision), device)
+        tracker = load_tracker(**options)
+    model, device = options["model"], options["device"]
+    kind = resolve(open_package(model), options["engine"], options["precision"], device)
     runs_on = ", ".join((model, *kind, device))
     ious: list[float] = []
     seconds: list[float] = []

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections import Counter
-from collections.abc import Callable
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fartrack.cli.common import app, needs
+from fartrack.cli.common import app, needs, with_options
 from fartrack.config import to_toml
 from fartrack.errors import FartrackError
 from fartrack.progress import progress
@@ -88,23 +85,8 @@ def training_options(
     """What the commands that train have in common."""
 
 
-def with_training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options of :func:`training_options`, which it gets as one dictionary, ``options``."""
-    own, shared = (inspect.signature(each, eval_str=True).parameters for each in (command, training_options))
-
-    @functools.wraps(command)
-    def call(**values: Any) -> None:
-        command({name: values.pop(name) for name in shared}, **values)
-
-    parameters = [parameter for parameter in (*own.values(), *shared.values()) if parameter.name != "options"]
-    ordered = sorted(parameters, key=lambda p: p.default is not inspect.Parameter.empty)
-    call.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
-    call.__annotations__ = {**command.__annotations__, **training_options.__annotations__}
-    return call
-
-
 @train_app.command()
-@with_training_options
+@with_options(training_options)
 def run(
     options: dict[str, Any],
     recipe: Annotated[Path, typer.Option(help="TOML file, or the name of one that ships (fartrack train recipes)")],
@@ -121,7 +103,7 @@ def run(
 
 
 @train_app.command(name="all")
-@with_training_options
+@with_options(training_options)
 def train_all(
     options: dict[str, Any],
     recipes: Annotated[Path, typer.Option(help="folder of the three phases' recipes, or the name of one that ships")],

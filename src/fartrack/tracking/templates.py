@@ -54,13 +54,9 @@ class Template:
         contrast = float((self.target - self.context) @ other.target)
         return contrast / max(1 - float(self.target @ self.context), 1e-3)
 
-    def best(self, scores: NDArray[np.float32], retention: float) -> NDArray[np.int64]:
-        """The tokens that are kept; see :func:`best_tokens`."""
-        return best_tokens(scores, retention)
-
     def prune(self, scores: NDArray[np.float32], retention: float) -> Template:
         """Keep the best tokens for good. The others are removed, so that later frames do not pay for them."""
-        keep = self.best(scores, retention)
+        keep = best_tokens(scores, retention)
         return replace(self, keep=keep, kv_cache=np.ascontiguousarray(self.kv_cache[..., keep, :]))
 
 

@@ -137,6 +137,20 @@ def test_threads_that_share_a_tracker(tracker, frames, expected):
         assert [result.result(TIMEOUT) for result in found] == [expected] * 4
 
 
+def test_signals_after_trackers_were_closed(tracker):
+    """A runtime that changed the stack on which signals are handled must not leave one that has gone."""
+    script = f"""
+import faulthandler, fartrack, gc, os, signal
+faulthandler.enable()
+signal.signal(signal.SIGTERM, lambda number, frame: print("handled"))
+trackers = [fartrack.load(engine="{os.environ.get("ENGINE", "onnxruntime")}", threads=1) for _ in range(2)]
+del trackers[0], trackers[0]
+gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout.strip() == b"handled"
+
+
 @FORKS
 @pytest.mark.parametrize("used", [False, True])
 def test_a_fork_ends_by_itself(used):

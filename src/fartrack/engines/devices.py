@@ -58,9 +58,9 @@ def available(engine: EngineName) -> list[str]:
 
             found = set(ort.get_available_providers())
         elif engine == "openvino":
-            from fartrack.engines.openvino import ov
+            from fartrack.engines.openvino import core
 
-            found = {"AUTO", *(name.partition(".")[0] for name in ov.Core().available_devices)}  # such as GPU.1
+            found = {"AUTO", *(name.partition(".")[0] for name in core().available_devices)}  # such as GPU.1
         else:
             import torch
 

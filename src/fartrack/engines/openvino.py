@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,20 @@ import openvino as ov  # noqa: E402
 from fartrack.engines.base import Graph, GraphEngine  # noqa: E402
 from fartrack.engines.devices import DEVICES  # noqa: E402
 
-__all__ = ["OpenVinoEngine", "ov"]
+__all__ = ["OpenVinoEngine", "core"]
+
+_CORES: dict[int, ov.Core] = {}
+
+
+def core() -> ov.Core:
+    """The process's only core, which is kept until its end.
+
+    A core gives the thread that compiles a stack for signals and takes it away when it is closed. Of several that are
+    closed in the order in which they were opened, the last leaves a stack that has gone: the process dies of the next
+    signal that Python handles.
+    """
+    process = os.getpid()
+    return _CORES.get(process) or _CORES.setdefault(process, ov.Core())
 
 
 class OpenVinoEngine(GraphEngine):
@@ -27,8 +41,7 @@ class OpenVinoEngine(GraphEngine):
             settings["INFERENCE_PRECISION_HINT"] = "f32"
             if threads is not None:
                 settings["INFERENCE_NUM_THREADS"] = threads
-        core = ov.Core()
-        model = core.compile_model(core.read_model(path), DEVICES["openvino"][device], settings)
+        model = core().compile_model(core().read_model(path), DEVICES["openvino"][device], settings)
         request = model.create_infer_request()
 
         def run(inputs: Any) -> list[Any]:

@@ -100,17 +100,25 @@ struct Crop {  // a square window of an image
             bool in = px >= 0 && px < image.width && py >= 0 && py < image.height;
             return in ? image.rgb + (size_t(py) * image.width + px) * 3 : padding;
         };
-        Pixels out;
-        out.reserve(size_t(size) * size * 3);
+        struct Place {
+            int at;  // the pixel before it
+            float weight;  // of the next
+        };
+        auto place = [](float position) {
+            const float at = std::floor(position);
+            return Place{int(at), position - at};
+        };
+        std::vector<Place> columns;
+        for (int i = 0; i < size; i++) columns.push_back(place(fused(float(i), scale, shift_x)));
+        Pixels out(size_t(size) * size * 3);
+        uint8_t* next = out.data();
         for (int row = 0; row < size; row++) {
-            const float y = float(row) * scale + shift_y, y0 = std::floor(y), wy = y - y0;
-            for (int column = 0; column < size; column++) {
-                const float x = fused(float(column), scale, shift_x), x0 = std::floor(x), wx = x - x0;
-                const uint8_t *a = pixel(int(x0), int(y0)), *b = pixel(int(x0) + 1, int(y0));
-                const uint8_t *c = pixel(int(x0), int(y0) + 1), *d = pixel(int(x0) + 1, int(y0) + 1);
+            const auto [y, wy] = place(float(row) * scale + shift_y);
+            for (const auto& [x, wx] : columns) {
+                const uint8_t *a = pixel(x, y), *b = pixel(x + 1, y), *c = pixel(x, y + 1), *d = pixel(x + 1, y + 1);
                 for (int i = 0; i < 3; i++) {
-                    float upper = fused(wx, float(b[i] - a[i]), a[i]), lower = fused(wx, float(d[i] - c[i]), c[i]);
-                    out.push_back(uint8_t(std::nearbyint(fused(wy, lower - upper, upper))));
+                    const float upper = fused(wx, float(b[i] - a[i]), a[i]), lower = fused(wx, float(d[i] - c[i]), c[i]);
+                    *next++ = uint8_t(std::lrint(fused(wy, lower - upper, upper)));
                 }
             }
         }

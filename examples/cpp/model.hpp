@@ -91,9 +91,11 @@ class Model {
         std::ifstream file(folder / "model.json");
         if (!file) throw std::runtime_error(folder.string() + " has no model.json; give the folder of a model.");
         auto record = read_json({std::istreambuf_iterator<char>(file), {}});
+        if (record["format"] != "3") throw std::runtime_error(folder.string() + " is of another format than 3.");
         auto config = [&](const char* name) { return std::stod(record.at("config." + std::string(name))); };
         patch = int(config("patch")), template_size = int(config("template_size"));
-        search_size = int(config("search_size")), identities = int(config("identities")), trajectory = int(config("trajectory"));
+        search_size = int(config("search_size")), identities = int(config("identities"));
+        trajectory = int(config("trajectory"));
         template_factor = config("template_factor"), search_factor = config("search_factor");
         slope = record.count("score.slope") ? std::stod(record["score.slope"]) : 0;
         bias = slope > 0 ? std::stod(record.at("score.bias")) : 0;
@@ -101,8 +103,8 @@ class Model {
         for (const auto& change : changes) {
             const auto name = change.substr(0, change.find('=')), value = change.substr(change.find('=') + 1);
             if (name == "precision") record[name] = value;
-            else if (name == "preset") choose(record, "presets." + value + ".");
-            else set(name, value);
+            else if (name != "preset") set(name, value);
+            else if (!choose(record, "presets." + value + ".")) throw std::runtime_error("No preset " + value + ".");
         }
         settings["templates"] = std::min(settings["templates"], config("templates"));
         if (settings["retention"] < 1 || identities > 2)
@@ -162,14 +164,16 @@ class Model {
     Ort::Env env_{ORT_LOGGING_LEVEL_FATAL, "fartrack"};
     Ort::Session encoder_{nullptr}, search_{nullptr};
 
-    void choose(const std::map<std::string, std::string>& record, const std::string& prefix) {
-        auto each = record.lower_bound(prefix);
+    bool choose(const std::map<std::string, std::string>& record, const std::string& prefix) {
+        const auto first = record.lower_bound(prefix);
+        auto each = first;
         for (; each != record.end() && each->first.rfind(prefix, 0) == 0; ++each)
             set(each->first.substr(prefix.size()), each->second);
+        return each != first;
     }
 
     void set(const std::string& name, const std::string& value) {
-        if (!settings.count(name)) throw std::runtime_error("There is no setting '" + name + "'.");
+        if (!settings.count(name)) throw std::runtime_error("There is no setting " + name + ".");
         settings[name] = std::stod(value);
     }
 

@@ -1,6 +1,8 @@
 // Follow one target through frames that come as PPM pictures on standard input; CSV on standard output.
 //
-// track FOLDER x,y,w,h [KEY=VALUE...] < frames.ppm > track.csv     (README.md beside this file tells how to build and run it)
+// track FOLDER x,y,w,h [KEY=VALUE...] < frames.ppm > track.csv
+//
+// README.md beside this file tells how to build and run it.
 
 #include <cstdio>
 #include <cstdlib>
@@ -27,7 +29,7 @@ int main(int count, char** arguments) try {
     if (count < 3 || std::sscanf(arguments[2], "%lf,%lf,%lf,%lf", &box[0], &box[1], &box[2], &box[3]) != 4)
         throw std::runtime_error("usage: track FOLDER x,y,w,h [KEY=VALUE...] < frames.ppm > track.csv");
     std::ios::sync_with_stdio(false);
-    setenv("ORT_DISABLE_TELEMETRY", "1", 0);
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // or it writes into the home folder and looks up a host of its vendor's
     fartrack::Model model(arguments[1], {arguments + 3, arguments + count});
     fartrack::Tracker tracker(model);
     fartrack::Pixels rgb;

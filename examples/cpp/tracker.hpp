@@ -1,207 +1,10 @@
-// The tracking loop and its state: the template memory, recovery, and what each frame changes. docs/loop.md explains it.
+// The tracking loop: a frame in, a track out. docs/loop.md explains it; names are those of src/fartrack/tracking/.
 #pragma once
 
-#include <set>
-
-#include "model.hpp"
+#include "recovery.hpp"
+#include "templates.hpp"
 
 namespace fartrack {
-
-// ------------------------------------------------------------------------------------------------ the template memory
-
-struct Template {
-    int frame;
-    KVCache cache;
-    std::vector<double> target, context;  // what it looks like in the box and around it, of length 1
-
-    Template(int frame, KVCache kv_cache, const Box& corners) : frame(frame), cache(std::move(kv_cache)) {
-        const auto [layers, heads, tokens, channels] = cache.shape;
-        const float* values = cache.data.data() + std::min<int64_t>(5, layers - 1) * heads * tokens * channels;
-        const int side = int(std::lround(std::sqrt(double(tokens))));
-        auto covered = [&](int axis, int64_t at) {  // how much of a row or column of tokens the box covers
-            double low = float(corners[axis]), high = float(corners[axis + 2]);
-            return std::max(std::min(high, (at + 1.0) / side) - std::max(low, double(at) / side), 0.0) * side;
-        };
-        target.assign(heads * channels, 0), context = target;
-        for (int64_t token = 0; token < tokens; token++) {
-            const double share = covered(1, token / side) * covered(0, token % side);
-            for (int64_t i = 0; i < heads * channels; i++) {
-                const float value = values[(i / channels * tokens + token) * channels + i % channels];
-                target[i] += share * value, context[i] += (1 - share) * value;
-            }
-        }
-        for (auto* vector : {&target, &context}) {
-            const double length = std::max(std::sqrt(dot(*vector, *vector)), 1e-9);
-            for (double& value : *vector) value /= length;
-        }
-    }
-
-    /** How much another template's target looks like this one's: 1 the same, 0 rather like the context. */
-    double likeness(const Template& other) const {
-        const double contrast = dot(target, other.target) - dot(context, other.target);
-        return contrast / std::max(1 - dot(target, context), 1e-3);
-    }
-
-    static double dot(const std::vector<double>& a, const std::vector<double>& b) {
-        return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
-    }
-};
-
-class TemplateMemory {
-  public:
-    size_t slots = 1, capacity = 2;
-    std::vector<Template> history;  // in order of time; the first is never given up
-
-    void add(Template&& newest) {
-        history.push_back(std::move(newest));
-        if (history.size() > capacity) {  // the one that leaves the smallest gap in time is given up
-            size_t least = 1;
-            auto gap = [&](size_t i) { return history[i + 1].frame - history[i - 1].frame; };
-            for (size_t i = 2; i + 1 < history.size(); i++)
-                if (gap(i) < gap(least)) least = i;
-            history.erase(history.begin() + least);
-        }
-        choose();
-    }
-
-    void forget_from(int frame) {  // the first always stays
-        while (history.size() > 1 && history.back().frame >= frame) history.pop_back();
-        choose();
-    }
-
-    double likeness(const Template& other) const {
-        double best = -1e9;
-        for (size_t place : chosen_) best = std::max(best, history[place].likeness(other));
-        return best;
-    }
-
-    const KVCache& cache() const { return joined_; }
-
-  private:
-    std::set<size_t> chosen_;
-    KVCache joined_;
-
-    void choose() {  // the first, the newest, and those nearest to a linear spread of frames between
-        const size_t last = slots > 1 ? history.size() - 1 : 0;
-        const double first = history[0].frame, step = slots > 1 ? (history[last].frame - first) / (slots - 1.0) : 0;
-        chosen_ = {0, last};
-        for (size_t slot = 1; slot + 1 < slots; slot++) {
-            double least = 1e18;
-            size_t best = 0;
-            for (size_t place = 0; place < history.size(); place++) {
-                const double distance = std::abs(history[place].frame - (slot * step + first));
-                if (!chosen_.count(place) && distance < least) least = distance, best = place;
-            }
-            chosen_.insert(best);  // 0, which is there already, where none was free
-        }
-        joined_ = {history[0].cache.shape, {}};
-        const auto [layers, heads, _, channels] = joined_.shape;
-        for (int64_t lead = 0; lead < layers * heads; lead++)
-            for (size_t place : chosen_) {
-                const auto& own = history[place].cache;
-                const auto begin = own.data.begin() + lead * own.shape[2] * channels;
-                joined_.data.insert(joined_.data.end(), begin, begin + own.shape[2] * channels);
-            }
-        joined_.shape[2] = int64_t(joined_.data.size()) / (layers * heads * channels);
-    }
-};
-
-// ----------------------------------------------------------------------------------------------------------- recovery
-
-enum class Status { tracking, uncertain, lost };
-
-struct Recovery {
-    Box sure;
-    Status status = Status::tracking;
-    int doubtful = 0, turn = 0;
-    bool found = false;
-    std::array<double, 2> rate{};  // the usual absolute change of the logarithm of width and height a frame
-
-    bool seeking() const { return status == Status::lost && !found; }
-
-    bool plausible(const Box& box) const {
-        auto alike = [&](int i) { return std::abs(std::log(box[i] / sure[i])) < std::log(2.5); };
-        return alike(2) && alike(3);
-    }
-};
-
-constexpr double WIDEST = 2.5;
-constexpr int GROWING = 4;  // frames until windows that grow by 1.3 a frame are WIDEST
-
-inline std::vector<Crop> cover(const Image& frame, double side) {
-    std::array<double, 2> lengths{double(frame.width), double(frame.height)};
-    std::array<int, 2> counts{};
-    double window = side;
-    for (double scale : {1.0, 1.4, 1.9, WIDEST}) {
-        window = side * scale;
-        for (int i : {0, 1}) counts[i] = std::max(int(std::ceil((lengths[i] / window - 1) / 0.75)), 0) + 1;
-        if (counts[0] * counts[1] <= 6) break;
-    }
-    auto center = [&](int axis, int i) {
-        if (counts[axis] == 1) return lengths[axis] / 2;
-        return window / 2 + i * ((lengths[axis] - window) / (counts[axis] - 1));
-    };
-    std::vector<Crop> tiles;
-    for (int row = 0; row < counts[1]; row++)
-        for (int column = 0; column < counts[0]; column++)
-            tiles.push_back({center(0, column) - window / 2, center(1, row) - window / 2, window});
-    return tiles;
-}
-
-inline std::vector<Crop> seek(const Box& sure, const Image& frame, double factor, int turn) {
-    const Crop base = Crop::around(sure, factor);
-    if (turn < GROWING) return {base.center(std::pow(1.3, turn))};
-    const auto tiles = cover(frame, base.side);
-    const size_t place = size_t(turn - GROWING);
-    const double shares[] = {1.0, WIDEST, std::sqrt(WIDEST)};
-    return {base.center(shares[place % 3]), tiles[place % tiles.size()]};
-}
-
-inline bool is_plain(const Pixels& crop, int side) {
-    double most = 0;
-    for (int c = 0; c < 3; c++) {
-        double count = 0, sum = 0, squares = 0;
-        for (int y = 0; y < side; y += 4)
-            for (int x = 0; x < side; x += 4) {
-                const double value = crop[(size_t(y) * side + x) * 3 + c];
-                count++, sum += value, squares += value * value;
-            }
-        most = std::max(most, squares / count - (sum / count) * (sum / count));
-    }
-    return most < 4.0 * 4.0;
-}
-
-using Thumbnail = std::array<double, 16 * 12>;
-
-inline Thumbnail thumbnail(const Image& frame) {
-    const int step_x = std::max(frame.width / 128, 1), step_y = std::max(frame.height / 96, 1);
-    const int width = (frame.width + step_x - 1) / step_x, height = (frame.height + step_y - 1) / step_y;
-    auto share = [](int i, double low, double high) { return std::min(i + 1.0, high) - std::max(double(i), low); };
-    Thumbnail small;
-    for (size_t at = 0; at < small.size(); at++) {
-        const double x0 = at % 16 * width / 16.0, x1 = (at % 16 + 1) * width / 16.0;
-        const double y0 = at / 16 * height / 12.0, y1 = (at / 16 + 1) * height / 12.0;
-        double sum = 0;
-        for (int y = int(y0); y < std::min(int(std::ceil(y1)), height); y++)
-            for (int x = int(x0); x < std::min(int(std::ceil(x1)), width); x++)
-                sum += share(y, y0, y1) * share(x, x0, x1) *
-                       frame.rgb[(size_t(y) * step_y * frame.width + size_t(x) * step_x) * 3 + 1];
-        small[at] = std::nearbyint(sum / (width / 16.0 * (height / 12.0)));
-    }
-    const double mean = std::accumulate(small.begin(), small.end(), 0.0) / small.size();
-    for (double& value : small) value -= mean;
-    return small;
-}
-
-inline bool is_cut(const Thumbnail& before, const Thumbnail& after) {
-    auto mean = [](const Thumbnail& a, const Thumbnail& b) {
-        return std::inner_product(a.begin(), a.end(), b.begin(), 0.0) / a.size();
-    };
-    const double first = std::sqrt(mean(before, before)), second = std::sqrt(mean(after, after));
-    return std::min(first, second) >= 8 && mean(before, after) < 0.65 * (first * second);
-}
-
-// ----------------------------------------------------------------------------------------------------------- the loop
 
 struct Track {
     Box box;
@@ -238,7 +41,8 @@ class Tracker {
             windows = seek(before.sure, frame, model_.search_factor, before.turn);
         } else {
             windows = {Crop::around(trajectory_.back(), model_.search_factor)};
-            for (size_t i = 0; i < tokens.size(); i++) tokens[i] = encode(windows[0].to_crop(trajectory_[i / 4])[i % 4]);
+            for (size_t i = 0; i < tokens.size(); i++)
+                tokens[i] = encode(windows[0].to_crop(trajectory_[i / 4])[i % 4]);
             side = shown_side(windows[0], on_time);
         }
         std::vector<Pixels> crops;
@@ -330,7 +134,7 @@ class Tracker {
         if (set("min_window") == 1 || score_ < set("confident_score") || (set("agreement") > 0 && on_time))
             return model_.search_size;
         double speed = 0;
-        std::array<double, 4> last{}, now{};
+        Box last{}, now{};
         for (size_t i = 0; i < trajectory_.size(); i++, last = now) {
             now = window.to_crop(trajectory_[i]);
             for (int axis = 0; i > 0 && axis < 2; axis++)
@@ -343,9 +147,9 @@ class Tracker {
     }
 
     /** The image box of what was found, and how fast its sides usually change. */
-    Box image_box(const Image& frame, const Crop& window, const Found& found, bool seeking, std::array<double, 2>& rate) {
-        const auto& c = found.corners;
-        const Box raw = window.to_image({std::min(c[0], c[2]), std::min(c[1], c[3]), std::max(c[0], c[2]), std::max(c[1], c[3])});
+    Box image_box(const Image& frame, const Crop& window, const Found& found, bool seeking, Pair& rate) const {
+        const auto [x0, y0, x1, y1] = found.corners;
+        const Box raw = window.to_image({std::min(x0, x1), std::min(y0, y1), std::max(x0, x1), std::max(y0, y1)});
         const double lengths[] = {double(frame.width), double(frame.height)};
         Box box;
         for (int i : {0, 1}) {

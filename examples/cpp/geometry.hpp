@@ -117,7 +117,8 @@ struct Crop {  // a square window of an image
             for (const auto& [x, wx] : columns) {
                 const uint8_t *a = pixel(x, y), *b = pixel(x + 1, y), *c = pixel(x, y + 1), *d = pixel(x + 1, y + 1);
                 for (int i = 0; i < 3; i++) {
-                    const float upper = fused(wx, float(b[i] - a[i]), a[i]), lower = fused(wx, float(d[i] - c[i]), c[i]);
+                    const float upper = fused(wx, float(b[i] - a[i]), a[i]);
+                    const float lower = fused(wx, float(d[i] - c[i]), c[i]);
                     *next++ = uint8_t(std::lrint(fused(wy, lower - upper, upper)));
                 }
             }

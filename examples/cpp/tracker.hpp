@@ -19,7 +19,7 @@ class Tracker {
 
     Track init(const Image& frame, const Box& box) {
         frame_ = 0, score_ = 1;
-        memory_.slots = size_t(set("templates")), memory_.capacity = size_t(set("capacity"));
+        memory_.slots = size_t(setting("templates")), memory_.capacity = size_t(setting("capacity"));
         memory_.history.clear();
         memory_.add(take_template(frame, box, 0));
         trajectory_.assign(std::max(model_.trajectory, 1), box);
@@ -30,8 +30,8 @@ class Tracker {
     Track update(const Image& frame) {
         frame_++;
         const Recovery before = recovery_;
-        const bool seeking = before.seeking(), recovers = set("lost_score") > 0, known = memory_.history.size() > 1;
-        const bool on_time = set("templates") > 1 && frame_ - memory_.history.back().frame >= set("interval");
+        const bool seeking = before.seeking(), recovers = setting("lost_score") > 0, known = memory_.history.size() > 1;
+        const bool on_time = setting("templates") > 1 && frame_ - memory_.history.back().frame >= setting("interval");
 
         // What the network is shown, and what it finds: of a lost target, the better of two windows.
         int side = model_.search_size;
@@ -57,16 +57,16 @@ class Tracker {
         const bool plain = recovers && is_plain(crop, side);
         if (plain) found.score = 0;
         const bool timely = before.status != Status::lost && on_time;
-        bool due = timely && found.score >= set("template_score");
+        bool due = timely && found.score >= setting("template_score");
         auto first_alone = [&] { return model_.search({crop}, side, tokens, memory_.history[0].cache)[0]; };
-        if (seeking && found.score >= set("found_score") && known) {
+        if (seeking && found.score >= setting("found_score") && known) {
             const Found alone = first_alone();
-            if (alone.score < set("template_score") || overlap(alone.corners, found.corners) < 0.5) found.score = 0;
-        } else if (!seeking && due && set("agreement") > 0 && known) {
+            if (alone.score < setting("template_score") || overlap(alone.corners, found.corners) < 0.5) found.score = 0;
+        } else if (!seeking && due && setting("agreement") > 0 && known) {
             const Found alone = first_alone();
-            if (overlap(alone.corners, found.corners) < set("agreement")) {
+            if (overlap(alone.corners, found.corners) < setting("agreement")) {
                 due = false;
-                if (alone.score >= set("template_score")) found = alone;
+                if (alone.score >= setting("template_score")) found = alone;
             }
         }
         auto rate = before.rate;
@@ -75,28 +75,28 @@ class Tracker {
         const bool cut = recovers && is_cut(thumbnail_, small);
         const bool doubted = recovers && (timely || cut || before.status != Status::tracking);
         std::vector<Template> taken;
-        if (due || (doubted && found.score >= set(seeking ? "found_score" : "lost_score"))) {
+        if (due || (doubted && found.score >= setting(seeking ? "found_score" : "lost_score"))) {
             taken.push_back(take_template(frame, box, std::min(1, model_.identities - 1)));
-            if (recovers && memory_.likeness(taken[0]) < set("likeness")) found.score = 0;
+            if (recovers && memory_.likeness(taken[0]) < setting("likeness")) found.score = 0;
         }
 
         // What follows from it.
         recovery_.doubtful++, recovery_.turn += seeking && !plain, recovery_.found = false;
         if (seeking) {
-            recovery_.found = found.score >= set("found_score") && before.plausible(box);
+            recovery_.found = found.score >= setting("found_score") && before.plausible(box);
             if (recovery_.found) trajectory_.assign(trajectory_.size(), box);
         } else {
-            if (found.score < set("hold_score")) box = trajectory_.back(), rate = before.rate;
+            if (found.score < setting("hold_score")) box = trajectory_.back(), rate = before.rate;
             recovery_.rate = rate;
             trajectory_.erase(trajectory_.begin());
             trajectory_.push_back(box);
-            if (found.score >= set("lost_score")) {
+            if (found.score >= setting("lost_score")) {
                 recovery_ = {box, Status::tracking, 0, 0, false, rate};
-            } else if (recovery_.doubtful < set("patience") && before.status != Status::lost && !cut) {
+            } else if (recovery_.doubtful < setting("patience") && before.status != Status::lost && !cut) {
                 recovery_.status = Status::uncertain;
             } else {
                 if (before.status != Status::lost)
-                    memory_.forget_from(frame_ - recovery_.doubtful - int(set("interval")));
+                    memory_.forget_from(frame_ - recovery_.doubtful - int(setting("interval")));
                 recovery_.status = Status::lost;
                 if (cut) recovery_.turn = GROWING;
                 trajectory_.assign(trajectory_.size(), recovery_.sure);
@@ -119,7 +119,7 @@ class Tracker {
     Recovery recovery_{};
     Thumbnail thumbnail_{};
 
-    double set(const char* name) const { return settings_.at(name); }
+    double setting(const char* name) const { return settings_.at(name); }
 
     Template take_template(const Image& frame, const Box& box, int identity) {
         const Crop window = Crop::of_template(box, model_.template_factor);
@@ -131,7 +131,7 @@ class Tracker {
 
     /** The side, in pixels, of the search window's center that is shown: the whole, or less for a slow, sure target. */
     int shown_side(const Crop& window, bool on_time) const {
-        if (set("min_window") == 1 || score_ < set("confident_score") || (set("agreement") > 0 && on_time))
+        if (setting("min_window") == 1 || score_ < setting("confident_score") || (setting("agreement") > 0 && on_time))
             return model_.search_size;
         double speed = 0;
         Box last{}, now{};
@@ -142,7 +142,7 @@ class Tracker {
         }
         const int grid = model_.search_size / model_.patch;
         const double radius = std::max(now[2] - now[0], now[3] - now[1]) / 2 + 2 * speed + 0.06;
-        const int missing = int((1 - std::max(2 * radius, set("min_window"))) * grid / 2);
+        const int missing = int((1 - std::max(2 * radius, setting("min_window"))) * grid / 2);
         return (grid - 2 * std::max(missing, 0)) * model_.patch;
     }
 
@@ -154,9 +154,9 @@ class Tracker {
         Box box;
         for (int i : {0, 1}) {
             double length = std::max(raw[i + 2], 1.0), last = trajectory_.back()[i + 2];
-            if (set("lost_score") > 0 && !seeking) {
-                if (found.score >= set("lost_score")) {
-                    const double change = std::log(length / last), bound = std::max(set("size_step"), 3 * rate[i]);
+            if (setting("lost_score") > 0 && !seeking) {
+                if (found.score >= setting("lost_score")) {
+                    const double change = std::log(length / last), bound = std::max(setting("size_step"), 3 * rate[i]);
                     length = last * std::exp(std::min(std::max(change, -bound), bound));
                     rate[i] = 0.9 * rate[i] + (1 - 0.9) * std::min(std::abs(change), 0.5);
                 } else {

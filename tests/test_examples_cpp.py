@@ -71,7 +71,9 @@ def compare(program, frames, box, **changes):
     return [row["state"] for row in rows]
 
 
-@pytest.mark.parametrize("changes", [{}, {"preset": "fast"}, {"precision": "fp32", "lost_score": 0, "interval": 4}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"preset": "fast"}, {"precision": "fp32", "threads": 1, "lost_score": 0, "interval": 4}]
+)
 def test_the_boxes_are_those_of_python(program, demo_clip, changes):
     frames, boxes = demo_clip
     assert set(compare(program, frames, boxes[0], **changes)) == {"tracking"}

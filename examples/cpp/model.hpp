@@ -58,12 +58,13 @@ inline std::map<std::string, std::string> read_json(const std::string& text) {
     for (std::sregex_iterator each(text.begin(), text.end(), token), end; each != end; ++each) {
         std::string found = each->str();
         if (found == "{") keys.push_back("");
+        else if (keys.empty()) break;
         else if (found == "}") keys.pop_back();
         else if (found == ":") keys.back() = last;
         else if (found == ",") keys.back() = "";
         else {
             last = found[0] == '"' ? found.substr(1, found.size() - 2) : found;
-            if (keys.empty() || keys.back().empty()) continue;  // it is a key
+            if (keys.back().empty()) continue;  // it is a key
             std::string path;
             for (const auto& key : keys) path += (path.empty() ? "" : ".") + key;
             values[path] = last;
@@ -86,7 +87,7 @@ class Model {
     int patch, template_size, search_size, identities, trajectory;
     double template_factor, search_factor, slope, bias;
 
-    /** A model package: a folder with a model.json; `changes` are settings as KEY=VALUE, or preset= or precision=. */
+    /** A model package: a folder with a model.json; `changes` are KEY=VALUE: settings, preset, precision or threads. */
     Model(const std::filesystem::path& folder, const std::vector<std::string>& changes) {
         std::ifstream file(folder / "model.json");
         if (!file) throw std::runtime_error(folder.string() + " has no model.json; give the folder of a model.");
@@ -100,9 +101,11 @@ class Model {
         slope = record.count("score.slope") ? std::stod(record["score.slope"]) : 0;
         bias = slope > 0 ? std::stod(record.at("score.bias")) : 0;
         choose(record, "settings.");
+        Ort::SessionOptions options;
         for (const auto& change : changes) {
             const auto name = change.substr(0, change.find('=')), value = change.substr(change.find('=') + 1);
             if (name == "precision") record[name] = value;
+            else if (name == "threads") options.SetIntraOpNumThreads(std::stoi(value));
             else if (name != "preset") set(name, value);
             else if (!choose(record, "presets." + value + ".")) throw std::runtime_error("No preset " + value + ".");
         }
@@ -111,11 +114,12 @@ class Model {
             throw std::runtime_error("This loop has neither a retention under 1 nor an identity for every template.");
         const auto network = folder / (record.count("network") ? record["network"] : ".");
         const auto depth = "-" + std::to_string(int(config("depth"))) + ".onnx";
-        encoder_ = open(network / ("template" + depth));
-        search_ = open(network / ((record["precision"] == "int8" ? "search_int8" : "search") + depth));
+        auto open = [&](const char* name) { return Ort::Session(env_, (network / (name + depth)).c_str(), options); };
+        encoder_ = open("template");
+        search_ = open(record["precision"] == "int8" ? "search_int8" : "search");
     }
 
-    KVCache encode_template(Pixels& crop, int64_t identity, const Box& corners) {
+    KVCache encode_template(const Pixels& crop, int64_t identity, const Box& corners) {
         std::array<float, 4> box{};
         std::copy(corners.begin(), corners.end(), box.begin());
         std::array<Ort::Value, 3> inputs{tensor(crop.data(), crop.size(), {1, template_size, template_size, 3}),
@@ -142,7 +146,7 @@ class Model {
             past.insert(past.end(), tokens.begin(), tokens.end());
             if (count > 1) templates.insert(templates.end(), cache.data.begin(), cache.data.end());
         }
-        auto& kv = count > 1 ? templates : const_cast<std::vector<float>&>(cache.data);
+        const auto& kv = count > 1 ? templates : cache.data;
         const auto& [layers, heads, length, channels] = cache.shape;
         std::array<Ort::Value, 3> inputs{tensor(pixels.data(), pixels.size(), {count, side, side, 3}),
                                          tensor(past.data(), past.size(), {count, int64_t(tokens.size())}),
@@ -177,14 +181,10 @@ class Model {
         settings[name] = std::stod(value);
     }
 
-    Ort::Session open(const std::filesystem::path& graph) {
-        return Ort::Session(env_, graph.c_str(), Ort::SessionOptions{});
-    }
-
     template <class T>
-    static Ort::Value tensor(T* data, size_t size, const std::vector<int64_t>& shape) {
+    static Ort::Value tensor(const T* data, size_t size, const std::vector<int64_t>& shape) {
         static const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-        return Ort::Value::CreateTensor<T>(memory, data, size, shape.data(), shape.size());
+        return Ort::Value::CreateTensor<T>(memory, const_cast<T*>(data), size, shape.data(), shape.size());
     }
 };
 

@@ -18,7 +18,10 @@ class Tracker {
     explicit Tracker(Model& model) : model_(model), settings_(model.settings) {}
 
     Track init(const Image& frame, const Box& box) {
-        frame_ = 0, score_ = 1;
+        const auto [x, y, w, h] = box;
+        if (!(w > 0 && h > 0 && x < frame.width && y < frame.height && x + w > 0 && y + h > 0))
+            throw std::runtime_error("The box has no area or lies outside of the frame.");
+        frame_ = 0, score_ = 1, width_ = frame.width, height_ = frame.height;
         memory_.slots = size_t(setting("templates")), memory_.capacity = size_t(setting("capacity"));
         memory_.history.clear();
         memory_.add(take_template(frame, box, 0));
@@ -28,6 +31,7 @@ class Tracker {
     }
 
     Track update(const Image& frame) {
+        if (frame.width != width_ || frame.height != height_) throw std::runtime_error("Frames must have one size.");
         frame_++;
         const Recovery before = recovery_;
         const bool seeking = before.seeking(), recovers = setting("lost_score") > 0, known = memory_.history.size() > 1;
@@ -112,7 +116,7 @@ class Tracker {
   private:
     Model& model_;
     std::map<std::string, double> settings_;
-    int frame_ = 0;
+    int frame_ = 0, width_ = 0, height_ = 0;
     double score_ = 1;  // of the last frame, raw
     std::vector<Box> trajectory_;
     TemplateMemory memory_;
@@ -123,7 +127,7 @@ class Tracker {
 
     Template take_template(const Image& frame, const Box& box, int identity) {
         const Crop window = Crop::of_template(box, model_.template_factor);
-        Pixels crop = window.extract(frame, model_.template_size);
+        const Pixels crop = window.extract(frame, model_.template_size);
         Box corners = window.to_crop(box);
         for (double& value : corners) value = std::min(std::max(value, 0.0), 1.0);
         return Template(frame_, model_.encode_template(crop, identity, corners), corners);

@@ -91,6 +91,17 @@ def test_a_target_is_lost_and_found_as_in_python(program, demo_clip):
     assert states[23] == "tracking" and states[35] == "lost" and states[-1] == "tracking"
 
 
+def test_a_copy_of_the_target_beside_it_is_not_taken_for_it(program, demo_clip):
+    """Two cups, of which the one that is followed is covered: the other is known, and the target stays lost."""
+    frame, box = demo_clip[0][0].copy(), demo_clip[1][0]
+    x, y, w, h = (round(value) for value in box)
+    frame[y : y + h, x + 250 : x + 250 + w] = frame[y : y + h, x : x + w]
+    covered = frame.copy()
+    covered[y - 10 : y + h + 10, x - 10 : x + w + 10] = frame[-h - 20 :, : w + 20]
+    states = compare(program, [frame] * 15 + [covered] * 25, box)
+    assert states[14] == "tracking" and states[-1] == "lost"
+
+
 def test_a_real_sequence(program):
     if not SEQUENCES.is_dir():
         pytest.skip("no validation sequences (shared/data/video/val) beside the repository")

@@ -10,6 +10,7 @@
 namespace fartrack {
 
 using Box = std::array<double, 4>;  // x, y, w, h in pixels; in a crop's own frame corners x0, y0, x1, y1
+using Pair = std::array<double, 2>;
 using Pixels = std::vector<uint8_t>;
 
 struct Image {  // RGB, row by row, not owned

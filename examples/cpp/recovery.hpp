@@ -7,8 +7,6 @@
 
 namespace fartrack {
 
-using Pair = std::array<double, 2>;
-
 enum class Status { tracking, uncertain, lost };
 
 struct Recovery {

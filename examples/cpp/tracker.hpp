@@ -1,6 +1,7 @@
 // The tracking loop: a frame in, a track out. docs/loop.md explains it; names are those of src/fartrack/tracking/.
 #pragma once
 
+#include "distractors.hpp"
 #include "recovery.hpp"
 #include "templates.hpp"
 
@@ -26,7 +27,7 @@ class Tracker {
         memory_.history.clear();
         memory_.add(take_template(frame, box, 0));
         trajectory_.assign(std::max(model_.trajectory, 1), box);
-        recovery_ = {box}, thumbnail_ = thumbnail(frame);
+        recovery_ = {box}, thumbnail_ = thumbnail(frame), scene_ = Scene(frame, box);
         return {clip_box(box, frame.width, frame.height), 1, Status::tracking};
     }
 
@@ -78,11 +79,14 @@ class Tracker {
         const Thumbnail small = thumbnail(frame);
         const bool cut = recovers && is_cut(thumbnail_, small);
         const bool doubted = recovers && (timely || cut || before.status != Status::tracking);
+        const double least = setting(seeking ? "found_score" : "lost_score");
         std::vector<Template> taken;
-        if (due || (doubted && found.score >= setting(seeking ? "found_score" : "lost_score"))) {
+        if (due || (doubted && found.score >= least)) {
             taken.push_back(take_template(frame, box, std::min(1, model_.identities - 1)));
             if (recovers && memory_.likeness(taken[0]) < setting("likeness")) found.score = 0;
         }
+        const bool jumped = recovers && found.score >= least && iou(before.sure, box) < 0.1;
+        if (jumped && scene_.shows(frame, box)) found.score = 0;
 
         // What follows from it.
         recovery_.doubtful++, recovery_.turn += seeking && !plain, recovery_.found = false;
@@ -106,7 +110,10 @@ class Tracker {
                 trajectory_.assign(trajectory_.size(), recovery_.sure);
             }
         }
-        if (due && !taken.empty() && recovery_.status == Status::tracking) memory_.add(std::move(taken[0]));
+        if (due && !taken.empty() && recovery_.status == Status::tracking) {
+            memory_.add(std::move(taken[0]));
+            if (recovers) scene_ = Scene(frame, box);
+        }
         score_ = found.score, thumbnail_ = small;
         const bool lost = recovery_.status == Status::lost;
         return {clip_box(lost ? recovery_.sure : trajectory_.back(), frame.width, frame.height),
@@ -122,6 +129,7 @@ class Tracker {
     TemplateMemory memory_;
     Recovery recovery_{};
     Thumbnail thumbnail_{};
+    Scene scene_;  // the frame of the last template
 
     double setting(const char* name) const { return settings_.at(name); }
 

@@ -1,11 +1,10 @@
-"""Signals that stop the command. Light, since it comes before everything else is imported."""
-
-from __future__ import annotations
+"""Signals that stop a program. Light, since it comes before everything else is imported."""
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -14,7 +13,7 @@ INTERRUPTED = 130
 
 
 def stopping() -> list[int]:
-    """The signals that stop the command and let it tidy up, but for those that are to be ignored, as with nohup."""
+    """The signals that stop a program and let it tidy up, but for those that are to be ignored, as with nohup."""
     known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
 
@@ -25,34 +24,40 @@ def interrupt(_: int, __: FrameType | None) -> NoReturn:
 
 
 @contextmanager
-def stopped_at_once() -> Iterator[None]:
-    """While libraries are imported, with nothing open to tidy up, a signal ends the process: they lose exceptions."""
-    before = {number: signal.getsignal(number) for number in stopping()}
-    for number in before:
-        signal.signal(number, lambda *_: os._exit(INTERRUPTED))
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within it, a signal that stops the program calls ``handler`` instead."""
+    in_main = threading.current_thread() is threading.main_thread()  # other threads may not handle signals
+    before = {number: signal.signal(number, handler) for number in stopping() if in_main}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def stopped_at_once() -> AbstractContextManager[None]:
+    """While libraries are imported, with nothing open to tidy up, a signal ends the process: they lose exceptions."""
+    return handled(lambda *_: os._exit(INTERRUPTED))
+
+
+@contextmanager
+def signals_noted() -> Iterator[threading.Event]:
+    """Within it, a signal only sets the event, so that what is under way is done whole; a second one interrupts."""
+    came = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came.is_set():
+            interrupt(number, frame)
+        came.set()
+
+    with handled(note):
+        yield came
 
 
 @contextmanager
 def stopped_afterwards() -> Iterator[None]:
-    """A signal interrupts only at the end of this context, so that what is done in it is done whole; a second one at
-    once."""
-    came: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        if len(came) > 1:
-            interrupt(number, frame)
-
-    before = {number: signal.signal(number, handle) for number in stopping()}
-    try:
+    """A signal interrupts only at the end of this context; a second one at once."""
+    with signals_noted() as came:
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
+    if came.is_set():
         raise KeyboardInterrupt

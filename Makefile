@@ -16,13 +16,8 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check src tests benchmarks examples docs
 	$(BIN)/mypy
 
-# Where OpenVINO has run, a process that trains or forks ends with a segmentation fault at times: these tests are apart.
-OPENVINO := tests/engines/test_engines.py tests/engines/test_devices.py tests/test_export.py
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --max-worker-restart 0
-
 unit: $(VENV)/dev
-	$(PYTEST) $(OPENVINO:%=--ignore=%)
-	$(PYTEST) $(OPENVINO)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --max-worker-restart 0
 
 # The documentation as a site, which loads nothing from elsewhere.
 docs: $(VENV)/dev

@@ -222,13 +222,14 @@ def main(
             lost = [(np.array(states) == "lost") if states else scores < threshold for _, scores, states, *_ in rows]
             if not kind.startswith("cut"):
                 losses = [float(flags[start:back].any()) for flags, (*_, start, back) in zip(lost, rows, strict=True)]
-            returns = [float((ious[back : back + 11] >= 0.5).any()) for ious, *_, back in rows]
+            # A target that is cut in two at the border until the end never comes back.
+            returns = [float((ious[back : back + 11] >= 0.5).any()) for ious, *_, back in rows if len(ious) > back + 10]
             wrong = [
                 float(longest((scores[start:] >= 0.8) & ~(ious[start:] >= 0.2)) > 30)
                 for ious, scores, _, start, _ in rows
             ]
             reported.append("" if kind.startswith("cut") else f"{np.mean(losses):.2f}")
-            found.append(str(bootstrap(returns)))
+            found.append(f"{bootstrap(returns)} of {len(returns)}")
             confident.append(f"{np.mean(wrong):.2f}")
         flags = np.concatenate(
             [(np.array(s) == "lost")[i >= 0.5] if s else c[i >= 0.5] < threshold for i, c, s, *_ in runs]

@@ -1,6 +1,7 @@
 """Values from Python that the page's TypeScript is held against: ``web/tests/parity.test.ts`` reads them."""
 
 import base64
+import itertools
 import json
 from dataclasses import asdict
 
@@ -12,6 +13,7 @@ from fartrack.geometry import Crop, clip_box, iou
 from fartrack.model.calibration import Calibration
 from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BIN_CENTERS, BINS, decode, encode
+from fartrack.tracking.distractors import Scene
 from fartrack.tracking.recovery import Recovery, cover, is_cut, is_plain, seek, thumbnail
 from fartrack.tracking.templates import Template, TemplateMemory
 from fartrack.tracking.tracker import Tracker, TrackerSettings
@@ -148,6 +150,34 @@ def recovery(rng):
     }
 
 
+def distractors(rng):
+    """Two objects, of which one goes; the other's box, where it was or near there, and the goner's own place."""
+    background, objects = picture(rng, 180, 120) // 3, [picture(rng, 30, 24) for _ in range(2)]
+    cases, places = [], [(25, 30), (100, 70)]
+    for kept, moved, scale in itertools.product((0, 1), (0, 7, 29), (1, 2)):
+        before, after = background.copy(), background.copy()
+        for image, (x, y) in zip(objects, places, strict=True):
+            before[y : y + 24, x : x + 30] = image
+        x, y = places[kept]
+        after[y : y + 24, x + moved : x + moved + 30] = objects[kept]
+        target, found = scale * np.array([*places[0], 30.0, 24]), scale * np.array([x + moved, y, 30.0, 24])
+        before, after = (cv2.resize(image, None, fx=scale, fy=scale) for image in (before, after))
+        scene = Scene.of(before, target)
+        cases.append(
+            {
+                "width": before.shape[1],
+                "height": before.shape[0],
+                "before": packed(before[..., ::-1]),
+                "after": packed(after[..., ::-1]),
+                "target": target.tolist(),
+                "found": found.tolist(),
+                "shows": scene.shows(Scene.of(after, found, scene.step)),
+            }
+        )
+    assert {case["shows"] for case in cases} == {False, True}
+    return cases
+
+
 def memory():
     steps = []
     one = np.zeros(1, np.float32)
@@ -203,6 +233,7 @@ def write(path):
         "boxes": boxes(rng),
         "calibration": {"raw": raw, "chance": Calibration(0.8849, 0.0546).apply(raw).tolist()},
         "recovery": recovery(rng),
+        "distractors": distractors(rng),
         "memory": memory(),
         "runs": runs(rng),
     }

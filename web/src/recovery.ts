@@ -1,5 +1,6 @@
 /** When a target is lost, and where it is sought then, as in Python's `recovery.py`. Pure functions of values. */
 
+import type { Scene } from "./distractors";
 import { type Box, Crop, type Frame, roundEven } from "./geometry";
 
 export type Status = "tracking" | "uncertain" | "lost";
@@ -30,12 +31,14 @@ export interface Recovery {
   turn: number;
   /** Whether a lost target was found on the last frame, which the next one has to confirm. */
   found: boolean;
+  /** The frame of the last template, which tells distractors. */
+  scene: Scene | null;
   /** The usual absolute change of the logarithm of width and height a frame. */
   rate: Pair;
 }
 
-export function sureAt(box: Box, rate: Pair = [0, 0]): Recovery {
-  return { sure: box, status: "tracking", doubtful: 0, turn: 0, found: false, rate };
+export function sureAt(box: Box, scene: Scene | null, rate: Pair = [0, 0]): Recovery {
+  return { sure: box, status: "tracking", doubtful: 0, turn: 0, found: false, scene, rate };
 }
 
 /** Whether the next frame is searched for a target that has not been found yet. */

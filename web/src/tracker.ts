@@ -1,6 +1,7 @@
 /** The tracking loop, as in Python's `tracker.py`: state in, state and track out. The network is behind an engine. */
 
 import { type Calibration, calibrate } from "./calibration";
+import { sceneOf, shows } from "./distractors";
 import { type Box, clamp, clipBox, Crop, type Frame, iou } from "./geometry";
 import {
   GROWING,
@@ -97,6 +98,8 @@ interface SearchRegion {
   tokens: readonly number[];
 }
 
+/** IoU of two boxes of one target in a row under which it has jumped. */
+const JUMP = 0.1;
 /** Boxes are kept on a grid of this many pixels, so that engines and machines do not drift apart. */
 const GRID = 0.125;
 const HALF = 0.5 + 1e-4;
@@ -126,7 +129,7 @@ export class Tracker {
       size: [frame.width, frame.height],
       trajectory,
       memory,
-      recovery: sureAt(box),
+      recovery: sureAt(box, sceneOf(frame, box)),
       thumbnail: this.#thumbnail(frame),
       score: 1,
     };
@@ -164,7 +167,7 @@ export class Tracker {
     let { trajectory, recovery } = state;
     if (size[0] !== state.size[0] || size[1] !== state.size[1]) {
       trajectory = trajectory.map((box) => scaleBox(box, state.size, size));
-      recovery = { ...recovery, sure: scaleBox(recovery.sure, state.size, size) };
+      recovery = { ...recovery, sure: scaleBox(recovery.sure, state.size, size), scene: null };
     }
     const known = { frame, size, trajectory, recovery, thumbnail: this.#thumbnail(frame) };
     if (isSeeking(recovery)) {
@@ -242,6 +245,7 @@ export class Tracker {
       template = await this.#takeTemplate(region.frame, box, number, identity);
       if (recovers && memory.likeness(template) < settings.likeness) score = 0;
     }
+    if (recovers && score >= least && takenOver(region, box)) score = 0;
 
     const turn = before.turn + (isSeeking(before) && !plain ? 1 : 0);
     let recovery: Recovery = { ...before, doubtful: before.doubtful + 1, turn, found: false };
@@ -256,7 +260,7 @@ export class Tracker {
       recovery = { ...recovery, rate };
       trajectory = [...trajectory.slice(1), box];
       if (score >= settings.lost_score) {
-        recovery = sureAt(box, rate);
+        recovery = sureAt(box, before.scene, rate);
       } else if (recovery.doubtful < settings.patience && before.status !== "lost" && !cut) {
         recovery = { ...recovery, status: "uncertain" };
       } else {
@@ -265,7 +269,10 @@ export class Tracker {
         trajectory = repeat(recovery.sure, trajectory.length);
       }
     }
-    if (due && template && recovery.status === "tracking") memory = memory.add(template);
+    if (due && template && recovery.status === "tracking") {
+      memory = memory.add(template);
+      if (recovers) recovery = { ...recovery, scene: sceneOf(region.frame, box) };
+    }
     const { size } = region;
     const after: State = { frame: number, size, trajectory, memory, recovery, thumbnail: region.thumbnail, score };
     const lost = recovery.status === "lost";
@@ -340,6 +347,12 @@ export class Tracker {
 
 function overlap(first: Box, second: Box): number {
   return iou(UNIT.toImage(first), UNIT.toImage(second));
+}
+
+/** Whether a box has jumped to what was beside the target before. */
+function takenOver({ frame, recovery }: SearchRegion, box: Box): boolean {
+  const { scene, sure } = recovery;
+  return scene !== null && iou(sure, box) < JUMP && shows(scene, sceneOf(frame, box, scene.step));
 }
 
 function repeat(box: Box, count: number): Box[] {

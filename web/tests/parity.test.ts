@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { calibrate } from "../src/calibration";
 import { type Colors, colorTables } from "../src/color";
+import { sceneOf, shows } from "../src/distractors";
 import { place, RgbFrame, YuvFrame } from "../src/frames";
 import { type Box, clipBox, Crop, type Frame, iou } from "../src/geometry";
 import { cover, isCut, isPlain, limited, seek, sureAt, thumbnail } from "../src/recovery";
@@ -107,7 +108,7 @@ test("recovery", () => {
   same(turns, windows);
   sizes.forEach((size: [number, number], i: number) => same(cover(size, 80), tiles[i]));
   for (const { sides, rate, bounded, after } of limits) {
-    const found = limited({ ...sureAt(sure), rate }, sure, sides, 0.2);
+    const found = limited({ ...sureAt(sure, null), rate }, sure, sides, 0.2);
     expectClose(found.sides, bounded);
     expectClose(found.rate, after);
   }
@@ -117,6 +118,13 @@ test("recovery", () => {
     expect(found.map((other: Float64Array) => isCut(found[i], other))).toEqual(row),
   );
   for (const { crop, plain: expected } of plain) expect(isPlain(bytes(crop), 32)).toBe(expected);
+});
+
+test("distractors", () => {
+  for (const { width, height, before, after, target, found, shows: expected } of values.distractors) {
+    const scene = sceneOf(rgb(before, width, height), target);
+    expect(shows(scene, sceneOf(rgb(after, width, height), found, scene.step))).toBe(expected);
+  }
 });
 
 test("template memory", () => {

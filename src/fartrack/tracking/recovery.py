@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from fartrack.geometry import Crop, FloatArray, Image
+from fartrack.tracking.distractors import Scene
 
 Status = Literal["tracking", "uncertain", "lost"]
 
@@ -42,6 +43,7 @@ class Recovery:
         doubtful: frames since the last sure one.
         turn: frames since it was lost on which there was something to see.
         found: whether a lost target was found on the last frame, which the next one has to confirm.
+        scene: the frame of the last template, which tells distractors.
         rate: ``(2,)`` the usual absolute change of the logarithm of width and height a frame.
     """
 
@@ -50,6 +52,7 @@ class Recovery:
     doubtful: int = 0
     turn: int = 0
     found: bool = False
+    scene: Scene | None = None
     rate: FloatArray = field(default_factory=lambda: np.zeros(2))
 
     @property
@@ -72,7 +75,7 @@ class Recovery:
 
     def scaled(self, factor: FloatArray) -> Recovery:
         """In a frame whose size is ``factor (4,)`` times what it was."""
-        return replace(self, sure=self.sure * factor)
+        return replace(self, sure=self.sure * factor, scene=None)
 
     def plausible(self, box: FloatArray) -> bool:
         """Whether an image box may be the target's, by its size."""

@@ -18,6 +18,7 @@ from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, c
 from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
 from fartrack.packages import PRESETS
+from fartrack.tracking.distractors import Scene
 from fartrack.tracking.recovery import GROWING, Recovery, Status, is_cut, is_plain, seek, thumbnail
 from fartrack.tracking.templates import Template, TemplateMemory
 
@@ -30,6 +31,9 @@ the grid the loop feeds such a difference back until, some 20 frames later, the 
 
 HALF = 0.5 + 1e-4
 """Added before rounding down to the grid: a value exactly between two steps, and its neighbors, go to the upper one."""
+
+JUMP = 0.1
+"""IoU of two boxes of one target in a row under which it has jumped."""
 
 MARGIN = 0.06
 """What a search crop smaller than the window shows around the target, on every side, of the window's side."""
@@ -256,7 +260,8 @@ class Tracker:
         memory = TemplateMemory(self.settings.templates, self.settings.capacity, (template,))
         # The network's own trajectory may be empty, but the last box is always needed.
         trajectory = np.repeat(first[None], max(self.engine.config.trajectory, 1), axis=0)
-        return State(0, (width, height), trajectory, memory, Recovery(first), thumbnail(frame))
+        recovery = Recovery(first, scene=Scene.of(frame, first))
+        return State(0, (width, height), trajectory, memory, recovery, thumbnail(frame))
 
     def step(self, state: State, frame: Image) -> tuple[State, Track]:
         """The state after the next frame, and the target's track on it; see :meth:`update`."""
@@ -367,6 +372,8 @@ class Tracker:
             template = self._take_template(region.frame, box, number, self.engine.config.identity(1))
             if recovers and memory.likeness(template) < settings.likeness:
                 score = 0.0
+        if recovers and score >= least and self._taken_over(region, box):
+            score = 0.0
 
         turn = before.turn + (before.seeking and not plain)
         recovery, trajectory = replace(before, doubtful=before.doubtful + 1, turn=turn, found=False), region.trajectory
@@ -378,7 +385,7 @@ class Tracker:
                 box, rate = trajectory[-1], before.rate
             recovery, trajectory = replace(recovery, rate=rate), np.concatenate([trajectory[1:], box[None]])
             if score >= settings.lost_score:
-                recovery = Recovery(box, rate=rate)
+                recovery = Recovery(box, rate=rate, scene=before.scene)
             elif recovery.doubtful < settings.patience and before.status != "lost" and not cut:
                 recovery = replace(recovery, status="uncertain")
             else:
@@ -388,6 +395,8 @@ class Tracker:
                 trajectory = np.repeat(recovery.sure[None], len(trajectory), axis=0)
         if due and template is not None and recovery.status == "tracking":
             memory = memory.add(template)
+            if recovers:
+                recovery = replace(recovery, scene=Scene.of(region.frame, box))
         shown = recovery.sure if recovery.status == "lost" else trajectory[-1]
         state = State(number, region.size, trajectory, memory, recovery, region.thumbnail, score)
         if recovery.status == "lost":
@@ -395,6 +404,13 @@ class Tracker:
         elif self.calibration is not None:
             score = float(self.calibration.apply(score))
         return state, Track(clip_box(shown, *region.size), score, recovery.status)
+
+    def _taken_over(self, region: SearchRegion, box: FloatArray) -> bool:
+        """Whether a box has jumped to what was beside the target before."""
+        recovery, scene = region.recovery, region.recovery.scene
+        if scene is None or float(iou(recovery.sure, box)) >= JUMP:
+            return False
+        return scene.shows(Scene.of(region.frame, box, scene.step))
 
     def _first_template(self, memory: TemplateMemory, region: SearchRegion) -> tuple[FloatArray, float]:
         """The corners that the first template alone finds, and their score."""

@@ -37,6 +37,13 @@ web: $(VENV)/core
 	cd web && npm ci --no-fund --no-audit && npm run build
 	$(INSTALL) --force-reinstall --no-deps ./web
 
+# ONNX Runtime's C++ headers, which the test of examples/cpp needs and the wheel lacks: out of a package for phones of 143 MB.
+build/onnxruntime:
+	rm -rf $@.part && mkdir -p $@.part
+	cd $@.part && npm pack --silent com.github.asus4.onnxruntime@0.4.9
+	tar -xzf $@.part/*.tgz -C $@.part --strip-components=7 --wildcards '*/ios-arm64/*/Headers/*.h' && rm $@.part/*.tgz
+	mv $@.part $@
+
 $(VENV)/core: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable .

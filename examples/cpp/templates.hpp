@@ -1,0 +1,109 @@
+// The template memory: what the target has looked like, bounded however long the video is.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <utility>
+
+#include "model.hpp"
+
+namespace fartrack {
+
+struct Template {
+    int frame;
+    KVCache cache;
+    std::vector<double> target, context;  // what it looks like in the box and around it, of length 1
+
+    Template(int frame, KVCache kv_cache, const Box& corners) : frame(frame), cache(std::move(kv_cache)) {
+        const auto [layers, heads, tokens, channels] = cache.shape;
+        const float* values = cache.data.data() + std::min<int64_t>(5, layers - 1) * heads * tokens * channels;
+        const int side = int(std::lround(std::sqrt(double(tokens))));
+        auto covered = [&](int axis, int64_t at) {  // how much of a row or column of tokens the box covers
+            double low = float(corners[axis]), high = float(corners[axis + 2]);
+            return std::max(std::min(high, (at + 1.0) / side) - std::max(low, double(at) / side), 0.0) * side;
+        };
+        target.assign(heads * channels, 0), context = target;
+        for (int64_t token = 0; token < tokens; token++) {
+            const double share = covered(1, token / side) * covered(0, token % side);
+            for (int64_t i = 0; i < heads * channels; i++) {
+                const float value = values[(i / channels * tokens + token) * channels + i % channels];
+                target[i] += share * value, context[i] += (1 - share) * value;
+            }
+        }
+        for (auto* vector : {&target, &context}) {
+            const double length = std::max(std::sqrt(dot(*vector, *vector)), 1e-9);
+            for (double& value : *vector) value /= length;
+        }
+    }
+
+    /** How much another template's target looks like this one's: 1 the same, 0 rather like the context. */
+    double likeness(const Template& other) const {
+        const double contrast = dot(target, other.target) - dot(context, other.target);
+        return contrast / std::max(1 - dot(target, context), 1e-3);
+    }
+
+    static double dot(const std::vector<double>& a, const std::vector<double>& b) {
+        return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+    }
+};
+
+class TemplateMemory {
+  public:
+    size_t slots = 1, capacity = 2;
+    std::vector<Template> history;  // in order of time; the first is never given up
+
+    void add(Template&& newest) {
+        history.push_back(std::move(newest));
+        if (history.size() > capacity) {  // the one that leaves the smallest gap in time is given up
+            size_t least = 1;
+            auto gap = [&](size_t i) { return history[i + 1].frame - history[i - 1].frame; };
+            for (size_t i = 2; i + 1 < history.size(); i++)
+                if (gap(i) < gap(least)) least = i;
+            history.erase(history.begin() + least);
+        }
+        choose();
+    }
+
+    void forget_from(int frame) {  // the first always stays
+        while (history.size() > 1 && history.back().frame >= frame) history.pop_back();
+        choose();
+    }
+
+    double likeness(const Template& other) const {
+        double best = -1e9;
+        for (size_t place : chosen_) best = std::max(best, history[place].likeness(other));
+        return best;
+    }
+
+    const KVCache& cache() const { return joined_; }
+
+  private:
+    std::set<size_t> chosen_;
+    KVCache joined_;
+
+    void choose() {  // the first, the newest, and those nearest to a linear spread of frames between
+        const size_t last = slots > 1 ? history.size() - 1 : 0;
+        const double first = history[0].frame, step = slots > 1 ? (history[last].frame - first) / (slots - 1.0) : 0;
+        chosen_ = {0, last};
+        for (size_t slot = 1; slot + 1 < slots; slot++) {
+            double least = 1e18;
+            size_t best = 0;
+            for (size_t place = 0; place < history.size(); place++) {
+                const double distance = std::abs(history[place].frame - (slot * step + first));
+                if (!chosen_.count(place) && distance < least) least = distance, best = place;
+            }
+            chosen_.insert(best);  // 0, which is there already, where none was free
+        }
+        joined_ = {history[0].cache.shape, {}};
+        const auto [layers, heads, _, channels] = joined_.shape;
+        for (int64_t lead = 0; lead < layers * heads; lead++)
+            for (size_t place : chosen_) {
+                const auto& own = history[place].cache;
+                const auto begin = own.data.begin() + lead * own.shape[2] * channels;
+                joined_.data.insert(joined_.data.end(), begin, begin + own.shape[2] * channels);
+            }
+        joined_.shape[2] = int64_t(joined_.data.size()) / (layers * heads * channels);
+    }
+};
+
+}  // namespace fartrack

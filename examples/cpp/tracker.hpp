@@ -1,0 +1,187 @@
+// The tracking loop: a frame in, a track out. docs/loop.md explains it; names are those of src/fartrack/tracking/.
+#pragma once
+
+#include "distractors.hpp"
+#include "recovery.hpp"
+#include "templates.hpp"
+
+namespace fartrack {
+
+struct Track {
+    Box box;
+    double score;
+    Status state;
+};
+
+/** Follows one target through frames of one size. */
+class Tracker {
+  public:
+    explicit Tracker(Model& model) : model_(model), settings_(model.settings) {}
+
+    Track init(const Image& frame, const Box& box) {
+        const auto [x, y, w, h] = box;
+        if (!(w > 0 && h > 0 && x < frame.width && y < frame.height && x + w > 0 && y + h > 0))
+            throw std::runtime_error("The box has no area or lies outside of the frame.");
+        frame_ = 0, score_ = 1, width_ = frame.width, height_ = frame.height;
+        memory_.slots = size_t(setting("templates")), memory_.capacity = size_t(setting("capacity"));
+        memory_.history.clear();
+        memory_.add(take_template(frame, box, 0));
+        trajectory_.assign(std::max(model_.trajectory, 1), box);
+        recovery_ = {box}, thumbnail_ = thumbnail(frame), scene_ = Scene(frame, box);
+        return {clip_box(box, frame.width, frame.height), 1, Status::tracking};
+    }
+
+    Track update(const Image& frame) {
+        if (frame.width != width_ || frame.height != height_) throw std::runtime_error("Frames must have one size.");
+        frame_++;
+        const Recovery before = recovery_;
+        const bool seeking = before.seeking(), recovers = setting("lost_score") > 0, known = memory_.history.size() > 1;
+        const bool on_time = setting("templates") > 1 && frame_ - memory_.history.back().frame >= setting("interval");
+
+        // What the network is shown, and what it finds: of a lost target, the better of two windows.
+        int side = model_.search_size;
+        std::vector<Crop> windows;
+        std::vector<int64_t> tokens(4 * model_.trajectory, NO_TRAJECTORY);
+        if (seeking) {
+            windows = seek(before.sure, frame, model_.search_factor, before.turn);
+        } else {
+            windows = {Crop::around(trajectory_.back(), model_.search_factor)};
+            for (size_t i = 0; i < tokens.size(); i++)
+                tokens[i] = encode(windows[0].to_crop(trajectory_[i / 4])[i % 4]);
+            side = shown_side(windows[0], on_time);
+        }
+        std::vector<Pixels> crops;
+        for (const Crop& window : windows)
+            crops.push_back(window.center(double(side) / model_.search_size).extract(frame, side));
+        const auto all = model_.search(crops, side, tokens, memory_.cache());
+        const size_t best = all.size() > 1 && all[1].score > all[0].score;
+        const Pixels& crop = crops[best];
+        Found found = all[best];
+
+        // Whether it is to be believed.
+        const bool plain = recovers && is_plain(crop, side);
+        if (plain) found.score = 0;
+        const bool timely = before.status != Status::lost && on_time;
+        bool due = timely && found.score >= setting("template_score");
+        auto first_alone = [&] { return model_.search({crop}, side, tokens, memory_.history[0].cache)[0]; };
+        if (seeking && found.score >= setting("found_score") && known) {
+            const Found alone = first_alone();
+            if (alone.score < setting("template_score") || overlap(alone.corners, found.corners) < 0.5) found.score = 0;
+        } else if (!seeking && due && setting("agreement") > 0 && known) {
+            const Found alone = first_alone();
+            if (overlap(alone.corners, found.corners) < setting("agreement")) {
+                due = false;
+                if (alone.score >= setting("template_score")) found = alone;
+            }
+        }
+        auto rate = before.rate;
+        Box box = image_box(frame, windows[best], found, seeking, rate);
+        const Thumbnail small = thumbnail(frame);
+        const bool cut = recovers && is_cut(thumbnail_, small);
+        const bool doubted = recovers && (timely || cut || before.status != Status::tracking);
+        const double least = setting(seeking ? "found_score" : "lost_score");
+        std::vector<Template> taken;
+        if (due || (doubted && found.score >= least)) {
+            taken.push_back(take_template(frame, box, std::min(1, model_.identities - 1)));
+            if (recovers && memory_.likeness(taken[0]) < setting("likeness")) found.score = 0;
+        }
+        const bool jumped = recovers && found.score >= least && iou(before.sure, box) < 0.1;
+        if (jumped && scene_.shows(frame, box)) found.score = 0;
+
+        // What follows from it.
+        recovery_.doubtful++, recovery_.turn += seeking && !plain, recovery_.found = false;
+        if (seeking) {
+            recovery_.found = found.score >= setting("found_score") && before.plausible(box);
+            if (recovery_.found) trajectory_.assign(trajectory_.size(), box);
+        } else {
+            if (found.score < setting("hold_score")) box = trajectory_.back(), rate = before.rate;
+            recovery_.rate = rate;
+            trajectory_.erase(trajectory_.begin());
+            trajectory_.push_back(box);
+            if (found.score >= setting("lost_score")) {
+                recovery_ = {box, Status::tracking, 0, 0, false, rate};
+            } else if (recovery_.doubtful < setting("patience") && before.status != Status::lost && !cut) {
+                recovery_.status = Status::uncertain;
+            } else {
+                if (before.status != Status::lost)
+                    memory_.forget_from(frame_ - recovery_.doubtful - int(setting("interval")));
+                recovery_.status = Status::lost;
+                if (cut) recovery_.turn = GROWING;
+                trajectory_.assign(trajectory_.size(), recovery_.sure);
+            }
+        }
+        if (due && !taken.empty() && recovery_.status == Status::tracking) {
+            memory_.add(std::move(taken[0]));
+            if (recovers) scene_ = Scene(frame, box);
+        }
+        score_ = found.score, thumbnail_ = small;
+        const bool lost = recovery_.status == Status::lost;
+        return {clip_box(lost ? recovery_.sure : trajectory_.back(), frame.width, frame.height),
+                lost ? 0 : model_.calibrated(score_), recovery_.status};
+    }
+
+  private:
+    Model& model_;
+    std::map<std::string, double> settings_;
+    int frame_ = 0, width_ = 0, height_ = 0;
+    double score_ = 1;  // of the last frame, raw
+    std::vector<Box> trajectory_;
+    TemplateMemory memory_;
+    Recovery recovery_{};
+    Thumbnail thumbnail_{};
+    Scene scene_;  // the frame of the last template
+
+    double setting(const char* name) const { return settings_.at(name); }
+
+    Template take_template(const Image& frame, const Box& box, int identity) {
+        const Crop window = Crop::of_template(box, model_.template_factor);
+        const Pixels crop = window.extract(frame, model_.template_size);
+        Box corners = window.to_crop(box);
+        for (double& value : corners) value = std::min(std::max(value, 0.0), 1.0);
+        return Template(frame_, model_.encode_template(crop, identity, corners), corners);
+    }
+
+    /** The side, in pixels, of the search window's center that is shown: the whole, or less for a slow, sure target. */
+    int shown_side(const Crop& window, bool on_time) const {
+        if (setting("min_window") == 1 || score_ < setting("confident_score") || (setting("agreement") > 0 && on_time))
+            return model_.search_size;
+        double speed = 0;
+        Box last{}, now{};
+        for (size_t i = 0; i < trajectory_.size(); i++, last = now) {
+            now = window.to_crop(trajectory_[i]);
+            for (int axis = 0; i > 0 && axis < 2; axis++)
+                speed = std::max(speed, std::abs((now[axis] + now[axis + 2]) / 2 - (last[axis] + last[axis + 2]) / 2));
+        }
+        const int grid = model_.search_size / model_.patch;
+        const double radius = std::max(now[2] - now[0], now[3] - now[1]) / 2 + 2 * speed + 0.06;
+        const int missing = int((1 - std::max(2 * radius, setting("min_window"))) * grid / 2);
+        return (grid - 2 * std::max(missing, 0)) * model_.patch;
+    }
+
+    /** The image box of what was found, and how fast its sides usually change. */
+    Box image_box(const Image& frame, const Crop& window, const Found& found, bool seeking, Pair& rate) const {
+        const auto [x0, y0, x1, y1] = found.corners;
+        const Box raw = window.to_image({std::min(x0, x1), std::min(y0, y1), std::max(x0, x1), std::max(y0, y1)});
+        const double lengths[] = {double(frame.width), double(frame.height)};
+        Box box;
+        for (int i : {0, 1}) {
+            double length = std::max(raw[i + 2], 1.0), last = trajectory_.back()[i + 2];
+            if (setting("lost_score") > 0 && !seeking) {
+                if (found.score >= setting("lost_score")) {
+                    const double change = std::log(length / last), bound = std::max(setting("size_step"), 3 * rate[i]);
+                    length = last * std::exp(std::min(std::max(change, -bound), bound));
+                    rate[i] = 0.9 * rate[i] + (1 - 0.9) * std::min(std::abs(change), 0.5);
+                } else {
+                    length = last;
+                }
+            }
+            length = std::min(std::max(length, 1.0), lengths[i]);
+            const double center = std::min(std::max(raw[i] + raw[i + 2] / 2, 0.0), lengths[i]);
+            box[i] = center - length / 2, box[i + 2] = length;
+        }
+        for (double& value : box) value = std::floor(value / 0.125 + 0.5 + 1e-4) * 0.125;
+        return box;
+    }
+};
+
+}  // namespace fartrack

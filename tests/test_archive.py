@@ -22,11 +22,11 @@ from fartrack.archive import (
     archive_jobs,
     processes,
     ray_cluster,
-    read_manifest,
     run_archive,
     track_job,
 )
 from fartrack.errors import FartrackError
+from fartrack.files import read_json_lines
 from fartrack.video import Frame, VideoSink
 
 OPTIONS = {"model": "pico", "threads": 1}
@@ -137,7 +137,7 @@ def test_a_killed_process_loses_nothing(plan, tmp_path):
 
         rows = run_archive(plan(), tmp_path / "out", submit_and_kill, 1)
     assert killed and {row["video"] for row in rows if not row["error"]} == {"a.mp4", "b.mp4", "sub/c.mp4"}
-    assert len(read_manifest(tmp_path / "out" / MANIFEST)) == 4
+    assert len(read_json_lines(tmp_path / "out" / MANIFEST)) == 4
     assert not [*tmp_path.rglob("*.part")]
 
 
@@ -239,6 +239,6 @@ def test_a_ray_cluster_of_two_nodes_and_a_killed_worker(plan, tmp_path, cluster)
 
         rows = run_archive(plan(), tmp_path / "out", submit_and_kill, width)
     assert killed and {row["video"] for row in rows if not row["error"]} == {"a.mp4", "b.mp4", "sub/c.mp4"}
-    assert len(read_manifest(tmp_path / "out" / MANIFEST)) == 4
+    assert len(read_json_lines(tmp_path / "out" / MANIFEST)) == 4
     with pytest.raises(FartrackError, match="There is no Ray cluster at 127"), ray_cluster("127.0.0.1:6398"):
         pass

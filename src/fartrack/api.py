@@ -1,7 +1,5 @@
 """The three lines that most programs need: load a tracker, or track a whole video."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,7 +95,4 @@ def track_frames(tracker: Tracker, frames: FrameSource, box: ArrayLike) -> Itera
         raise FartrackError("Videos are read in BGR order; load the tracker with color='bgr'.")
     with frames.reading_ahead():
         for number, frame in enumerate(frames):
-            if number == 0:
-                yield frame, tracker.init(frame.image, box)
-            else:
-                yield frame, tracker.update(frame.image)
+            yield frame, tracker.update(frame.image) if number else tracker.init(frame.image, box)

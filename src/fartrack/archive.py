@@ -4,19 +4,16 @@ A manifest beside the results has a line of JSON for each video that is finished
 stopped: with the digest of all that its result depends on, its frames and seconds, and what went wrong, if anything.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
-import multiprocessing
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +23,8 @@ import cv2
 
 from fartrack.api import load
 from fartrack.errors import FartrackError
-from fartrack.evaluate.runner import end_with_parent
+from fartrack.files import read_json_lines
+from fartrack.processes import process_pool
 from fartrack.targets import Target, check_targets, read_archive
 from fartrack.tracking.multi import TargetTracker
 from fartrack.tracking.tracker import Tracker
@@ -57,26 +55,16 @@ class Job:
         """Of what the result depends on: version, the video's size and time of change, targets, outputs, options."""
         about = self.path.stat() if self.path.is_file() else None
         state = (about.st_size, about.st_mtime_ns) if about else ()
-        targets = [asdict(target) for target in self.targets]
-        parts = [
-            __version__,
-            self.name,
-            state,
-            targets,
-            {kind: path.name for kind, path in self.outputs.items()},
-            self.options,
-        ]
+        targets, outputs = [asdict(target) for target in self.targets], {k: p.name for k, p in self.outputs.items()}
+        parts = [__version__, self.name, state, targets, outputs, self.options]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def archive_jobs(
     videos: Path, targets: Path, output: Path, formats: Sequence[str], options: dict[str, Any]
 ) -> list[Job]:
-    """The videos of an archive that have targets.
-
-    Raises:
-        FartrackError: a file of targets that cannot be used, or a video outside the folder.
-    """
+    """The videos of an archive that have targets; FartrackError for a file of targets that cannot be used, or a video
+    outside the folder."""
     jobs = []
     for name, wanted in read_archive(targets).items():
         path = Path(os.path.normpath(name))
@@ -134,14 +122,12 @@ def run_archive(
 ) -> list[dict[str, Any]]:
     """Track what the manifest in ``output`` does not hold yet, ``width`` videos at once → the lines of all videos.
 
-    Args:
-        submit: begins one (see :func:`processes` and :func:`ray_cluster`); begun again if its process ends by itself.
-        retry: those that failed are tracked again.
-        report: called with the videos and frames done by this run, again and again.
+    ``submit`` (see :func:`processes` and :func:`ray_cluster`) begins one, and again if its process ends by itself. With
+    ``retry``, those that failed are tracked again. ``report`` is told the videos and frames done by this run.
     """
     output.mkdir(parents=True, exist_ok=True)
     manifest, plan = output / MANIFEST, {job.digest: job for job in jobs}
-    rows = {row["digest"]: row for row in read_manifest(manifest)}
+    rows = {row["digest"]: row for row in read_json_lines(manifest)}
 
     def finished(digest: str) -> bool:
         row = rows.get(digest, {"error": None, "video": None})
@@ -183,34 +169,23 @@ def run_archive(
 @contextmanager
 def processes(count: int) -> Iterator[Callable[[Job], Row]]:
     """What begins a job in one of so many processes of this machine; a pool that a dying process broke is replaced."""
-    context, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
-    pools: list[ProcessPoolExecutor] = []
+    with ExitStack() as stack:
+        pool = stack.enter_context(process_pool(count))
 
-    def submit(job: Job) -> Row:
-        with suppress(IndexError, BrokenProcessPool):
-            return pools[-1].submit(track_job, job)
-        pools.append(ProcessPoolExecutor(count, context, end_with_parent))
-        return pools[-1].submit(track_job, job)
+        def submit(job: Job) -> Row:
+            nonlocal pool
+            with suppress(BrokenProcessPool):
+                return pool.submit(track_job, job)
+            pool = stack.enter_context(process_pool(count))
+            return pool.submit(track_job, job)
 
-    try:
         yield submit
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        raise
-    finally:
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def ray_cluster(address: str) -> Iterator[tuple[Callable[[Job], Row], int]]:
     """What begins a job on a Ray cluster (``auto``: the one that runs here), and its processors. All its nodes see the
-    same folders. Nothing is sent to Ray's makers by this process.
-
-    Raises:
-        FartrackError: there is no such cluster.
-    """
+    same folders. Nothing is sent to Ray's makers by this process. FartrackError if there is no such cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -229,12 +204,3 @@ def ray_cluster(address: str) -> Iterator[tuple[Callable[[Job], Row], int]]:
         yield lambda job: remote.remote(job).future(), max(int(ray.cluster_resources().get("CPU", 1)), 1)
     finally:
         ray.shutdown()
-
-
-def read_manifest(path: Path) -> list[dict[str, Any]]:
-    """The lines that were written whole; none if there is no manifest yet."""
-    rows = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        with suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows

@@ -1,7 +1,5 @@
 """Configuration as frozen dataclasses: checks of their fields, and building them from parsed TOML or JSON."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re
@@ -16,14 +14,11 @@ T = TypeVar("T")
 
 
 def check_numbers(config: Any, **ranges: tuple[float, float]) -> None:
-    """Check that the named fields of a dataclass are numbers (whole ones, if annotated ``int``) within a range.
-
-    Raises:
-        FartrackError: naming the field, its value and what it must be.
-    """
-    annotations = {field.name: str(field.type) for field in fields(config)}
+    """Check that the named fields of a dataclass are numbers (whole ones, if annotated ``int``) within a range;
+    FartrackError names the field, its value and what it must be."""
+    annotations = {field.name: field.type for field in fields(config)}
     for name, (low, high) in ranges.items():
-        value, whole = getattr(config, name), annotations[name] == "int"
+        value, whole = getattr(config, name), annotations[name] in (int, "int")
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             raise FartrackError(f"{name} is {value!r}; it must be {'a whole number' if whole else 'a number'}.")
         if not low <= value <= high:
@@ -31,11 +26,7 @@ def check_numbers(config: Any, **ranges: tuple[float, float]) -> None:
 
 
 def check_choice(config: Any, name: str, choices: tuple[str | bool, ...]) -> None:
-    """Check that a field of a dataclass has one of the given values.
-
-    Raises:
-        FartrackError: naming the field, its value and the choices.
-    """
+    """Check that a field of a dataclass has one of the given values; FartrackError names it, its value and these."""
     if getattr(config, name) not in choices:
         raise FartrackError(f"{name} is {getattr(config, name)!r}; it must be one of {', '.join(map(str, choices))}.")
 
@@ -43,9 +34,8 @@ def check_choice(config: Any, name: str, choices: tuple[str | bool, ...]) -> Non
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build a configuration dataclass, and those in its fields, from nested mappings such as parsed TOML or JSON.
 
-    Raises:
-        FartrackError: an unknown field (named, with those that exist), one that must be given and is not, or a value
-            that the class refuses; with the table in which it lies.
+    FartrackError, with the table in which it lies, for an unknown field (named, with those that exist), one that must
+    be given and is not, or a value that the class refuses.
     """
     known = {field.name: field for field in fields(cast(Any, cls))}
     unknown = sorted(set(values) - set(known))

@@ -5,8 +5,6 @@ into that file by offset (ONNX external data) and cast what they read to single 
 from the same file. The graphs in int8 share a second file.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil
@@ -49,14 +47,9 @@ def export(
     replaced only once the new one is whole.
 
     The network's weights are rounded to half precision in place, so that it computes what the package computes.
-
-    Args:
-        about: what ``model.json`` of each says beside the format and the configuration, such as ``settings``.
-        exits: the names of further packages, and how many of the first layers each has.
-        int8: the depths that get a graph in int8; None for all.
-
-    Raises:
-        FartrackError: a folder cannot take a package, or there is no such exit or depth.
+    ``about`` is what ``model.json`` of each says beside the format and the configuration, such as ``settings``;
+    ``exits`` are the names of further packages, and how many of the first layers each has; ``int8`` are the depths that
+    get a graph in int8, None for all. FartrackError if a folder cannot take a package, or there is no such depth.
     """
     about, exits, whole = dict(about or {}), dict(exits or {}), network.config.depth
     depths = sorted({whole, *exits.values()})

@@ -9,8 +9,6 @@ A network's folder holds ``weights.safetensors`` (the only copy of the weights, 
 point into it: ``search-6.onnx`` is that of the first six layers. Those in int8 share ``weights_int8.bin``.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
@@ -58,11 +56,8 @@ class Package:
 
     @property
     def parameters(self) -> int:
-        """The number of the network's weights, without the head that only training uses.
-
-        Raises:
-            FartrackError: the file of the weights cannot be read.
-        """
+        """The number of the network's weights, without the head that only training uses; FartrackError if their file
+        cannot be read."""
         path, total = self.network / WEIGHTS, 0
         try:
             with path.open("rb") as file:
@@ -77,11 +72,8 @@ class Package:
         return total
 
     def graph(self, name: str) -> Path:
-        """The file of a graph: ``template``, ``search`` or ``search_scored``, the last two also with ``_int8``.
-
-        Raises:
-            FartrackError: the package lacks it.
-        """
+        """The file of a graph: ``template``, ``search`` or ``search_scored``, the last two also with ``_int8``;
+        FartrackError if the package lacks it."""
         path = self.network / graph_file(name, self.config.depth)
         if not path.is_file():
             other = "use precision fp32, or " if name.endswith("_int8") else ""
@@ -101,11 +93,8 @@ def shipped() -> list[str]:
 
 
 def open_package(model: str | Path) -> Package:
-    """A shipped model by its name, or one of your own by its folder, either with ``-PRESET`` behind it.
-
-    Raises:
-        FartrackError: an unknown name, a folder or file that is no model, one of another format, or a bad field.
-    """
+    """A shipped model by its name, or one of your own by its folder, either with ``-PRESET`` behind it. FartrackError
+    for an unknown name, a folder or file that is no model, one of another format, or a bad field."""
     base, _, preset = str(model).rpartition("-")
     with suppress(OSError):  # a name that is too long
         for name, chosen in ((str(model), None), (base, preset)):

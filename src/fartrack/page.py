@@ -1,7 +1,5 @@
 """The page that tracks in the browser: its files, and a server for them on this machine alone."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil
@@ -28,14 +26,10 @@ TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "applicat
 
 
 class Page:
-    """The built page, the models and the sample clip, by their addresses.
-
-    Raises:
-        FartrackError: the page is not installed.
-    """
+    """The built page, the models and the sample clip, by their addresses."""
 
     def __init__(self) -> None:
-        """Find the built page."""
+        """Find the built page; FartrackError if it is not installed."""
         package = find_spec("fartrack_web")
         self.folder = Path(package.origin).with_name("page") if package and package.origin else None
         if not self.folder or not (self.folder / "index.html").is_file():
@@ -60,11 +54,7 @@ class Page:
         return json.dumps(sums, indent=1).encode()
 
     def save(self, folder: Path) -> None:
-        """Write all files to a new folder, for any server of static files.
-
-        Raises:
-            FartrackError: the folder exists, or cannot be made.
-        """
+        """Write all files to a new folder, for any server of static files; FartrackError if it cannot be made."""
         try:
             folder.mkdir()
         except OSError as error:
@@ -84,11 +74,7 @@ def model_files() -> Iterator[tuple[str, Path]]:
 
 
 def open_server(page: Page, port: int) -> ThreadingHTTPServer:
-    """A server of the page for this machine alone; port 0 takes a free one.
-
-    Raises:
-        FartrackError: the port cannot be used.
-    """
+    """A server of the page for this machine alone; port 0 takes a free one. FartrackError if it cannot be used."""
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, page))
     except (OSError, OverflowError) as error:

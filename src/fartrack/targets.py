@@ -1,7 +1,5 @@
 """Targets with names, and the boxes that a user drew for them, from the command line or a file."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,19 +27,12 @@ class Anchor:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """One target.
+    """One target. Of its anchors, in the order of frames, each one after the first is a correction and starts it anew;
+    those drawn while tracking are added."""
 
-    Attributes:
-        id: from 1, in the order in which targets were given.
-        name: differs from all others; empty only for a single target that was given none.
-        label: its class in annotations, which several targets may share.
-        anchors: in the order of frames; each one after the first is a correction and starts the target anew. Those
-            drawn while tracking are added.
-    """
-
-    id: int = 1
-    name: str = ""
-    label: str = "object"
+    id: int = 1  # from 1, in the order in which targets were given
+    name: str = ""  # differs from all others; empty only for a single target that was given none
+    label: str = "object"  # its class in annotations, which several targets may share
     anchors: list[Anchor] = field(default_factory=list)
 
     @property
@@ -54,10 +45,7 @@ def parse_targets(boxes: Iterable[str], start: int, file: Path | None = None) ->
     """The targets of ``--box`` options, ``[NAME][@FRAME=]x,y,w,h``, and of a file of targets.
 
     ``start`` is the frame of those that name none. Boxes with the same name are one target's; each box without a name
-    is a target of its own.
-
-    Raises:
-        FartrackError: a box or row that cannot be used, or two boxes of one target on one frame.
+    is a target of its own. FartrackError for a box or row that cannot be used, or two boxes of a target on one frame.
     """
     rows = [_parse_option(text, start) for text in boxes]
     for number, row in enumerate(_read_rows(file) if file else (), 1):
@@ -66,11 +54,8 @@ def parse_targets(boxes: Iterable[str], start: int, file: Path | None = None) ->
 
 
 def read_archive(file: Path) -> dict[str, list[Target]]:
-    """The targets of many videos by the paths of these, from a file of targets with a further column ``video``.
-
-    Raises:
-        FartrackError: as :func:`parse_targets`, or a row without a video.
-    """
+    """The targets of many videos by the paths of these, from a file of targets with a further column ``video``;
+    FartrackError as for :func:`parse_targets`, or for a row without a video."""
     videos: dict[str, list[dict[str, Any]]] = {}
     for number, row in enumerate(_read_rows(file), 1):
         where = f"{file}, target {number}"

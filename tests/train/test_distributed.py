@@ -14,10 +14,11 @@ import torch
 
 import fartrack.train.phases as phases
 from fartrack.errors import FartrackError
+from fartrack.files import read_json_lines
 from fartrack.model.encoder import FARTrack
 from fartrack.train.distributed import Group
 from fartrack.train.loop import train
-from fartrack.train.monitor import read_log
+from fartrack.train.monitor import LOG
 from fartrack.train.phases import PHASES, train_phases
 from fartrack.train.state import CHECKPOINT, load_checkpoint
 
@@ -101,7 +102,7 @@ def test_all_phases_in_two_processes(synthetic_store, recipe_of, tiny, tmp_path,
     train_phases(tmp_path, store, alone, workers=0)
     for phase in PHASES:
         assert_same(alone / phase, shared / phase)
-        (one,), (two,) = read_log(alone / phase), read_log(shared / phase)
+        (one,), (two,) = read_json_lines(alone / phase / LOG), read_json_lines(shared / phase / LOG)
         assert two["samples"] == one["samples"]
         for name in ("loss", "siou", "iou"):
             assert two[name] == pytest.approx(one[name], abs=5e-5)

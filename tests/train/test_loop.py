@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 import fartrack.train.monitor
 import fartrack.train.state
 from fartrack.errors import FartrackError
+from fartrack.files import read_json_lines
 from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import start_from
 from fartrack.train.data import sampling
@@ -27,7 +28,7 @@ from fartrack.train.data.batches import PER_TEMPLATE, Batches, draw_batch
 from fartrack.train.data.sampling import Sampler, SamplingConfig
 from fartrack.train.data.store import Store
 from fartrack.train.loop import rate, train
-from fartrack.train.monitor import read_log
+from fartrack.train.monitor import LOG
 from fartrack.train.objective import losses
 from fartrack.train.recipe import Recipe
 from fartrack.train.state import CHECKPOINT, load_checkpoint, make_optimizer
@@ -183,7 +184,7 @@ def test_training_learns_to_find_the_target(synthetic_store, tiny, tmp_path, mon
     before = mean_iou(FARTrack(recipe.model).eval(), store, recipe)
     network = train(recipe, store, tmp_path / "run", workers=0)
     after = mean_iou(network, store, recipe)
-    log = read_log(tmp_path / "run")
+    log = read_json_lines(tmp_path / "run" / LOG)
     assert log[-1]["loss"] < 0.75 * log[0]["loss"]
     assert after > before + 0.25
     assert [row["step"] for row in log] == [20, 40, 60, 80, 100, 120]
@@ -258,7 +259,7 @@ def test_a_killed_run_resumes_as_if_nothing_had_happened(
     one, two = (load_checkpoint(run / CHECKPOINT) for run in (straight, killed))
     assert one.step == two.step == 6
     assert_same_weights(one.tensors, two.tensors, 1e-5)
-    one, two = read_log(straight), read_log(killed)
+    one, two = read_json_lines(straight / LOG), read_json_lines(killed / LOG)
     assert [row["step"] for row in one] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in two] == [1, 2, 3, 4, 4, 5, 6]  # the fourth, which was not saved, is done again
     for row in two:
@@ -347,7 +348,7 @@ def test_a_batch_in_parts_gives_the_same_weights(synthetic_store, recipe_of, tin
     whole = train(replace(recipe, micro_batch=64), store, tmp_path / "whole", workers=0)
     parts = train(replace(recipe, micro_batch=3), store, tmp_path / "parts", workers=0)
     assert_same_weights(whole, parts, 1e-5)
-    one, two = (read_log(tmp_path / run)[-1] for run in ("whole", "parts"))
+    one, two = (read_json_lines(tmp_path / run / LOG)[-1] for run in ("whole", "parts"))
     for name in ("loss", "siou", "iou", "dense"):
         assert two[name] == pytest.approx(one[name], abs=1e-4)
 
@@ -360,7 +361,7 @@ def test_a_run_may_be_made_longer(synthetic_store, recipe, tmp_path):
     resumed = load_checkpoint(tmp_path / "run" / CHECKPOINT)
     assert resumed.step == 5
     assert_same_weights(straight, resumed.part("ema"))
-    assert [row["step"] for row in read_log(tmp_path / "run")] == [3, 5]
+    assert [row["step"] for row in read_json_lines(tmp_path / "run" / LOG)] == [3, 5]
 
 
 def test_the_average_is_what_is_returned(synthetic_store, recipe, tmp_path):

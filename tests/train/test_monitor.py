@@ -14,9 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import fartrack.train.monitor as module
 from fartrack.errors import FartrackError
+from fartrack.files import read_json_lines
 from fartrack.train.data.batches import Batch
 from fartrack.train.loop import train
-from fartrack.train.monitor import BEST, LOG, Monitor, draw_samples, predict, read_log
+from fartrack.train.monitor import BEST, LOG, Monitor, draw_samples, predict
 from fartrack.train.state import TrainState, load_checkpoint
 
 GREEN, RED = (0, 200, 0), (40, 40, 230)
@@ -35,7 +36,7 @@ def test_a_line_averages_the_steps_since_the_one_before(recipe, tmp_path):
         state = SimpleNamespace(step=done, samples=4 * done)
         monitor.count(state, 0.5, {"crops": 4, "loss": done, "iou": done / 100}, last=done == 25)
     monitor.close()
-    first, last = read_log(tmp_path)
+    first, last = read_json_lines(tmp_path / LOG)
     assert [first[name] for name in ("step", "samples", "rate", "loss", "iou")] == [20, 80, 0.5, 10.5, 0.105]
     assert [last[name] for name in ("step", "samples", "rate", "loss", "iou")] == [25, 100, 0.5, 23, 0.23]
     assert first["samples_per_second"] > 0
@@ -44,9 +45,9 @@ def test_a_line_averages_the_steps_since_the_one_before(recipe, tmp_path):
 
 
 def test_a_line_that_was_cut_short_is_passed_over(recipe, tmp_path):
-    assert read_log(tmp_path) == []
+    assert read_json_lines(tmp_path / LOG) == []
     (tmp_path / LOG).write_text('{"step": 20, "val_ao": 0.5}\n{"step": 40, "lo')
-    assert read_log(tmp_path) == [{"step": 20, "val_ao": 0.5}]
+    assert read_json_lines(tmp_path / LOG) == [{"step": 20, "val_ao": 0.5}]
 
 
 def crops(boxes, color=90):
@@ -180,7 +181,7 @@ def test_the_best_weights_are_kept(recipe_of, random_network, tmp_path, judge):
     assert best() == 43
     monitor.close()
     expected = [(10, 0.3), (20, 0.5), (30, 0.4), (40, 0.45), (43, 0.6)]
-    assert [(row["step"], row["val_ao"]) for row in read_log(tmp_path)] == expected
+    assert [(row["step"], row["val_ao"]) for row in read_json_lines(tmp_path / LOG)] == expected
     assert curve(tmp_path, "val_ao") == expected
     assert not list(tmp_path.glob("*.part"))
     assert next(iter(network.state_dict().values())).unique().numel() > 1  # the network itself is as it was
@@ -189,7 +190,7 @@ def test_the_best_weights_are_kept(recipe_of, random_network, tmp_path, judge):
 def test_a_run_is_judged_as_it_goes(synthetic_store, recipe, tmp_path, judge):
     judge.scores[:] = [0.2, 0.4, 0.3, 0.1]
     train(recipe, synthetic_store(), tmp_path / "run", workers=0, val=tmp_path, val_every=2)
-    rows = [row for row in read_log(tmp_path / "run") if "val_ao" in row]
+    rows = [row for row in read_json_lines(tmp_path / "run" / LOG) if "val_ao" in row]
     assert [(row["step"], row["samples"], row["val_ao"]) for row in rows] == [(2, 8, 0.2), (4, 16, 0.4), (6, 24, 0.3)]
     assert load_checkpoint(tmp_path / "run" / BEST).step == 4
 

@@ -23,9 +23,10 @@ from fartrack.datasets.sequences import packed_sequences
 from fartrack.evaluate.metrics import overlaps
 from fartrack.evaluate.runner import run_sequence
 from fartrack.export import export
+from fartrack.files import read_json_lines
 from fartrack.model.encoder import FARTrack
 from fartrack.train.data import sampling
-from fartrack.train.monitor import read_log
+from fartrack.train.monitor import LOG
 from fartrack.train.phases import PHASES, train_phases
 from fartrack.train.recipe import Recipe
 from fartrack.train.state import load_checkpoint
@@ -185,10 +186,13 @@ def test_each_phase_leaves_its_run(trained):
     for phase in PHASES:
         recipe = load_checkpoint(run / phase / "checkpoint.safetensors").recipe
         assert recipe == Recipe.read(run.parent / "recipes" / f"{phase}.toml")
-        *_, last = read_log(run / phase)
+        *_, last = read_json_lines(run / phase / LOG)
         assert last["step"] == recipe.steps and 0 <= last["val_ao"] <= 1
         assert load_checkpoint(run / phase / "best.safetensors").step == recipe.steps
-    assert "divergence" in read_log(run / "distill")[0] and "lost" in read_log(run / "sparsify")[0]
+    assert (
+        "divergence" in read_json_lines(run / "distill" / LOG)[0]
+        and "lost" in read_json_lines(run / "sparsify" / LOG)[0]
+    )
     about = json.loads((run / "model" / "model.json").read_text())
     assert about["config"]["depth"] == 3 and about["steps"] == 10
     assert load(run / "model", engine="torch").settings.retention == 0.75  # as it was trained

@@ -1,7 +1,5 @@
 """The command that tracks many videos: ``archive``."""
 
-from __future__ import annotations
-
 import os
 import time
 from contextlib import ExitStack

@@ -1,12 +1,9 @@
 """What the commands share: the application, options, and errors in one sentence."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -71,10 +68,3 @@ def needs(extra: str) -> Iterator[None]:
         raise FartrackError(
             f"This needs {error.name}, which is not installed; run pip install 'fartrack[{extra}]'."
         ) from None
-
-
-def check_folders(*files: Path | None) -> None:
-    """Check that each file to be written has a folder, so that what would fail in the end fails at once."""
-    for path in files:
-        if path and not path.parent.is_dir():
-            raise FartrackError(f"There is no folder {path.parent} for {path.name}; make it first.")

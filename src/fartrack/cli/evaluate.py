@@ -1,7 +1,5 @@
 """The commands that measure: ``eval`` and ``bench``; and ``explain``."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from pathlib import Path
@@ -10,20 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from fartrack.api import DEFAULT_MODEL
-from fartrack.cli.common import (
-    Device,
-    Engine,
-    Precision,
-    Settings,
-    app,
-    check_folders,
-    needs,
-    with_options,
-)
+from fartrack.cli.common import Device, Engine, Precision, Settings, app, needs, with_options
 from fartrack.cli.track import load_tracker, tracker_options
 from fartrack.datasets.layouts import read_boxes
 from fartrack.errors import FartrackError
-from fartrack.files import write_whole
+from fartrack.files import check_folder, write_whole
 from fartrack.geometry import parse_box
 from fartrack.progress import Meter
 from fartrack.video import frames_from_source
@@ -132,7 +121,9 @@ def bench(
     if plot:
         with needs("eval"):
             import matplotlib  # noqa: F401
-    check_folders(json, plot)
+    for path in (json, plot):
+        if path:
+            check_folder(path)  # what would fail in the end fails at once
     options: dict[str, Any] = {"rounds": rounds, "frames": frames, "warm_up": warm_up, "paced": paced}
     options |= {"threads": parse_numbers(threads, "--threads"), "sizes": parse_sizes(sizes) if sizes else ()}
     with Meter("timing (turns)", None, live=False) as meter:
@@ -150,11 +141,9 @@ def first_boxes(clips: list[str], boxes: list[str]) -> list[tuple[float, ...]]:
     """The box of each clip: as given, one a clip, or if none is the first of its NAME.txt; FartrackError otherwise."""
     if len(set(clips)) < len(clips):
         raise FartrackError("A clip is named twice; name each once.")
-    if boxes or not clips:
-        if len(boxes) != len(clips):
-            raise FartrackError(
-                f"There are {len(boxes)} boxes for {len(clips)} clips; give CLIP --box x,y,w,h for each."
-            )
+    if boxes and len(boxes) != len(clips):
+        raise FartrackError(f"There are {len(boxes)} boxes for {len(clips)} clips; give CLIP --box x,y,w,h for each.")
+    if boxes:
         return [parse_box(box) for box in boxes]
     found = []
     for clip in clips:
@@ -183,14 +172,13 @@ def explain(
     wanted, page = parse_numbers(frames, "--frames"), output.suffix.lower() == ".html"
     if not page and output.suffix.lower() != ".png":
         raise FartrackError(f"{output} is neither .png nor .html; name a picture or a page.")
-    check_folders(output)
+    check_folder(output)
     tracker = load_tracker(**options)
     with frames_from_source(clip, start=start) as source:
         looked = list(looks(tracker, source, parse_box(box), wanted))
     picture = png(draw_looks(looked))
-    write_whole(
-        output, html_page(f"{options['model']} on {clip}", [img("what the network sees", picture)]) if page else picture
-    )
+    content = html_page(f"{options['model']} on {clip}", [img("what the network sees", picture)]) if page else picture
+    write_whole(output, content)
     print(f"saved {output}")
 
 

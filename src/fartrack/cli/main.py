@@ -1,15 +1,13 @@
 """The command ``fartrack``. Whatever a user can fix is one sentence on stderr and exit code 2."""
 
-from __future__ import annotations
-
 import io
 import logging
 import signal
 import sys
 from typing import NoReturn
 
-from fartrack.cli.signals import INTERRUPTED, interrupt, stopped_at_once, stopping
 from fartrack.errors import FartrackError, redact
+from fartrack.signals import INTERRUPTED, interrupt, stopped_at_once, stopping
 
 
 def main() -> None:

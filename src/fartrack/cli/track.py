@@ -1,7 +1,5 @@
 """The commands that track: ``track`` and ``demo``, and what tells of the models."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable
@@ -15,12 +13,12 @@ import typer
 
 from fartrack.api import DEFAULT_MODEL, load
 from fartrack.cli.common import Device, Engine, Model, Precision, Settings, Threads, app, with_options
-from fartrack.cli.signals import INTERRUPTED, stopped_afterwards, stopped_at_once
 from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import iou
 from fartrack.packages import open_package, shipped
 from fartrack.progress import Meter
+from fartrack.signals import INTERRUPTED, stopped_afterwards, stopped_at_once
 from fartrack.targets import Anchor, Target, check_targets, parse_targets
 from fartrack.tracking.multi import TargetTracker
 from fartrack.tracking.tracker import Track, Tracker, parse_settings
@@ -159,11 +157,8 @@ def watch(view: LiveView, follower: TargetTracker, frame: Frame, found: dict[Tar
 
 
 def parse_outputs(exports: Iterable[str], **outputs: Path | None) -> dict[str, Path]:
-    """The paths of all outputs but the video by their formats; ``exports`` are written as ``FORMAT=PATH``.
-
-    Raises:
-        FartrackError: an unknown format, one without a path, or one that is given twice.
-    """
+    """The paths of all outputs but the video by their formats; ``exports`` are written as ``FORMAT=PATH``;
+    FartrackError for an unknown format, one without a path, or one that is given twice."""
     paths = {kind: path for kind, path in outputs.items() if path is not None}
     for text in exports:
         kind, _, path = text.partition("=")

@@ -1,7 +1,5 @@
 """The commands that train: ``train prepare``, ``run``, ``all`` and ``recipes``; and ``export``."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import chain, takewhile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command ``web``: the page that tracks in the browser."""
 
-from __future__ import annotations
-
 import webbrowser
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The folder layouts in which sequences are published, and their text files: boxes, labels of absence."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -18,28 +16,16 @@ from fartrack.video.sources import PICTURES
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a published layout keeps the parts of a sequence.
+    """Where a layout keeps the parts of a sequence: paths from its folder, in which NAME stands for its name."""
 
-    Paths start at the sequence's folder; NAME in a path stands for the name of the sequence.
-
-    Attributes:
-        pictures: folder of the frames.
-        truth: ground-truth files with a line x, y, w, h per frame; the first that exists is read.
-        absent: files with a number per frame (separated by commas or lines), and what marks the target as absent:
-            True for any number but 0, False for 0.
-        first: number of the frame that the first ground-truth line belongs to.
-        origin: coordinate of the upper left pixel; 1 where files count from one.
-        marks: files of which one must exist; they tell this layout from others with the same folders.
-        vatic: ground-truth lines are in VATIC's format: id, x0, y0, x1, y1, frame, lost, occluded, generated, label.
-    """
-
-    pictures: str
-    truth: tuple[str, ...] = ("groundtruth.txt",)
+    pictures: str  # folder of the frames
+    truth: tuple[str, ...] = ("groundtruth.txt",)  # with a line x, y, w, h per frame; the first that exists is read
+    # files with a number per frame, by commas or lines; absent is where it is 0 (False), or anything else (True)
     absent: tuple[tuple[str, bool], ...] = ()
-    first: int = 1
-    origin: float = 0.0
-    marks: tuple[str, ...] = ()
-    vatic: bool = False
+    first: int = 1  # number of the frame that the first ground-truth line belongs to
+    origin: float = 0.0  # coordinate of the upper left pixel; 1 where files count from one
+    marks: tuple[str, ...] = ()  # files of which one must exist; they tell it from others with the same folders
+    vatic: bool = False  # lines are VATIC's: id, x0, y0, x1, y1, frame, lost, occluded, generated, label
 
     def pictures_of(self, folder: Path) -> Path:
         """The folder with the frames of the sequence in ``folder``."""

@@ -1,7 +1,5 @@
 """Labeled pictures, as training data: boxes within the picture, masks from COCO segmentations, smaller copies."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

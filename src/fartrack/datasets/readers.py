@@ -3,8 +3,6 @@
 Broken files are counted and passed over, where evaluation refuses them: a benchmark must be whole.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -39,16 +37,9 @@ def read_folder(
     exists, says which are read. docs/training.md shows them all.
 
     Pictures are decoded when they are asked for. Frames of a sequence follow one another; a sequence is named by its
-    path.
-
-    Args:
-        folder: a dataset, one sequence, or a folder of datasets, up to :data:`DEEPEST` levels deep.
-        skipped: how much was skipped for each reason; grows while the pictures are taken.
-        every: of a sequence, keep the frames whose index, from 0, is a multiple of this.
-        longest: shrink pictures whose longer side has more pixels than this.
-
-    Raises:
-        FartrackError: an argument is of no use, at once; nothing in the folder can be used, at the end.
+    path. Of a sequence, every ``every``-th frame is kept; pictures whose longer side has more pixels than ``longest``
+    are shrunk. ``skipped`` grows by what was skipped for each reason. FartrackError if an argument is of no use, at
+    once, or nothing in the folder can be used, at the end.
     """
     if not folder.is_dir():
         raise FartrackError(f"There is no folder {folder}; give one that holds training data.")

@@ -1,11 +1,10 @@
 """Sequences with a ground-truth box per frame, from videos or from folders in a published layout."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -19,29 +18,23 @@ from fartrack.video.sources import frames_from_source
 class Sequence:
     """A video with ground truth.
 
-    Attributes:
-        name: unique within its benchmark.
-        source: a video file, or the picture files in order.
-        boxes: ``(frames, 4)`` x, y, w, h in pixels from the image's corner; no area or NaN where the target is absent,
-            which it never is on the first frame. ``(1, 4)`` if only the first box is published.
-        attributes: the publisher's attributes, such as OCC.
-        origin: what the published files add to x and y: 1 where they count from one.
-        skipped: frames of the video before the first of this sequence; NAME@12 starts at frame 12 of NAME.
+    Its ``boxes`` ``(frames, 4)`` are x, y, w, h in pixels from the image's corner; without area or NaN where the target
+    is absent, which it never is on the first frame. They are ``(1, 4)`` if only the first box is published.
     """
 
-    name: str
-    source: Path | tuple[Path, ...]
+    name: str  # unique within its benchmark
+    source: Path | tuple[Path, ...]  # a video file, or the picture files in order
     boxes: FloatArray
-    attributes: frozenset[str] = frozenset()
-    origin: float = 0.0
-    skipped: int = 0
+    attributes: frozenset[str] = frozenset()  # the publisher's, such as OCC
+    origin: float = 0.0  # what the published files add to x and y: 1 where they count from one
+    skipped: int = 0  # frames of the video before the first of this sequence; NAME@12 starts at frame 12 of NAME
 
     @property
     def video(self) -> str:
         """The name of the whole sequence, without the start."""
         return self.name.removesuffix(f"@{self.skipped}")
 
-    def since(self, frame: int) -> Sequence | None:
+    def since(self, frame: int) -> Self | None:
         """The rest of the sequence from a frame on; None if the target is absent on that frame or on all after it."""
         if frame == 0:
             return self
@@ -130,10 +123,8 @@ def read_sequence(
 
 
 def _match_nfs(boxes: FloatArray, pictures: tuple[Path, ...]) -> tuple[FloatArray, tuple[Path, ...]]:
-    """NFS at 30 FPS may come with the ground truth of 240 FPS, and with one line or picture too many.
-
-    The GOT-10k toolkit reads it in the same way.
-    """
+    """NFS at 30 FPS may come with the ground truth of 240 FPS, and with one line or picture too many; it
+    is read as the GOT-10k toolkit does."""
     if abs(len(boxes) / len(pictures) - 8) < 1:
         boxes = boxes[::8]
     if abs(len(boxes) - len(pictures)) == 1:

@@ -1,7 +1,5 @@
 """Stills with any number of labeled objects: tar shards, and COCO's pictures beside one file of labels."""
 
-from __future__ import annotations
-
 import json
 import tarfile
 from collections import Counter, defaultdict

@@ -4,8 +4,6 @@ Those published are in benchmarks.toml. Their layouts are those of the archives;
 their own toolkits and from the GOT-10k toolkit (``got10k`` 0.1.3), which reads several of them.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -23,32 +21,20 @@ from fartrack.progress import progress
 
 @dataclass(frozen=True)
 class Published:
-    """How a benchmark is published.
+    """How a benchmark is published."""
 
-    Attributes:
-        layout: of the folder of a sequence.
-        rules: by which it measures.
-        count: number of sequences.
-        folders: patterns of the sequences' folders; the first that matches any is used.
-        lists: files with a sequence name per line; the first that exists is used.
-        names: the sequences, if no list comes with them.
-        parts: the sequences of each folder that does not hold exactly one with all its frames.
-        first_box_only: only the first box of each sequence is published.
-        labels_required: every sequence comes with its labels of absence.
-        attributes: names of the flags in a file of ``labels``, in their order.
-        labels: files of flags or of attribute names, from the sequence's folder or the dataset's; often missing.
-    """
-
-    layout: Layout
-    rules: Rules
-    count: int
-    folders: tuple[str, ...] = ("*",)
-    lists: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
+    layout: Layout  # of the folder of a sequence
+    rules: Rules  # by which it measures
+    count: int  # number of sequences
+    folders: tuple[str, ...] = ("*",)  # patterns of the sequences' folders; the first that matches any is used
+    lists: tuple[str, ...] = ()  # files with a sequence name per line; the first that exists is used
+    names: tuple[str, ...] = ()  # the sequences, if no list comes with them
+    # the sequences of each folder that does not hold exactly one with all its frames
     parts: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
-    first_box_only: bool = False
-    labels_required: bool = True
-    attributes: str = ""
+    first_box_only: bool = False  # of each sequence
+    labels_required: bool = True  # every sequence comes with its labels of absence
+    attributes: str = ""  # names of the flags in a file of ``labels``, in their order
+    # files of flags or of attribute names, from the sequence's folder or the dataset's; often missing
     labels: tuple[str, ...] = ("att/NAME.txt", "attributes/NAME.txt")
 
 

@@ -1,7 +1,5 @@
 """What the network sees and answers on single frames, as a picture (extra ``eval``)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -13,7 +11,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import FloatArray, Image
+from fartrack.geometry import FloatArray
 from fartrack.model.vocabulary import BIN_CENTERS, HIGH, LOW, decode
 from fartrack.tracking.templates import Template
 from fartrack.tracking.tracker import SearchRegion, Track, Tracker
@@ -28,33 +26,22 @@ GAP = 4
 class Look:
     """One frame: what the network was shown, and what came of it.
 
-    Attributes:
-        frame: its number in the source.
-        region: the search window, its crop, and the past boxes.
-        shown: the share of the window's side that was cropped.
-        templates: those that were searched with, oldest first.
-        attention: ``(templates, tokens)`` that each of their tokens receives, the mean of what the search tokens and
-            the command tokens give it; NaN where a token was removed. All that there is sums to 1.
-        probabilities: ``(4, V)`` of the coordinates x0, y0, x1, y1 over the bins.
-        track: the box, score and state.
+    The ``attention`` ``(templates, tokens)`` that each of the templates' tokens receives is the mean of what the search
+    tokens and the command tokens give it; NaN where a token was removed. All that there is sums to 1.
     """
 
-    frame: int
-    region: SearchRegion
-    shown: float
-    templates: list[Template]
+    frame: int  # its number in the source
+    region: SearchRegion  # the search window, its crop, and the past boxes
+    shown: float  # the share of the window's side that was cropped
+    templates: list[Template]  # those that were searched with, oldest first
     attention: FloatArray
-    probabilities: FloatArray
+    probabilities: FloatArray  # (4, V) of the coordinates x0, y0, x1, y1 over the bins
     track: Track
 
 
 def looks(tracker: Tracker, source: FrameSource, box: ArrayLike, frames: Collection[int]) -> Iterator[Look]:
-    """Track the object in ``box`` of the source's first frame, and look at the frames with these numbers.
-
-    Raises:
-        FartrackError: the box or a frame cannot be used, a number does not come after the first frame's, or the source
-            ends before it.
-    """
+    """Track the object in ``box`` of the source's first frame, and look at the frames with these numbers; FartrackError
+    if the box or a frame cannot be used, a number is not after the first frame's, or the source ends before it."""
     wanted, first, config = sorted(set(frames)), next(source), tracker.engine.config
     if not wanted or wanted[0] <= first.index:
         raise FartrackError(f"The frames to look at must come after the one with the box, which is {first.index}.")
@@ -74,10 +61,8 @@ def looks(tracker: Tracker, source: FrameSource, box: ArrayLike, frames: Collect
             ends = np.cumsum([template.kv_cache.shape[-2] for template in templates])
             for row, template, own in zip(attention, templates, np.split(scores, ends[:-1]), strict=True):
                 row[slice(None) if template.keep is None else template.keep] = own / 2
-            shown = len(region.crop) / config.search_size
-            yield Look(
-                frame.index, region, shown, templates, attention, chances / chances.sum(-1, keepdims=True), track
-            )
+            chances /= chances.sum(-1, keepdims=True)
+            yield Look(frame.index, region, len(region.crop) / config.search_size, templates, attention, chances, track)
         if frame.index >= wanted[-1]:
             return
     raise FartrackError(f"{source.name} ends before frame {wanted[-1]}; give frames that it has.")
@@ -124,17 +109,10 @@ def _draw_templates(axes: Axes, look: Look) -> None:
         tiles.append(np.pad((template.crop * bright).astype(np.uint8), ((0, 0), (0, GAP), (0, 0)), constant_values=255))
         text = f"frame {template.frame}\n{np.nansum(own) / total:.0%}\n{np.isfinite(own).sum()} of {len(own)} tokens"
         axes.text((len(tiles) - 0.5) * (size + GAP), 1.1 * size, text, ha="center", va="top", fontsize=8)
-    sheet: Image = np.concatenate(tiles, axis=1)
-    axes.imshow(sheet)
+    axes.imshow(np.concatenate(tiles, axis=1))
     wide = max(len(tiles), 3) * (size + GAP)
-    axes.set(
-        title=f"templates: {total:.0%} of the attention",
-        xlim=(0, wide),
-        ylim=(1.6 * size, 0),
-        xticks=[],
-        yticks=[],
-        frame_on=False,
-    )
+    axes.set(title=f"templates: {total:.0%} of the attention", xlim=(0, wide), ylim=(1.6 * size, 0))
+    axes.set(xticks=[], yticks=[], frame_on=False)
 
 
 def _draw_boxes(axes: Axes, boxes: Iterable[ArrayLike], color: str) -> None:

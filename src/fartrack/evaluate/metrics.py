@@ -5,8 +5,6 @@ counts once, whatever its length: each is measured, and the mean is over sequenc
 over all frames instead; its measures of single sequences are these.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """An evaluation as one HTML page that needs no other file, and its pictures as PNG files beside it (extra ``eval``)."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math
@@ -114,15 +112,16 @@ def _curve_figures(evaluations: list[Evaluation]) -> dict[str, Figure]:
 def _speed_figure(evaluations: list[Evaluation]) -> Figure | None:
     """The headline measure against frames per second; None if no speed is known."""
     headline = evaluations[0].benchmark.rules.measures[0]
-    known = [(f"C{number}", row) for number, row in enumerate(compare(evaluations)) if math.isfinite(row.fps)]
-    if not known:
+    fastest = max((evaluation.fps for evaluation in evaluations if math.isfinite(evaluation.fps)), default=None)
+    if fastest is None:
         return None
     figure, axes = new_axes()
-    for color, row in known:
-        mean, label = row.means[headline], f"{row.tracker} [{row.fps:.3g}]"
-        axes.errorbar([row.fps], [mean.mean], _error_bars([mean]), fmt="o", color=color, capsize=3, label=label)
+    for number, (evaluation, row) in enumerate(zip(evaluations, compare(evaluations), strict=True)):
+        if math.isfinite(fps := evaluation.fps):
+            mean, color, label = row.means[headline], f"C{number}", f"{evaluation.tracker} [{fps:.3g}]"
+            axes.errorbar([fps], [mean.mean], _error_bars([mean]), fmt="o", color=color, capsize=3, label=label)
     axes.set(title="Speed and accuracy", xlabel="frames per second, without decoding")
-    axes.set(xlim=(0, 1.1 * max(row.fps for _, row in known)), ylabel=f"{title(headline)}, 95 % interval")
+    axes.set(xlim=(0, 1.1 * fastest), ylabel=f"{title(headline)}, 95 % interval")
     _legend(axes, title="frames per second")
     return figure
 

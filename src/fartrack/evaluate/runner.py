@@ -5,17 +5,12 @@ Raw results are at ``RESULTS/BENCHMARK/TRACKER``: for each sequence ``NAME.txt``
 that a run resumes where it stopped and never mixes the results of two models or settings.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -34,23 +29,17 @@ from fartrack.evaluate.metrics import measure
 from fartrack.evaluate.trackers import AnyTracker, TrackerSpec, as_track, error_text
 from fartrack.files import write_whole
 from fartrack.geometry import FloatArray
+from fartrack.processes import process_pool
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One tracker's run over one sequence.
+    """One tracker's run over one sequence."""
 
-    Attributes:
-        name: of the sequence.
-        boxes: ``(frames, 4)`` x, y, w, h in pixels; the first is the given one.
-        scores: ``(frames,)``; 1 on the first, NaN where the tracker gives none.
-        seconds: ``(frames,)`` of each ``update``, without decoding; 0 on the first, NaN if unknown.
-    """
-
-    name: str
-    boxes: FloatArray
-    scores: FloatArray
-    seconds: FloatArray
+    name: str  # of the sequence
+    boxes: FloatArray  # (frames, 4) x, y, w, h in pixels; the first is the given one
+    scores: FloatArray  # (frames,) 1 on the first, NaN where the tracker gives none
+    seconds: FloatArray  # (frames,) of each ``update``, without decoding; 0 on the first, NaN if unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,19 +228,19 @@ def run_jobs(
     report(0, total)
     if not jobs:
         return
-    context = multiprocessing.get_context("spawn")
-    done, before = context.Value("Q"), multiprocessing.active_children()
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, _start_process, (done,))
+    done = multiprocessing.get_context("spawn").Value("Q")
     futures, failed = dict[Future[None], Job](), set[str]()
     try:
-        for job in jobs:
-            futures[pool.submit(_run_job, job)] = job
-        running = set(futures)
-        while running:
-            _, running = wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
-            report(done.value, total)
-            for future, job in futures.items():  # in order: the first error is told
-                if future.done() and job.tracker not in failed:
+        with process_pool(min(processes, len(jobs)), _share, done) as pool:
+            for job in jobs:
+                futures[pool.submit(_run_job, job)] = job
+            running = set(futures)
+            while running:
+                _, running = wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION)
+                report(done.value, total)
+                for future, job in futures.items():  # in order: the first error is told
+                    if not future.done() or job.tracker in failed:
+                        continue
                     try:
                         future.result()
                     except FartrackError as error:
@@ -259,42 +248,22 @@ def run_jobs(
                         failed.add(job.tracker)
                         for other in (other for other, its in futures.items() if its.tracker == job.tracker):
                             other.cancel()
-    except BaseException as error:
-        for process in set(multiprocessing.active_children()).difference(before):
-            process.terminate()
-        if not isinstance(error, BrokenProcessPool):
-            raise
+    except BrokenProcessPool:
         others = {future: job for future, job in futures.items() if job.tracker not in failed}
         lost = [job for future, job in others.items() if not future.done() or future.exception()]
         names = " or ".join(f"{job.tracker} tracked {job.sequence.name}" for job in lost[:processes])
         raise FartrackError(
             f"A process ended by itself while {names}; if memory is short give fewer --jobs, and run again to go on."
         ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def end_with_parent() -> None:
-    """Let this process ignore Ctrl-C, which its parent receives too, and end when its parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 _done: Any = None
 """In a process that runs jobs: the shared number of frames done."""
 
 
-def _start_process(done: Any) -> None:
+def _share(done: Any) -> None:
     global _done
     _done = done
-    end_with_parent()
 
 
 def _count(frames: int) -> None:

@@ -5,22 +5,18 @@ and only one of them works at a time. In every round each has a short turn, in a
 round, so that whatever else the machine does affects all of them alike. Ratios are taken within a round.
 """
 
-from __future__ import annotations
-
 import json
-import multiprocessing
 import os
 import platform
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +28,10 @@ from fartrack.cpu import processor_name
 from fartrack.demo import CLIP, demo_frames
 from fartrack.engines.onnxruntime import ort
 from fartrack.errors import FartrackError
-from fartrack.evaluate.runner import end_with_parent
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.evaluate.trackers import TrackerSpec, as_track, error_text
 from fartrack.geometry import FloatArray, Image, check_box
+from fartrack.processes import process_pool
 from fartrack.version import __version__
 from fartrack.video.sources import frames_from_source
 
@@ -74,22 +70,17 @@ class Film:
 class Run:
     """One tracker with one number of threads on frames of one size.
 
-    Attributes:
-        pinned: whether it is pinned to as many cores as it has threads, which not every system can do.
-        first_box: milliseconds to open the tracker, give it the target, and update once, on the first clip.
-        paced: frames a second that were given to it, as a camera does; None is flat out.
-        rounds: for each round on each clip, the milliseconds of every counted ``update``, without decoding.
-        busy: for each of these rounds, the number of cores that were busy, on average.
+    Its ``rounds`` are, for each round on each clip, the milliseconds of every counted ``update``, without decoding.
     """
 
     tracker: str
     threads: int
     size: Size
-    pinned: bool
-    first_box: float
-    paced: float | None = None
+    pinned: bool  # to as many cores as it has threads, which not every system can do
+    first_box: float  # milliseconds to open the tracker, give it the target, and update once, on the first clip
+    paced: float | None = None  # frames a second that were given to it, as a camera does; None is flat out
     rounds: list[list[float]] = field(default_factory=list)
-    busy: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)  # for each of these rounds, the cores that were busy, on average
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,14 +167,12 @@ def bench(
             about.append({"name": clip or "demo", "frames": films[0].count})
             for film in films:
                 with ExitStack() as stack:
-                    workers = [
-                        stack.enter_context(worker(name, replace(spec, threads=count), film))
-                        for name, spec in trackers.items()
-                        for count in threads
-                    ]
-                    pairs = [
-                        (replace(run, paced=p, rounds=[], busy=[]), track) for run, track in workers for p in paces
-                    ]
+                    pairs = []
+                    for (name, spec), count in product(trackers.items(), threads):
+                        opened, track = stack.enter_context(worker(name, replace(spec, threads=count), film))
+                        for pace in paces:
+                            run = replace(opened, paced=pace, rounds=[], busy=[])
+                            pairs.append((runs.setdefault(_kind(run), run), track))  # of the clips before, if any
                     for number in range(1 + rounds):
                         for run, track in pairs if number == 0 or number % 2 else pairs[::-1]:
                             report(len(turns), total)
@@ -192,11 +181,6 @@ def bench(
                             if number:
                                 run.rounds.append(times)
                                 run.busy.append(busy)
-                    for run, _ in pairs:
-                        known = runs.setdefault(_kind(run), run)
-                        if known is not run:
-                            known.rounds.extend(run.rounds)
-                            known.busy.extend(run.busy)
     report(total, total)
     return Speed(machine, about, identities, list(runs.values()), turns)
 
@@ -272,7 +256,7 @@ def worker(
 ) -> Iterator[tuple[Run, Callable[[int, float | None], tuple[list[float], float]]]]:
     """A tracker with its target in a process of its own: its run, and a function that tracks so many frames, which are
     timed as in :func:`_track`. FartrackError, which begins with the name, if anything fails in the process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool:
+    with process_pool(1) as pool:
 
         def call(function: Callable[..., Any], *arguments: Any) -> Any:
             try:

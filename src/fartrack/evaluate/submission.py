@@ -3,8 +3,6 @@
 Boxes are ``x, y, w, h`` in pixels as the benchmark's own files count them, one line per frame, the first included.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace

@@ -3,8 +3,6 @@
 One sequence counts once, from however many frames it was started: every mean is over sequences, with its 95 % interval.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,13 +24,11 @@ FEW = 10
 
 @dataclass(frozen=True)
 class Row:
-    """One tracker among those compared: means by measure, the paired difference to the first tracker in the first
-    measure (None for that tracker), and frames per second (NaN if unknown)."""
+    """One tracker among those compared: means by measure, and the paired difference to the first tracker in the first
+    measure (None for that tracker)."""
 
-    tracker: str
     means: dict[str, Interval]
     difference: Interval | None
-    fps: float
 
 
 def compare(evaluations: Sequence[Evaluation], only: Collection[str] | None = None) -> list[Row]:
@@ -49,10 +45,8 @@ def compare(evaluations: Sequence[Evaluation], only: Collection[str] | None = No
     measures = first.benchmark.rules.measures
     return [
         Row(
-            evaluation.tracker,
             {measure: bootstrap(values(evaluation, measure)) for measure in measures},
             paired(values(evaluation, measures[0]), values(first, measures[0])) if number else None,
-            evaluation.fps,
         )
         for number, evaluation in enumerate(evaluations if runs else ())
     ]
@@ -82,12 +76,12 @@ def print_tables(evaluations: Sequence[Evaluation], whole: Benchmark, threads: i
 def tracker_table(evaluations: Sequence[Evaluation]) -> Table:
     """Each tracker's means, difference to the first tracker, and speed."""
     rows, measures = compare(evaluations), evaluations[0].benchmark.rules.measures
-    others = [f"{title(measures[0])} minus that of {rows[0].tracker}"] if len(rows) > 1 else []
+    others = [f"{title(measures[0])} minus that of {evaluations[0].tracker}"] if len(rows) > 1 else []
     table = new_table("tracker", *map(title, measures), *others, "FPS", "ms: median, mean, 95 %, 99 %")
     for row, evaluation in zip(rows, evaluations, strict=True):
         cells = [str(row.means[measure]) for measure in measures] + [describe(row.difference) for _ in others]
         times = np.concatenate([result.seconds[1:] for result in evaluation.results])
-        table.add_row(row.tracker, *cells, _number(row.fps, 0), describe_times(times))
+        table.add_row(evaluation.tracker, *cells, _number(evaluation.fps, 0), describe_times(times))
     return table
 
 

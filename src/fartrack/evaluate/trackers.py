@@ -1,7 +1,5 @@
 """The trackers that are compared: ours, published results, and any Python class, each behind one interface."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import inspect
@@ -62,28 +60,20 @@ def error_text(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class TrackerSpec:
-    """Everything needed to open a tracker, in another process too.
+    """Everything needed to open a tracker, in another process too. Its ``spec`` is one of
 
-    Attributes:
-        spec: one of
-
-            * a shipped model's name, or the folder of an exported model;
-            * ``module:Class``, a Python class with ``init`` and ``update``. It is constructed without arguments, or
-              with ``threads=`` if it has such a parameter. If its results depend on other files, its static method
-              ``files()`` returns their paths;
-            * ``raw:DIR``, a folder of published results, which are read.
-
-        engine, precision, device: of our models.
-        threads: of one network call; None leaves it to the runtime.
-        settings: of our models, on top of their own, such as ``interval=40``; see
-            :func:`fartrack.tracking.tracker.parse_settings`.
+    * a shipped model's name, or the folder of an exported model;
+    * ``module:Class``, a Python class with ``init`` and ``update``. It is constructed without arguments, or with
+      ``threads=`` if it has such a parameter. If its results depend on other files, its static method ``files()``
+      returns their paths;
+    * ``raw:DIR``, a folder of published results, which are read.
     """
 
     spec: str
-    engine: EngineName = "auto"
+    engine: EngineName = "auto"  # this, precision, device and settings are of our models
     precision: Precision | None = None
-    threads: int | None = 1
-    settings: tuple[str, ...] = ()
+    threads: int | None = 1  # of one network call; None leaves it to the runtime
+    settings: tuple[str, ...] = ()  # on top of the model's own, such as ``interval=40``; see `parse_settings`
     device: str = "cpu"
 
     @property

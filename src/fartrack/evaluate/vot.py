@@ -6,8 +6,6 @@ The TraX protocol is lines of text: a message is ``@@TRAX:`` and its name, then 
 implemented here so that nothing of the toolkit, which is under the GPL, is imported.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import sys

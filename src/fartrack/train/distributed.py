@@ -3,11 +3,10 @@
 DistributedDataParallel would expect one forward call a step; templates, search and dense head are three.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -28,12 +27,9 @@ class Group:
     restarted: bool = False  # by torchrun, after a process was lost
 
     @classmethod
-    def join(cls, device: str | None = None) -> Group:
+    def join(cls, device: str | None = None) -> Self:
         """The group that the environment describes, on ``cpu`` or ``cuda``; by default on a GPU where there is one.
-
-        Raises:
-            FartrackError: another device, or ``cuda`` where PyTorch finds no GPU.
-        """
+        FartrackError for another device, or ``cuda`` where PyTorch finds no GPU."""
         found = torch.cuda.is_available()
         kind = device or ("cuda" if found else "cpu")
         if kind not in ("cpu", "cuda"):

@@ -1,7 +1,5 @@
 """From a run's checkpoint to a model package."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,10 +24,8 @@ def export_checkpoint(
     """Export the averaged weights of a training run's checkpoint, with what is known of the run.
 
     Of the first ``depth`` layers only, if given; ``folder``, ``exits``, ``int8``: see :func:`fartrack.export.export`.
-    The mean is taken with further checkpoints or weights (Wortsman et al., "Model soups", 2022).
-
-    Raises:
-        FartrackError: no readable checkpoint or weights, or of another model; no such exit; or of the export itself.
+    The mean is taken with further checkpoints or weights (Wortsman et al., "Model soups", 2022). FartrackError if one
+    cannot be read or is of another model, or there is no such exit.
     """
     run = load_checkpoint(checkpoint)
     recipe = run.recipe

@@ -1,17 +1,12 @@
 """The training loop, one for all phases. Everything random depends on (seed, step) alone, so a resumed run gives the
 weights of one that was never stopped, and so does one divided among several processes."""
 
-from __future__ import annotations
-
 import math
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import cv2
@@ -23,6 +18,7 @@ from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
 from fartrack.progress import Meter
+from fartrack.signals import signals_noted, stopping
 from fartrack.tracking.tracker import Tracker, TrackerSettings
 from fartrack.train.data.batches import Batch, Batches
 from fartrack.train.data.clips import Clip
@@ -33,8 +29,6 @@ from fartrack.train.objective import autocast, losses, prune
 from fartrack.train.recipe import Recipe
 from fartrack.train.rollout import roll
 from fartrack.train.state import CHECKPOINT, Checkpoint, TrainState, check_same_run, load_checkpoint, save_checkpoint
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def train(recipe: Recipe, store: Path, run: Path, **options: Any) -> FARTrack | None:
@@ -189,27 +183,7 @@ def rate(step: int, recipe: Recipe) -> float:
     return warm * (0.1 if recipe.decay_shape == "step" else 0.5 - 0.5 * math.cos(math.pi * left / recipe.decay))
 
 
-@contextmanager
-def signals_noted() -> Iterator[threading.Event]:
-    """Within it, SIGINT and SIGTERM only set the event, so that the step under way is finished; a second one interrupts
-    at once."""
-    signaled = threading.Event()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if signaled.is_set():
-            raise KeyboardInterrupt
-        signaled.set()
-
-    in_main = threading.current_thread() is threading.main_thread()  # other threads may not handle signals
-    before = {number: signal.signal(number, handle) for number in STOP_SIGNALS if in_main}
-    try:
-        yield signaled
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def ignore_signals(worker: int) -> None:
     """Leave stopping to the main process: a signal may go to its workers as well, which it needs to the end."""
-    for number in STOP_SIGNALS:
+    for number in stopping():
         signal.signal(number, signal.SIG_IGN)

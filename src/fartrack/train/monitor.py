@@ -1,12 +1,9 @@
 """What a run writes: a log, curves, pictures of its samples, and its accuracy on sequences that it never trains on."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -18,7 +15,7 @@ from fartrack.datasets.sequences import packed_sequences
 from fartrack.engines.torch import TorchEngine
 from fartrack.evaluate.metrics import PLAIN, means, measure
 from fartrack.evaluate.runner import run_sequence
-from fartrack.files import write_whole
+from fartrack.files import read_json_lines, write_whole
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.encoder import FARTrack
 from fartrack.model.losses import expected_coordinates
@@ -83,7 +80,7 @@ class Monitor:
         network.load_state_dict(state.average)
         tracker = Tracker(TorchEngine(network), TrackerSettings(**self.recipe.settings))
         ao = means(measure(run_sequence(tracker, s).boxes, s.boxes, None, PLAIN) for s in self.sequences)["ao"].mean
-        best = max((row["val_ao"] for row in read_log(self.run) if "val_ao" in row), default=-1.0)
+        best = max((row["val_ao"] for row in read_json_lines(self.run / LOG) if "val_ao" in row), default=-1.0)
         self.write({"step": state.step, "samples": state.samples, "val_ao": round(ao, 5)})
         if ao > best:
             tensors = {f"ema.{name}": tensor for name, tensor in state.average.items()}
@@ -94,15 +91,6 @@ class Monitor:
         """Finish the files."""
         if self.writer is not None:
             self.writer.close()
-
-
-def read_log(run: Path) -> list[dict[str, float]]:
-    """The lines of a run's log that were written whole; none if there is no log yet."""
-    rows = []
-    for line in (run / LOG).read_text().splitlines() if (run / LOG).is_file() else ():
-        with suppress(ValueError):  # cut short by a full disk
-            rows.append(json.loads(line))
-    return rows
 
 
 @torch.no_grad()

@@ -1,7 +1,5 @@
 """The objective: a batch and a network in, the terms of the loss out; the same for every phase."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 
 import torch

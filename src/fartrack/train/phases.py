@@ -1,7 +1,5 @@
 """The three phases, one after the other, from start weights to the exported variants."""
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import replace
@@ -37,11 +35,9 @@ def train_phases(
 
     ``recipes`` is a folder of ``pretrain.toml``, ``distill.toml`` and ``sparsify.toml``, or the name of one that ships.
     Each phase begins with the weights of the one before, the first with ``start``. A rehearsal runs a few small batches
-    of each, in ``run/rehearsal``. All else: see :class:`fartrack.train.loop.Trainer`.
-
-    Returns:
-        The folders of the exported variants: those of ``DEPTHS`` that the network is deep enough for, or of a
-        shallower network the whole of it as ``model``; None if the time was up first.
+    of each, in ``run/rehearsal``. All else: see :class:`fartrack.train.loop.Trainer`. Returns the folders of the
+    exported variants: those of ``DEPTHS`` that the network is deep enough for, or of a shallower network the whole of
+    it as ``model``; None if the time was up first.
     """
     folder = recipes if recipes.is_dir() else RECIPES / recipes
     plan = {phase: Recipe.read(folder / f"{phase}.toml") for phase in PHASES}

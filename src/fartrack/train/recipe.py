@@ -1,12 +1,10 @@
 """A training recipe: everything that decides a run, as typed and validated values read from TOML."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -176,7 +174,7 @@ class Recipe:
         return {"retention": retention} if retention < 1 and (self.rollout.share or self.rollout.pruned) else {}
 
     @classmethod
-    def read(cls, path: Path) -> Recipe:
+    def read(cls, path: Path) -> Self:
         """A recipe from a TOML file; a FartrackError, which names the file, if it is missing or no TOML, or a field is
         unknown or unfit."""
         try:

@@ -1,7 +1,5 @@
 """Rollouts: the tracker runs over clips as it would for a user, and what the network was shown becomes a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The state of a run, and checkpoints: one safetensors file with everything that a run needs to go on."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -73,11 +71,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def check_same_run(path: Path, checkpoint: Checkpoint, recipe: Recipe) -> None:
-    """Check that a run may go on with a recipe: its ``steps`` alone may differ, before the decay has begun.
-
-    Raises:
-        FartrackError: the names of the fields that differ, or a number of steps that is too small or comes too late.
-    """
+    """Check that a run may go on with a recipe: its ``steps`` alone may differ, before the decay has begun;
+    FartrackError tells the fields that differ, or that a number of steps is too small or comes too late."""
     old, done = checkpoint.recipe, checkpoint.step
     changed = changed_fields(old, recipe)
     steps = changed.pop("steps", None)

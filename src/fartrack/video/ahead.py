@@ -1,7 +1,5 @@
 """Reading ahead: a thread takes the next items of an iterator while the last one is worked on."""
 
-from __future__ import annotations
-
 import atexit
 import threading
 from collections import deque

@@ -1,7 +1,5 @@
 """From pictures of more than 8 bits, such as those of thermal cameras and microscopes, to the 8 that are tracked."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any

@@ -1,19 +1,14 @@
 """Boxes drawn on a frame."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from fartrack.geometry import Image
 from fartrack.targets import Target
-
-if TYPE_CHECKING:
-    from fartrack.tracking.tracker import Track
+from fartrack.tracking.tracker import Track
 
 COLORS = np.array([(58, 58, 235), (20, 176, 250), (88, 205, 60)], float)
 """BGR of the scores 0 (red), 0.5 (amber) and 1 (green)."""

@@ -1,7 +1,5 @@
 """Formats of results other than video. A new one is a class here and its line in `FORMATS`."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -11,16 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from fartrack.errors import FartrackError
 from fartrack.targets import Target
+from fartrack.tracking.tracker import Track
 from fartrack.version import __version__
 from fartrack.video.frames import Frame
-
-if TYPE_CHECKING:
-    from fartrack.tracking.tracker import Track
 
 SCHEMA_VERSION = 1
 """Of the JSON output; it grows when a field is removed or changes its meaning."""

@@ -1,7 +1,5 @@
 """What a source gives: frames, one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass
@@ -79,9 +77,8 @@ class FrameSource(Iterator[Frame]):
     def reading_ahead(self) -> Iterator[None]:
         """Within this context a thread reads the next frames while the last one is worked on.
 
-        Frames and errors are the same in the same order. Only where the source does not wait, frames that a newer one
-        overtakes before they are taken are dropped, but never the first: their numbers are missing from `Frame.index`.
-        Frames that were read and not taken come next.
+        Frames and errors are the same in the same order; those that were read and not taken come next. Only where the
+        source does not wait, frames (but the first) that a newer one overtakes before they are taken are dropped.
         """
         try:
             self._others.start()

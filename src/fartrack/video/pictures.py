@@ -1,7 +1,5 @@
 """Frames of pictures: a folder of them, one, or a file that holds several (TIFF pages, animated WebP and PNG)."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Where results go: an annotated video, a file of text or a folder of them, each complete or not there at all."""
 
-from __future__ import annotations
-
 import errno
 import io
 import logging
@@ -12,21 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import av
 import cv2
 import numpy as np
 
 from fartrack.errors import FartrackError
-from fartrack.files import replacing
+from fartrack.files import check_folder, replacing
 from fartrack.targets import Target
+from fartrack.tracking.tracker import Track
 from fartrack.video.drawing import draw_tracks
 from fartrack.video.formats import FORMATS, Run
 from fartrack.video.frames import NOMINAL_FPS, Frame, FrameSource
-
-if TYPE_CHECKING:
-    from fartrack.tracking.tracker import Track
 
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Extensions (any case) of the videos that can be written, H.264 in all of them, and FFmpeg's names."""
@@ -87,9 +83,10 @@ class Sink(_Closing):
     def _take_place(self, stack: ExitStack) -> None:
         if self.path.is_dir():
             raise FartrackError(f"The output {self.path} is a folder; give the name of a file.")
+        check_folder(self.path)
         place = Path(os.path.realpath(self.path))  # a link stays, what it points to is replaced
-        if not self.path.parent.is_dir() or not (self.path.exists() or place.parent.is_dir()):
-            raise FartrackError(f"There is no folder {self.path.parent} for {self.path.name}; create it first.")
+        if not self.path.exists():
+            check_folder(place)
         if self.descriptor is not None:
             self._special = stack.enter_context(os.fdopen(os.dup(self.descriptor), "wb"))
         elif self.path.exists() and not self.path.is_file():
@@ -170,10 +167,7 @@ class VideoSink(Sink):
         seconds: float | None = None,
         sample_aspect_ratio: Fraction = Fraction(1),
     ) -> None:
-        """Check `path`, as in `Sink`, and its extension.
-
-        `fps` is nominal, `seconds` how long the video is at most, as far as known.
-        """
+        """Check `path`, as in `Sink`, and its extension; `fps` is nominal, `seconds` the most it lasts, if known."""
         self._muxer = MUXERS.get(Path(path).suffix.lower())
         if self._muxer is None:
             known = ", ".join(MUXERS)
@@ -254,8 +248,7 @@ class FolderSink(TextSink):
     def _take_place(self, stack: ExitStack) -> None:
         if self.path.exists() or self.path.is_symlink():
             raise FartrackError(f"{self.path} exists already; give the name of a new folder.")
-        if not self.path.parent.is_dir():
-            raise FartrackError(f"There is no folder {self.path.parent} for {self.path.name}; create it first.")
+        check_folder(self.path)
         self._part = stack.enter_context(replacing(self.path))
         self._part.mkdir()
 
@@ -274,15 +267,12 @@ class FolderSink(TextSink):
 
 
 class SinkGroup(_Closing):
-    """Several sinks as one; when one fails, it is discarded and the others go on.
-
-    `sinks` are those that have not failed, `errors` what the others failed with.
-    """
+    """Several sinks as one; when one fails, it is discarded and the others go on."""
 
     def __init__(self) -> None:
         """Begin without any."""
-        self.sinks: list[Sink] = []
-        self.errors: list[FartrackError] = []
+        self.sinks: list[Sink] = []  # those that have not failed
+        self.errors: list[FartrackError] = []  # what the others failed with
 
     def write(self, frame: Frame, found: Track | Mapping[Target, Track]) -> None:
         """Hand the frame to every sink; the first error is raised once none is left."""
@@ -331,13 +321,9 @@ def open_sinks(
     about: Mapping[str, Any] | None = None,
     **outputs: str | Path | None,
 ) -> SinkGroup:
-    """Open the outputs that have a path, all or none, for the frames of `source`.
-
-    `outputs` are named by their formats, as in `FORMATS`; `about` is told in the JSON.
-
-    Raises `FartrackError` at once for a path that is a folder, that cannot be written, that is a file of the source
-    or another output, and for a video extension other than those of `MUXERS`.
-    """
+    """Open the outputs that have a path, all or none, for the frames of `source`; they are named by their formats, as
+    in `FORMATS`, and `about` is told in the JSON. `FartrackError` at once for a path that is a folder, that cannot be
+    written, that is a file of the source or another output, or a video extension other than those of `MUXERS`."""
     height, width = source.first.image.shape[:2]
     ratio = source.sample_aspect_ratio
     pictures = source.files if len(source.files) > 1 else ()

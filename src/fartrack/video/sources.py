@@ -1,7 +1,5 @@
 """Where frames come from: one iterator for a video file, a folder of pictures, a webcam and a stream."""
 
-from __future__ import annotations
-
 import time as clock
 from pathlib import Path
 

@@ -67,10 +67,8 @@ class _Window:
 
 
 def select_box(image: Image, title: str = "FARTrack") -> tuple[float, float, float, float]:
-    """Let the user draw a box on `image` (uint8 BGR) and return it as x, y, w, h in image pixels.
-
-    Raises `FartrackError` if it was cancelled, or if there is no display or no tkinter.
-    """
+    """Let the user draw a box on `image` (uint8 BGR) and return it as x, y, w, h in image pixels; `FartrackError` if it
+    was cancelled, or there is no display or no tkinter."""
     window = _BoxWindow(title, image)
     window.root.protocol("WM_DELETE_WINDOW", window.leave)
     window.root.mainloop()
@@ -148,12 +146,8 @@ class LiveView:
         self.redraw, self.chosen = False, 1
 
     def show(self, image: Image) -> bool:
-        """Show `image` (uint8 BGR) and return whether to go on: False once the user has ended the show.
-
-        While it is paused, this waits.
-
-        Raises `FartrackError`, with the first picture, if there is no display or no tkinter.
-        """
+        """Show `image` (uint8 BGR), wait while it is paused, and return whether to go on: False once the user has ended
+        the show. `FartrackError`, with the first picture, if there is no display or no tkinter."""
         if self._ended:
             return False
         if not self._window:

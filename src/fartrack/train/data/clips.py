@@ -1,7 +1,5 @@
 """Clips to roll the tracker over: parts of real sequences, and synthetic ones made of stills."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,12 +4,10 @@ In a store's folder, ``pixels.bin`` and ``masks.bin`` are plain bytes; ``index.s
 mask lies. Training reads crops straight out of the mapped file, so decoding never slows it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +38,7 @@ class Store:
         self.owner = np.repeat(np.arange(len(self.sizes)), np.diff(self.first))
 
     @classmethod
-    def open(cls, folder: Path) -> Store:
+    def open(cls, folder: Path) -> Self:
         """Map a store that :func:`write_store` made; a FartrackError if the folder holds no whole one."""
         try:
             index = load_file(folder / "index.safetensors")

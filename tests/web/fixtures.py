@@ -61,7 +61,7 @@ class Scripted:
 def crops(rng):
     image = picture(rng, *SIZE)
     cases = []
-    for side, size in ((12, 32), (50, 64), (64, 32), (140, 64), (170, 32), (300, 32)):
+    for side, size in ((12, 32), (50, 64), (64, 32), (75, 32), (140, 64), (170, 32), (300, 32)):
         x, y = (rng.uniform(-0.6, 0.9, 2) * SIZE).tolist()
         window = Crop(x, y, side)
         cases.append(

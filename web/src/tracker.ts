@@ -127,18 +127,18 @@ export class Tracker {
       trajectory,
       memory,
       recovery: sureAt(box),
-      thumbnail: this.#thumbnail(frame),
+      thumbnail: this.thumbnail(frame),
       score: 1,
     };
   }
 
   /** The state after the next frame, and the target's track on it. */
-  async step(state: State, frame: Frame): Promise<{ state: State; track: Track }> {
+  async step(state: State, frame: Frame, small = this.thumbnail(frame)): Promise<{ state: State; track: Track }> {
     let memory = await this.#reencode(state.memory);
     const { kvCache } = memory;
     const undecided = this.#undecided(memory);
     let best: { region: SearchRegion; decoded: Decoded } | null = null;
-    for (const region of this.#searchRegions(state, frame)) {
+    for (const region of this.#searchRegions(state, frame, small)) {
       let logits: Float32Array;
       if (undecided) {
         const found = await this.engine.searchScored(region.crop, region.side, region.tokens, kvCache);
@@ -153,12 +153,13 @@ export class Tracker {
     return this.#conclude(state, memory, best!.region, best!.decoded);
   }
 
-  #thumbnail(frame: Frame): Float64Array | null {
+  /** A thumbnail of a frame, by which cuts are told; null without recovery, which alone asks for it. */
+  thumbnail(frame: Frame): Float64Array | null {
     return this.settings.lost_score > 0 ? thumbnail(frame) : null;
   }
 
   /** What the network is to be shown of the frame after `state`: one region, or two for a lost target. */
-  #searchRegions(state: State, frame: Frame): SearchRegion[] {
+  #searchRegions(state: State, frame: Frame, thumbnail: Float64Array | null): SearchRegion[] {
     const { config } = this.engine;
     const size = [frame.width, frame.height] as const;
     let { trajectory, recovery } = state;
@@ -166,7 +167,7 @@ export class Tracker {
       trajectory = trajectory.map((box) => scaleBox(box, state.size, size));
       recovery = { ...recovery, sure: scaleBox(recovery.sure, state.size, size) };
     }
-    const known = { frame, size, trajectory, recovery, thumbnail: this.#thumbnail(frame) };
+    const known = { frame, size, trajectory, recovery, thumbnail };
     if (isSeeking(recovery)) {
       const side = config.search_size;
       const tokens = Array<number>(4 * config.trajectory).fill(NO_TRAJECTORY);

@@ -154,7 +154,7 @@ class State:
             all of them the first.
         memory: the templates.
         recovery: whether the target is lost, and where it was last seen.
-        thumbnail: of the last frame.
+        thumbnail: of the last frame; None without recovery, which alone asks for it.
         score: of the last frame, raw.
     """
 
@@ -163,7 +163,7 @@ class State:
     trajectory: FloatArray
     memory: TemplateMemory
     recovery: Recovery
-    thumbnail: FloatArray
+    thumbnail: FloatArray | None
     score: float = 1.0
 
 
@@ -176,7 +176,7 @@ class SearchRegion:
         size: its width and height.
         trajectory, recovery: the state's, in this frame's pixels.
         window: the search window.
-        thumbnail: of the frame.
+        thumbnail: of the frame; None without recovery.
         crop: the window's pixels, or those of its center, ``(S, S, 3)`` uint8 RGB; the whole has ``S = search_size``.
         tokens: ``(4 · trajectory,)`` the past boxes in it.
     """
@@ -185,7 +185,7 @@ class SearchRegion:
     size: tuple[int, int]
     trajectory: FloatArray
     recovery: Recovery
-    thumbnail: FloatArray
+    thumbnail: FloatArray | None
     window: Crop
     crop: Image
     tokens: Tokens
@@ -256,15 +256,27 @@ class Tracker:
         memory = TemplateMemory(self.settings.templates, self.settings.capacity, (template,))
         # The network's own trajectory may be empty, but the last box is always needed.
         trajectory = np.repeat(first[None], max(self.engine.config.trajectory, 1), axis=0)
-        return State(0, (width, height), trajectory, memory, Recovery(first), thumbnail(frame))
+        return State(0, (width, height), trajectory, memory, Recovery(first), self.thumbnail(frame))
 
     def step(self, state: State, frame: Image) -> tuple[State, Track]:
         """The state after the next frame, and the target's track on it; see :meth:`update`."""
         ((state, track),) = self.step_batch([state], [self.search_regions(state, frame)])
         return state, track
 
-    def search_regions(self, state: State, frame: Image) -> list[SearchRegion]:
+    def thumbnail(self, frame: Image) -> FloatArray | None:
+        """A thumbnail of a frame, by which cuts are told; None without recovery, which alone asks for it.
+
+        Raises:
+            FartrackError: the frame cannot be used.
+        """
+        check_frame(frame)
+        return thumbnail(frame) if self.settings.lost_score > 0 else None
+
+    def search_regions(self, state: State, frame: Image, small: FloatArray | None = None) -> list[SearchRegion]:
         """What the network is to be shown of the frame after ``state``: one region, or two for a lost target.
+
+        Args:
+            small: the frame's thumbnail, if it is there already.
 
         Raises:
             FartrackError: the frame cannot be used.
@@ -274,7 +286,7 @@ class Tracker:
         if size != state.size:
             factor = np.tile(np.array(size) / np.array(state.size), 2)
             trajectory, recovery = trajectory * factor, recovery.scaled(factor)
-        known = (frame, size, trajectory, recovery, thumbnail(frame))
+        known = (frame, size, trajectory, recovery, self.thumbnail(frame) if small is None else small)
         if recovery.seeking:
             windows = seek(recovery.sure, size, config.search_factor, recovery.turn)
             tokens = np.full(4 * config.trajectory, NO_TRAJECTORY)
@@ -360,7 +372,8 @@ class Tracker:
                     corners, score = alone, first
 
         box, rate = self._box(region, corners, before, score)
-        cut = recovers and is_cut(state.thumbnail, region.thumbnail)
+        small = region.thumbnail
+        cut = state.thumbnail is not None and small is not None and is_cut(state.thumbnail, small)
         doubted = recovers and (timely or cut or before.status != "tracking")
         least, template = settings.found_score if before.seeking else settings.lost_score, None
         if due or (doubted and score >= least):
@@ -389,7 +402,7 @@ class Tracker:
         if due and template is not None and recovery.status == "tracking":
             memory = memory.add(template)
         shown = recovery.sure if recovery.status == "lost" else trajectory[-1]
-        state = State(number, region.size, trajectory, memory, recovery, region.thumbnail, score)
+        state = State(number, region.size, trajectory, memory, recovery, small, score)
         if recovery.status == "lost":
             score = 0.0
         elif self.calibration is not None:

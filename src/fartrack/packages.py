@@ -77,7 +77,7 @@ class Package:
         return total
 
     def graph(self, name: str) -> Path:
-        """The file of a graph: ``template``, ``search`` or ``search_scored``, the last two also with ``_int8``.
+        """The file of a graph: ``template``, ``search`` or ``search_scored``, each also with ``_int8``.
 
         Raises:
             FartrackError: the package lacks it.

@@ -28,7 +28,8 @@ from fartrack.model.init_weights import load_weights
 from fartrack.model.vocabulary import BINS, NO_TRAJECTORY
 from fartrack.packages import open_package
 
-GRAPHS, INT8 = ("template", "search", "search_scored"), ("search_int8", "search_scored_int8")
+GRAPHS = ("template", "search", "search_scored")
+INT8 = tuple(f"{graph}_int8" for graph in GRAPHS)
 
 # All engines compute in single precision from the same half-precision weights, but sum in another order, and some
 # use their own exp and erf. Rows and logits here are of size 1 to 10 with roundings of 1e-7 relative, which two

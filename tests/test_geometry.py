@@ -70,8 +70,11 @@ def reference_crop(image, window, size):
     if block >= 2:
         low = np.maximum(np.floor(origin), 0).astype(int)
         high = np.minimum(np.ceil(origin + window.side), image.shape[1::-1]).astype(int)
-        columns, rows = (high - low) // block
-        part = image[low[1] :, low[0] :][: rows * block, : columns * block].astype(int)
+        columns, rows = np.ceil((high - low) / block).astype(int)
+        part = np.empty((rows * block, columns * block, 3), int)
+        part[:] = PADDING_BGR
+        seen = image[low[1] :, low[0] :][: rows * block, : columns * block]
+        part[: len(seen), : seen.shape[1]] = seen
         total = part.reshape(rows, block, columns, block, 3).sum((1, 3))
         # a half goes up in blocks of 2, and to the even number in larger ones
         mean = (total + 2) // 4 if block == 2 else np.rint(total.astype(np.float32) * np.float32(1 / block**2))
@@ -148,6 +151,28 @@ def test_shrinking_averages_instead_of_skipping():
     image[:, ::2] = 255
     pixels = Crop(0, 0, 448).extract(image, 56)
     assert abs(pixels.astype(int) - 128).max() <= 1
+
+
+@pytest.mark.parametrize("side", [450, 565, 675.5, 900])
+@pytest.mark.parametrize("corner", [(0, 0), (3.3, 7.9), (117.4, 33)])
+def test_a_shrunk_crop_inside_the_image_holds_no_padding(side, corner):
+    """Whole blocks go on behind the window, and end where the image does."""
+    image = np.full((1100, 1100, 3), 255, np.uint8)
+    assert (Crop(*corner, side).extract(image, 224) == 255).all()
+
+
+@pytest.mark.parametrize("block", [2, 3, 5])
+@pytest.mark.parametrize("seen", [1, 2, 3, 4])
+def test_the_last_block_of_the_image_has_its_share_of_padding(block, seen):
+    """Of each block of the padded image one output pixel: its plain mean, to the last row and column."""
+    seen = min(seen, block)
+    height, width = 7 * block + seen, 9 * block + seen
+    image = np.random.default_rng(block).integers(0, 256, (height, width, 3), np.uint8)
+    canvas = np.empty((12 * block, 12 * block, 3))
+    canvas[:] = PADDING_BGR
+    canvas[:height, :width] = image
+    means = canvas.reshape(12, block, 12, block, 3).mean((1, 3))
+    assert np.abs(Crop(0, 0, 12 * block).extract(image, 12) - means).max() <= 0.5 + 1e-6
 
 
 def test_shrunk_crop_agrees_with_an_area_resize():

@@ -81,7 +81,7 @@ def export(
                 model, path = _to_onnx(graph), part / graph_file(name, depth)
                 _share_weights(model, part / WEIGHTS, first.state_dict())
                 onnx.save(model, path)
-                if name != "template" and (int8 is None or depth in int8):
+                if int8 is None or depth in int8:
                     quantized.append(part / graph_file(f"{name}_int8", depth))
                     _quantize(path, quantized[-1])
         _pool(quantized, part / WEIGHTS_INT8)

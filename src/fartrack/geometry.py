@@ -86,8 +86,8 @@ class Crop:
         """Cut this window out of an image ``(H, W, 3)`` as ``(size, size, 3)`` of the same color order.
 
         Pixels outside the image are padded with the color ``padding``. Interpolation is linear; where the window is
-        shrunk by two or more, it is first averaged over whole blocks of pixels, so that nothing aliases. A test holds
-        OpenCV, whose rounding differs between major versions, against the same in NumPy.
+        shrunk by two or more, the padded image is first averaged over whole blocks of pixels, so that nothing aliases.
+        A test holds OpenCV, whose rounding differs between major versions, against the same in NumPy.
         """
         scale = self.side / size
         x, y = self.x, self.y
@@ -95,11 +95,13 @@ class Crop:
         if block >= 2:
             height, width = image.shape[:2]
             left, top = max(int(np.floor(x)), 0), max(int(np.floor(y)), 0)
-            columns = (min(int(np.ceil(x + self.side)), width) - left) // block
-            rows = (min(int(np.ceil(y + self.side)), height) - top) // block
+            columns = -((left - min(int(np.ceil(x + self.side)), width)) // block)  # rounded up
+            rows = -((top - min(int(np.ceil(y + self.side)), height)) // block)
             if columns > 0 and rows > 0:
                 part = image[top : top + rows * block, left : left + columns * block]
-                image = cast(Image, cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA))
+                missing = 0, rows * block - part.shape[0], 0, columns * block - part.shape[1]  # at the image's end
+                whole = cv2.copyMakeBorder(part, *missing, cv2.BORDER_CONSTANT, value=padding) if any(missing) else part
+                image = cast(Image, cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA))
                 x, y, scale = (x - left) / block, (y - top) / block, scale / block
         # The center of output pixel i lies at x + (i + 0.5)·scale; OpenCV counts from pixel centers.
         offset_x, offset_y = x + 0.5 * scale - 0.5, y + 0.5 * scale - 0.5

@@ -72,7 +72,7 @@ class Package:
         return total
 
     def graph(self, name: str) -> Path:
-        """The file of a graph: ``template``, ``search`` or ``search_scored``, the last two also with ``_int8``;
+        """The file of a graph: ``template``, ``search`` or ``search_scored``, each also with ``_int8``;
         FartrackError if the package lacks it."""
         path = self.network / graph_file(name, self.config.depth)
         if not path.is_file():

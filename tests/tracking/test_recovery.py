@@ -158,6 +158,20 @@ def test_thumbnails_tell_cuts():
     assert not is_cut(one, np.zeros_like(one))  # one color is no scene
 
 
+@pytest.mark.parametrize(("lost_score", "made"), [(0.2, 5), (0.0, 0)])
+def test_targets_share_a_frame_s_thumbnail_which_is_made_for_recovery_alone(monkeypatch, lost_score, made):
+    calls = []
+    monkeypatch.setattr("fartrack.tracking.tracker.thumbnail", lambda image: calls.append(image) or thumbnail(image))
+    many = MultiTracker(Tracker(RedFinder(), TrackerSettings(lost_score=lost_score)))
+    for _ in range(3):
+        many.add(frame(HERE), HERE)
+    images = [frame(HERE), nothing()]
+    for image in images:
+        many.update(image)
+    assert len(calls) == made  # three where they begin, and one a frame
+    assert [id(image) for image in calls[3:]] == [id(image) for image in images[: made // 2]]
+
+
 def test_what_does_not_look_like_the_target_is_not_followed():
     """The engine takes anything red for the target; here its outline alone, around what surrounds it."""
     changed = frame(HERE)

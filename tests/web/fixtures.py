@@ -63,7 +63,7 @@ class Scripted:
 def crops(rng):
     image = picture(rng, *SIZE)
     cases = []
-    for side, size in ((12, 32), (50, 64), (64, 32), (140, 64), (170, 32), (300, 32)):
+    for side, size in ((12, 32), (50, 64), (64, 32), (75, 32), (140, 64), (170, 32), (300, 32)):
         x, y = (rng.uniform(-0.6, 0.9, 2) * SIZE).tolist()
         window = Crop(x, y, side)
         cases.append(
@@ -199,6 +199,7 @@ def runs(rng):
         {"interval": 3, "lost_score": 0.3, "patience": 2, "found_score": 0.5, "agreement": 0.5, "likeness": -0.2},
         {"interval": 5, "lost_score": 0.4, "patience": 2, "found_score": 0.5, "likeness": -10},
         {"interval": 5, "retention": 0.5},
+        {"interval": 3, "agreement": 0.1, "template_score": 0.2, "min_window": 0.42, "retention": 0.5},
     ]
     cases = []
     for change in changes:

@@ -85,10 +85,11 @@ export class Crop {
     if (block >= 2) {
       const left = Math.max(Math.floor(x), 0);
       const top = Math.max(Math.floor(y), 0);
-      const columns = Math.floor((Math.min(Math.ceil(x + this.side), frame.width) - left) / block);
-      const rows = Math.floor((Math.min(Math.ceil(y + this.side), frame.height) - top) / block);
+      const columns = Math.ceil((Math.min(Math.ceil(x + this.side), frame.width) - left) / block);
+      const rows = Math.ceil((Math.min(Math.ceil(y + this.side), frame.height) - top) / block);
       if (columns > 0 && rows > 0) {
-        const part = frame.region(left, top, left + columns * block, top + rows * block);
+        const [right, bottom] = [left + columns * block, top + rows * block];
+        const part = frame.region(left, top, Math.min(right, frame.width), Math.min(bottom, frame.height));
         source = { pixels: blockMeans(part, block, columns, rows), left: 0, top: 0, width: columns, height: rows };
         [x, y, scale] = [(x - left) / block, (y - top) / block, scale / block];
       }
@@ -100,16 +101,19 @@ export class Crop {
 /** A whole frame, or pixels of it that begin at `left`, `top`. Outside of `width` × `height` all is padding. */
 type Source = { width: number; height: number } & ({ frame: Frame } | { pixels: Pixels; left: number; top: number });
 
-function blockMeans({ width, data }: Pixels, block: number, columns: number, rows: number): Pixels {
+/** Means over whole blocks; what the pixels lack on the right and below is padding. */
+function blockMeans({ width, height, data }: Pixels, block: number, columns: number, rows: number): Pixels {
   const means = new Uint8Array(columns * rows * 3);
   const share = single(1 / (block * block));
   for (let row = 0, at = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) {
       for (let channel = 0; channel < 3; channel++) {
-        let sum = 0;
-        for (let j = 0; j < block; j++) {
+        const across = Math.min(block, width - column * block);
+        const down = Math.min(block, height - row * block);
+        let sum = (block * block - across * down) * PADDING[channel];
+        for (let j = 0; j < down; j++) {
           const line = ((row * block + j) * width + column * block) * 3 + channel;
-          for (let i = 0; i < block; i++) sum += data[line + 3 * i];
+          for (let i = 0; i < across; i++) sum += data[line + 3 * i];
         }
         means[at++] = block === 2 ? (sum + 2) >> 2 : roundEven(single(sum * share));
       }

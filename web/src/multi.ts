@@ -9,7 +9,8 @@ export type Found = { state: State; track: Track };
 /** The next states and tracks of several targets. */
 export async function stepAll(tracker: Tracker, states: readonly State[], frame: Frame): Promise<Found[]> {
   const found: Found[] = [];
-  for (const state of states) found.push(await tracker.step(state, frame));
+  const small = tracker.thumbnail(frame);
+  for (const state of states) found.push(await tracker.step(state, frame, small));
   return states.map((before, place) => apart(before, found[place], found));
 }
 

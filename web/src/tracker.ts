@@ -84,6 +84,8 @@ export interface State {
   thumbnail: Float64Array | null;
   /** Of the last frame, raw. */
   score: number;
+  /** Whether the first template agreed on the last frame, so that the next may give one; null if it was not asked. */
+  agreed: boolean | null;
 }
 
 interface SearchRegion {
@@ -96,13 +98,19 @@ interface SearchRegion {
   crop: Uint8Array;
   side: number;
   tokens: readonly number[];
+  /** 0, or the side of the crop's center that all templates are shown, if they are: the first is asked alone before. */
+  usual: number;
 }
+
+type Found = { region: SearchRegion; decoded: Decoded; memory: TemplateMemory };
 
 /** IoU of two boxes of one target in a row under which it has jumped. */
 const JUMP = 0.1;
 /** Boxes are kept on a grid of this many pixels, so that engines and machines do not drift apart. */
 const GRID = 0.125;
 const HALF = 0.5 + 1e-4;
+/** Share of the search window's side, at least, that the first template is asked about alone, until it disagrees. */
+const CHECKED = 0.85;
 const MARGIN = 0.06;
 const UNIT = new Crop(0, 0, 1);
 
@@ -130,20 +138,32 @@ export class Tracker {
       trajectory,
       memory,
       recovery: sureAt(box, sceneOf(frame, box)),
-      thumbnail: this.#thumbnail(frame),
+      thumbnail: this.thumbnail(frame),
       score: 1,
+      agreed: null,
     };
   }
 
   /** The state after the next frame, and the target's track on it. */
-  async step(state: State, frame: Frame): Promise<{ state: State; track: Track }> {
-    let memory = await this.#reencode(state.memory);
+  async step(state: State, frame: Frame, small = this.thumbnail(frame)): Promise<{ state: State; track: Track }> {
+    const memory = await this.#reencode(state.memory);
+    const found = await this.#find(memory, this.#searchRegions(state, frame, small));
+    if (!found.region.usual || this.#confirms(found)) {
+      return this.#conclude(state, found, found.region.usual ? found.decoded : null);
+    }
+    return this.#conclude(state, await this.#find(memory, [forAll(found.region)]), found.decoded);
+  }
+
+  /** Of regions that with the best score, and the memory, pruned if that was undecided. */
+  async #find(memory: TemplateMemory, regions: readonly SearchRegion[]): Promise<Found> {
     const { kvCache } = memory;
     const undecided = this.#undecided(memory);
     let best: { region: SearchRegion; decoded: Decoded } | null = null;
-    for (const region of this.#searchRegions(state, frame)) {
+    for (const region of regions) {
       let logits: Float32Array;
-      if (undecided) {
+      if (region.usual) {
+        logits = await this.#askFirst(memory, region);
+      } else if (undecided) {
         const found = await this.engine.searchScored(region.crop, region.side, region.tokens, kvCache);
         logits = found.logits;
         memory = this.#prune(memory, found.scores);
@@ -153,15 +173,26 @@ export class Tracker {
       const decoded = decode(logits);
       if (!best || decoded.score > best.decoded.score) best = { region, decoded };
     }
-    return this.#conclude(state, memory, best!.region, best!.decoded);
+    return { ...best!, memory };
   }
 
-  #thumbnail(frame: Frame): Float64Array | null {
+  #askFirst(memory: TemplateMemory, { crop, side, tokens }: SearchRegion): Promise<Float32Array> {
+    return this.engine.search(crop, side, tokens, memory.history[0].kvCache);
+  }
+
+  /** Whether the first template alone says for sure that the target is where it was. */
+  #confirms({ region, decoded: { corners, score } }: Found): boolean {
+    const { template_score, agreement } = this.settings;
+    return score >= template_score && overlap(corners, lastBox(region)) >= agreement;
+  }
+
+  /** A thumbnail of a frame, by which cuts are told; null without recovery, which alone asks for it. */
+  thumbnail(frame: Frame): Float64Array | null {
     return this.settings.lost_score > 0 ? thumbnail(frame) : null;
   }
 
   /** What the network is to be shown of the frame after `state`: one region, or two for a lost target. */
-  #searchRegions(state: State, frame: Frame): SearchRegion[] {
+  #searchRegions(state: State, frame: Frame, thumbnail: Float64Array | null): SearchRegion[] {
     const { config } = this.engine;
     const size = [frame.width, frame.height] as const;
     let { trajectory, recovery } = state;
@@ -169,35 +200,49 @@ export class Tracker {
       trajectory = trajectory.map((box) => scaleBox(box, state.size, size));
       recovery = { ...recovery, sure: scaleBox(recovery.sure, state.size, size), scene: null };
     }
-    const known = { frame, size, trajectory, recovery, thumbnail: this.#thumbnail(frame) };
+    const known = { frame, size, trajectory, recovery, thumbnail };
     if (isSeeking(recovery)) {
       const side = config.search_size;
       const tokens = Array<number>(4 * config.trajectory).fill(NO_TRAJECTORY);
       const windows = seek(recovery.sure, size, config.search_factor, recovery.turn);
-      return windows.map((window) => ({ ...known, window, crop: window.extract(frame, side), side, tokens }));
+      return windows.map((window) => ({ ...known, window, crop: window.extract(frame, side), side, tokens, usual: 0 }));
     }
     const window = Crop.around(trajectory[trajectory.length - 1], config.search_factor);
     const corners = trajectory.map((box) => window.toCrop(box));
     const tokens = corners.slice(corners.length - config.trajectory).flatMap((four) => four.map(encode));
-    const side = this.#side(corners, state) * config.patch;
+    const usual = this.#side(corners, state.score) * config.patch;
+    const checks = this.#checks(state);
+    const wide = this.#least(state.agreed === null ? CHECKED : 1) * config.patch;
+    const side = checks ? Math.max(usual, wide) : usual;
     const crop = window.center(side / config.search_size).extract(frame, side);
-    return [{ ...known, window, crop, side, tokens }];
+    return [{ ...known, window, crop, side, tokens, usual: checks ? usual : 0 }];
   }
 
-  /** Whether it is time for a template on the frame after `state`. */
-  #due(state: State): boolean {
+  /** Whether it is time for a template on the frame after `state`, or `ahead` frames later. */
+  #due(state: State, ahead = 0): boolean {
     const { history } = state.memory;
     const newest = history[history.length - 1].frame;
-    return this.settings.templates > 1 && state.frame + 1 - newest >= this.settings.interval;
+    return this.settings.templates > 1 && state.frame + 1 + ahead - newest >= this.settings.interval;
+  }
+
+  /** Whether the first template is asked alone on the frame after `state`: the one before a template is due. */
+  #checks(state: State): boolean {
+    const sure = state.recovery.status === "tracking" && state.score >= this.settings.template_score;
+    const checked = this.settings.agreement > 0 && state.memory.history.length > 1;
+    return checked && sure && !state.agreed && this.#due(state, 1);
+  }
+
+  /** How many tokens a side make up at least this share of the search window's, as many missing on either side. */
+  #least(share: number): number {
+    const { search_size, patch } = this.engine.config;
+    const grid = search_size / patch;
+    return grid - 2 * Math.max(Math.trunc(((1 - share) * grid) / 2), 0);
   }
 
   /** How many tokens a side of the search window's center are cropped: enough for the target to move on. */
-  #side(corners: readonly Box[], state: State): number {
-    const { search_size, patch } = this.engine.config;
+  #side(corners: readonly Box[], score: number): number {
     const { settings } = this;
-    const grid = search_size / patch;
-    const checked = settings.agreement > 0 && this.#due(state);
-    if (settings.min_window === 1 || state.score < settings.confident_score || checked) return grid;
+    if (settings.min_window === 1 || score < settings.confident_score) return this.#least(1);
     let speed = 0;
     for (let i = 1; i < corners.length; i++) {
       for (const axis of [0, 1]) {
@@ -207,32 +252,31 @@ export class Tracker {
     }
     const [x0, y0, x1, y1] = corners[corners.length - 1];
     const radius = Math.max(x1 - x0, y1 - y0) / 2 + 2 * speed + MARGIN;
-    const missing = Math.trunc(((1 - Math.max(2 * radius, settings.min_window)) * grid) / 2);
-    return grid - 2 * Math.max(missing, 0);
+    return this.#least(Math.max(2 * radius, settings.min_window));
   }
 
-  /** What was found in a search region means: the box, the track, and whether a template is taken. */
-  async #conclude(state: State, memory: TemplateMemory, region: SearchRegion, { corners, score }: Decoded) {
+  /** What was found means, and what the first template alone said: the box, the track, whether a template is taken. */
+  async #conclude(state: State, { region, decoded, memory }: Found, alone: Decoded | null) {
     const { settings } = this;
     const before = region.recovery;
     const number = state.frame + 1;
     const recovers = settings.lost_score > 0;
-    const checked = memory.history.length > 1;
+    const checked = settings.agreement > 0 && memory.history.length > 1;
+    let { corners, score } = decoded;
     const plain = recovers && isPlain(region.crop, region.side);
     if (plain) score = 0;
-    const timely = before.status !== "lost" && this.#due(state);
-    let due = timely && score >= settings.template_score;
-    if (isSeeking(before)) {
-      if (score >= settings.found_score && checked) {
-        const alone = await this.#firstTemplate(memory, region);
-        if (alone.score < settings.template_score || overlap(alone.corners, corners) < 0.5) score = 0;
-      }
-    } else if (due && settings.agreement > 0 && checked) {
-      const alone = await this.#firstTemplate(memory, region);
-      if (overlap(alone.corners, corners) < settings.agreement) {
-        due = false;
-        if (alone.score >= settings.template_score) ({ corners, score } = alone);
-      }
+    const stayed = overlap(corners, lastBox(region)) >= settings.agreement;
+    if (state.agreed && !stayed) alone = decode(await this.#askFirst(memory, region));
+    let agreed = alone ? true : null;
+    if (alone && !region.usual) {
+      agreed = overlap(alone.corners, corners) >= settings.agreement;
+      if (!agreed && alone.score >= settings.template_score && !plain) ({ corners, score } = alone);
+    }
+    const timely = before.status !== "lost" && this.#due(state) && !agreed;
+    const due = timely && score >= settings.template_score && (!checked || (state.agreed && stayed));
+    if (isSeeking(before) && score >= settings.found_score && memory.history.length > 1) {
+      const first = decode(await this.#askFirst(memory, region));
+      if (first.score < settings.template_score || overlap(first.corners, corners) < 0.5) score = 0;
     }
 
     let { box, rate } = this.#box(region, corners, before, score);
@@ -274,15 +318,11 @@ export class Tracker {
       if (recovers) recovery = { ...recovery, scene: sceneOf(region.frame, box) };
     }
     const { size } = region;
-    const after: State = { frame: number, size, trajectory, memory, recovery, thumbnail: region.thumbnail, score };
+    const after: State = { frame: number, size, trajectory, memory, recovery, thumbnail: region.thumbnail, score, agreed };
     const lost = recovery.status === "lost";
     const shown = lost ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
     const place = clipBox(lost ? recovery.sure : trajectory[trajectory.length - 1], ...size);
     return { state: after, track: { box: place, score: shown, state: recovery.status } };
-  }
-
-  async #firstTemplate(memory: TemplateMemory, region: SearchRegion) {
-    return decode(await this.engine.search(region.crop, region.side, region.tokens, memory.history[0].kvCache));
   }
 
   /** The image box of corners, its center within the frame, and how fast its sides usually change. */
@@ -343,6 +383,23 @@ export class Tracker {
     const kvCache = await this.engine.encodeTemplate(crop, identity, corners);
     return encoded(number, crop, corners, identity, kvCache);
   }
+}
+
+/** Of a region that the first template was asked about, what all are asked about. */
+function forAll(region: SearchRegion): SearchRegion {
+  const { side, usual } = region;
+  const edge = (side - usual) / 2;
+  const crop = new Uint8Array(usual * usual * 3);
+  for (let row = 0; row < usual; row++) {
+    const from = ((row + edge) * side + edge) * 3;
+    crop.set(region.crop.subarray(from, from + usual * 3), row * usual * 3);
+  }
+  return { ...region, crop, side: usual, usual: 0 };
+}
+
+/** The last box's corners in a region's window. */
+function lastBox({ window, trajectory }: SearchRegion): Box {
+  return window.toCrop(trajectory[trajectory.length - 1]);
 }
 
 function overlap(first: Box, second: Box): number {

@@ -74,7 +74,7 @@ class GraphEngine(ABC):
         self._graphs: dict[str, Graph] = {}
         self._lock = RLock()
         _ENGINES.add(self)
-        for name in ("template", f"search{self._suffix}"):
+        for name in ("template", "search"):
             self._graph(name)
 
     @abstractmethod
@@ -82,6 +82,7 @@ class GraphEngine(ABC):
         """Load a graph for a device; errors other than FartrackError say that it cannot be read."""
 
     def _graph(self, name: str) -> Graph:
+        name += self._suffix
         with self._lock:
             if name not in self._graphs:
                 package, threads, _, device = self._arguments
@@ -108,13 +109,11 @@ class GraphEngine(ABC):
 
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
         """See :class:`Engine`."""
-        return self._graph(f"search{self._suffix}")({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})[
-            0
-        ]
+        return self._graph("search")({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})[0]
 
     def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:
         """See :class:`Engine`."""
-        graph = self._graph(f"search_scored{self._suffix}")
+        graph = self._graph("search_scored")
         logits, scores = graph({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})
         return logits, scores
 

@@ -56,7 +56,9 @@ class MultiTracker:
             FartrackError: the frame cannot be used.
         """
         numbers, states = list(self.states), list(self.states.values())
-        found = self.tracker.step_batch(states, [self.tracker.search_regions(state, frame) for state in states])
+        small = self.tracker.thumbnail(frame)
+        regions = [self.tracker.search_regions(state, frame, small) for state in states]
+        found = self.tracker.step_batch(states, regions)
         placed = [self._apart(*pair, found) for pair in zip(states, found, strict=True)]
         self.states = dict(zip(numbers, (state for state, _ in placed), strict=True))
         return dict(zip(numbers, (track for _, track in placed), strict=True))

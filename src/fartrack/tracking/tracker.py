@@ -32,6 +32,10 @@ the grid the loop feeds such a difference back until, some 20 frames later, the 
 HALF = 0.5 + 1e-4
 """Added before rounding down to the grid: a value exactly between two steps, and its neighbors, go to the upper one."""
 
+CHECKED = 0.85
+"""Share of the search window's side, at least, that the first template is asked about when it is asked alone. Once it
+has not agreed, that is the whole window."""
+
 JUMP = 0.1
 """IoU of two boxes of one target in a row under which it has jumped."""
 
@@ -66,9 +70,9 @@ class TrackerSettings:
         interval: frames between two templates.
         template_score: a template is taken only from a frame whose score is at least this.
         agreement: 0, or the least IoU of the box with that which the first template alone finds, for a template to be
-            taken: only the first is sure to show the target. This check is a second network call on the whole search
-            window when a template is due. Where it fails and the first template's score is at least
-            ``template_score``, its box is used.
+            taken on the next frame: only the first is sure to show the target. On the frame of this check it is asked
+            before all templates, about nearly the whole search window, and they only if it is not as sure as
+            ``template_score`` that the target is where it was. Where it is sure and they disagree, its box is used.
         hold_score: on a frame whose score is under this, the box stays where it was.
         lost_score: 0, or recovery: a frame whose score is under this (0.2, say) is doubtful, the target keeps its size
             and gives no template; its sides change no faster than is usual; and it may be lost, and is sought then.
@@ -158,8 +162,10 @@ class State:
             all of them the first.
         memory: the templates.
         recovery: whether the target is lost, and where it was last seen.
-        thumbnail: of the last frame.
+        thumbnail: of the last frame; None without recovery, which alone asks for it.
         score: of the last frame, raw.
+        agreed: whether the first template agreed on the last frame, so that the next one may give a template; None if
+            it was not asked.
     """
 
     frame: int
@@ -167,8 +173,9 @@ class State:
     trajectory: FloatArray
     memory: TemplateMemory
     recovery: Recovery
-    thumbnail: FloatArray
+    thumbnail: FloatArray | None
     score: float = 1.0
+    agreed: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -180,19 +187,33 @@ class SearchRegion:
         size: its width and height.
         trajectory, recovery: the state's, in this frame's pixels.
         window: the search window.
-        thumbnail: of the frame.
+        thumbnail: of the frame; None without recovery.
         crop: the window's pixels, or those of its center, ``(S, S, 3)`` uint8 RGB; the whole has ``S = search_size``.
         tokens: ``(4 · trajectory,)`` the past boxes in it.
+        usual: 0, or the side in pixels of the crop's center that all templates are shown, if they are: on the frame of
+            a check the first is asked alone before.
     """
 
     frame: Image
     size: tuple[int, int]
     trajectory: FloatArray
     recovery: Recovery
-    thumbnail: FloatArray
+    thumbnail: FloatArray | None
     window: Crop
     crop: Image
     tokens: Tokens
+    usual: int = 0
+
+    @property
+    def last(self) -> FloatArray:
+        """The last box's corners ``(4,)`` in the window's frame."""
+        return self.window.to_crop(self.trajectory[-1])
+
+    def for_all(self) -> SearchRegion:
+        """Of a region that the first template was asked about, what all are asked about."""
+        edge = (len(self.crop) - self.usual) // 2
+        crop = self.crop[edge : edge + self.usual, edge : edge + self.usual]
+        return replace(self, crop=np.ascontiguousarray(crop), usual=0)
 
 
 class Tracker:
@@ -261,15 +282,27 @@ class Tracker:
         # The network's own trajectory may be empty, but the last box is always needed.
         trajectory = np.repeat(first[None], max(self.engine.config.trajectory, 1), axis=0)
         recovery = Recovery(first, scene=Scene.of(frame, first))
-        return State(0, (width, height), trajectory, memory, recovery, thumbnail(frame))
+        return State(0, (width, height), trajectory, memory, recovery, self.thumbnail(frame))
 
     def step(self, state: State, frame: Image) -> tuple[State, Track]:
         """The state after the next frame, and the target's track on it; see :meth:`update`."""
         ((state, track),) = self.step_batch([state], [self.search_regions(state, frame)])
         return state, track
 
-    def search_regions(self, state: State, frame: Image) -> list[SearchRegion]:
+    def thumbnail(self, frame: Image) -> FloatArray | None:
+        """A thumbnail of a frame, by which cuts are told; None without recovery, which alone asks for it.
+
+        Raises:
+            FartrackError: the frame cannot be used.
+        """
+        check_frame(frame)
+        return thumbnail(frame) if self.settings.lost_score > 0 else None
+
+    def search_regions(self, state: State, frame: Image, small: FloatArray | None = None) -> list[SearchRegion]:
         """What the network is to be shown of the frame after ``state``: one region, or two for a lost target.
+
+        Args:
+            small: the frame's thumbnail, if it is there already.
 
         Raises:
             FartrackError: the frame cannot be used.
@@ -279,7 +312,7 @@ class Tracker:
         if size != state.size:
             factor = np.tile(np.array(size) / np.array(state.size), 2)
             trajectory, recovery = trajectory * factor, recovery.scaled(factor)
-        known = (frame, size, trajectory, recovery, thumbnail(frame))
+        known = (frame, size, trajectory, recovery, self.thumbnail(frame) if small is None else small)
         if recovery.seeking:
             windows = seek(recovery.sure, size, config.search_factor, recovery.turn)
             tokens = np.full(4 * config.trajectory, NO_TRAJECTORY)
@@ -289,27 +322,39 @@ class Tracker:
         window = Crop.around(trajectory[-1], config.search_factor)
         corners = window.to_crop(trajectory)
         tokens = encode(corners[len(corners) - config.trajectory :]).reshape(-1)
-        side = self._side(corners, state) * config.patch
+        usual = self._side(corners, state.score) * config.patch
+        checks = self._checks(state)
+        wide = self._least(CHECKED if state.agreed is None else 1) * config.patch
+        side = max(usual, wide) if checks else usual
         crop = self._cut(frame, window.center(side / config.search_size), side)
-        return [SearchRegion(*known, window, crop, tokens)]
+        return [SearchRegion(*known, window, crop, tokens, usual if checks else 0)]
 
-    def _due(self, state: State) -> bool:
-        """Whether it is time for a template on the frame after ``state``."""
+    def _due(self, state: State, ahead: int = 0) -> bool:
+        """Whether it is time for a template on the frame after ``state``, or ``ahead`` frames later."""
         newest = state.memory.history[-1].frame
-        return self.settings.templates > 1 and state.frame + 1 - newest >= self.settings.interval
+        return self.settings.templates > 1 and state.frame + 1 + ahead - newest >= self.settings.interval
 
-    def _side(self, corners: FloatArray, state: State) -> int:
+    def _checks(self, state: State) -> bool:
+        """Whether the first template is asked alone on the frame after ``state``: the one before a template is due."""
+        sure = state.recovery.status == "tracking" and state.score >= self.settings.template_score
+        checked = self.settings.agreement > 0 and len(state.memory.history) > 1
+        return checked and sure and not state.agreed and self._due(state, ahead=1)
+
+    def _least(self, share: float) -> int:
+        """How many tokens a side make up at least this share of the search window's, as many missing on either side."""
+        grid = self.engine.config.search_size // self.engine.config.patch
+        return grid - 2 * max(int((1 - share) * grid / 2), 0)
+
+    def _side(self, corners: FloatArray, score: float) -> int:
         """How many tokens a side of the search window's center are cropped, given the past boxes' corners ``(n, 4)``
-        in it: enough for the target to move on as it last did, and as far again."""
-        grid, settings = self.engine.config.search_size // self.engine.config.patch, self.settings
-        checked = settings.agreement > 0 and self._due(state)
-        if settings.min_window == 1 or state.score < settings.confident_score or checked:
-            return grid
+        in it and the last score: enough for the target to move on as it last did, and as far again."""
+        settings = self.settings
+        if settings.min_window == 1 or score < settings.confident_score:
+            return self._least(1)
         centers = (corners[:, :2] + corners[:, 2:]) / 2
         speed = np.abs(np.diff(centers, axis=0)).max(initial=0.0)
         radius = (corners[-1, 2:] - corners[-1, :2]).max() / 2 + 2 * speed + MARGIN
-        missing = int((1 - max(2 * radius, settings.min_window)) * grid / 2)  # tokens on either side
-        return grid - 2 * max(missing, 0)
+        return self._least(max(2 * radius, settings.min_window))
 
     def step_batch(
         self, states: Sequence[State], regions: Sequence[Sequence[SearchRegion]]
@@ -317,55 +362,77 @@ class Tracker:
         """The next states and tracks of several targets, independent of one another, in as few network calls as
         their memories' sizes allow."""
         memories = [self._reencode(state.memory) for state in states]
-        calls: dict[tuple[int, int, bool], list[tuple[int, SearchRegion]]] = {}
-        for index, (memory, shown) in enumerate(zip(memories, regions, strict=True)):
-            call = (memory.kv_cache.shape[-2], len(shown[0].crop), self._undecided(memory))
-            calls.setdefault(call, []).extend((index, region) for region in shown)
-        best: dict[int, tuple[Floats, SearchRegion]] = {}
-        for members in calls.values():
-            logits, after = self._search([memories[i] for i, _ in members], [region for _, region in members])
-            for (i, region), memory, one in zip(members, after, logits, strict=True):
-                memories[i] = memory
-                if i not in best or decode(one)[1].min() > decode(best[i][0])[1].min():
-                    best[i] = one, region
-        return [self._conclude(state, memories[i], best[i][1], best[i][0]) for i, state in enumerate(states)]
+        best = self._find(memories, dict(enumerate(regions)))
+        alone = {i: logits for i, (region, logits) in best.items() if region.usual}
+        best |= self._find(memories, {i: [best[i][0].for_all()] for i in alone if not self._confirms(*best[i])})
+        return [self._conclude(state, memories[i], *best[i], alone.get(i)) for i, state in enumerate(states)]
 
-    def _search(
-        self, memories: Sequence[TemplateMemory], regions: Sequence[SearchRegion]
-    ) -> tuple[Floats, Sequence[TemplateMemory]]:
-        """Logits ``(B, 4, V)`` of regions with crops of one size, and the memories, pruned where that was undecided."""
-        crops, tokens = (stack([getattr(region, name) for region in regions]) for name in ("crop", "tokens"))
-        kv_cache = stack([memory.kv_cache for memory in memories])
-        if not self._undecided(memories[0]):
-            return self.engine.search(crops, tokens, kv_cache), memories
-        logits, scores = self.engine.search_scored(crops, tokens, kv_cache)
-        return logits, [self._prune(memory, row) for memory, row in zip(memories, scores, strict=True)]
+    def _find(
+        self, memories: list[TemplateMemory], regions: Mapping[int, Sequence[SearchRegion]]
+    ) -> dict[int, tuple[SearchRegion, Floats]]:
+        """Of each target's regions that with the best score, and its logits ``(4, V)``; memories that were undecided
+        are pruned in their list."""
+        calls: dict[tuple[int, int, bool], list[tuple[int, SearchRegion]]] = {}
+        for index, shown in regions.items():
+            for region in shown:
+                scored = not region.usual and self._undecided(memories[index])
+                call = self._kv_cache(memories[index], region).shape[-2], len(region.crop), scored
+                calls.setdefault(call, []).append((index, region))
+        best: dict[int, tuple[SearchRegion, Floats]] = {}
+        for (_, _, scored), members in calls.items():
+            crops, tokens = (stack([getattr(region, name) for _, region in members]) for name in ("crop", "tokens"))
+            kv_cache = stack([self._kv_cache(memories[index], region) for index, region in members])
+            if scored:
+                rows, scores = self.engine.search_scored(crops, tokens, kv_cache)
+                for (index, _), own in zip(members, scores, strict=True):
+                    memories[index] = self._prune(memories[index], own)
+            else:
+                rows = self.engine.search(crops, tokens, kv_cache)
+            for (index, region), logits in zip(members, rows, strict=True):
+                if index not in best or read(logits)[1] > read(best[index][1])[1]:
+                    best[index] = region, logits
+        return best
+
+    @staticmethod
+    def _kv_cache(memory: TemplateMemory, region: SearchRegion) -> Floats:
+        """That of the templates that are asked about a region."""
+        return memory.history[0].kv_cache if region.usual else memory.kv_cache
+
+    def _confirms(self, region: SearchRegion, alone: Floats) -> bool:
+        """Whether the logits of the first template alone say for sure that the target is where it was."""
+        corners, score = read(alone)
+        return score >= self.settings.template_score and overlap(corners, region.last) >= self.settings.agreement
 
     def _conclude(
-        self, state: State, memory: TemplateMemory, region: SearchRegion, logits: Floats
+        self, state: State, memory: TemplateMemory, region: SearchRegion, logits: Floats, alone: Floats | None
     ) -> tuple[State, Track]:
-        """What the logits ``(4, V)`` of a search region mean: the box, the track, and whether a template is taken."""
+        """What the logits ``(4, V)`` of a search region mean, and those of the first template alone if it was asked:
+        the box, the track, and whether a template is taken."""
         settings, before, number = self.settings, region.recovery, state.frame + 1
-        recovers, checked = settings.lost_score > 0, len(memory.history) > 1
-        corners, mass = decode(logits)
+        recovers, checked = settings.lost_score > 0, settings.agreement > 0 and len(memory.history) > 1
+        corners, score = read(logits)
         plain = recovers and is_plain(region.crop)
-        score = 0.0 if plain else float(mass.min())
-        timely = before.status != "lost" and self._due(state)
-        due = timely and score >= settings.template_score
-        if before.seeking:
-            if score >= settings.found_score and checked:
-                alone, first = self._first_template(memory, region)
-                if first < settings.template_score or overlap(alone, corners) < 0.5:
-                    score = 0.0
-        elif due and settings.agreement > 0 and checked:
-            alone, first = self._first_template(memory, region)
-            if overlap(alone, corners) < settings.agreement:
-                due = False
-                if first >= settings.template_score:
-                    corners, score = alone, first
+        if plain:
+            score = 0.0
+        stayed = overlap(corners, region.last) >= settings.agreement
+        if state.agreed and not stayed:
+            alone = self._first(memory, region)
+        agreed = None if alone is None else True
+        if alone is not None and not region.usual:  # else it alone was asked, for it was sure
+            first, sure = read(alone)
+            agreed = overlap(first, corners) >= settings.agreement
+            if not agreed and sure >= settings.template_score and not plain:
+                corners, score = first, sure
+        timely = before.status != "lost" and self._due(state) and not agreed
+        due = timely and score >= settings.template_score and (not checked or (state.agreed and stayed))
+        if before.seeking and score >= settings.found_score and len(memory.history) > 1:
+            first, sure = read(self._first(memory, region))
+            if sure < settings.template_score or overlap(first, corners) < 0.5:
+                score = 0.0
 
         box, rate = self._box(region, corners, before, score)
-        cut = recovers and is_cut(state.thumbnail, region.thumbnail)
+        small = region.thumbnail
+        cut = state.thumbnail is not None and small is not None and is_cut(state.thumbnail, small)
         doubted = recovers and (timely or cut or before.status != "tracking")
         least, template = settings.found_score if before.seeking else settings.lost_score, None
         if due or (doubted and score >= least):
@@ -398,7 +465,7 @@ class Tracker:
             if recovers:
                 recovery = replace(recovery, scene=Scene.of(region.frame, box))
         shown = recovery.sure if recovery.status == "lost" else trajectory[-1]
-        state = State(number, region.size, trajectory, memory, recovery, region.thumbnail, score)
+        state = State(number, region.size, trajectory, memory, recovery, small, score, agreed)
         if recovery.status == "lost":
             score = 0.0
         elif self.calibration is not None:
@@ -412,11 +479,11 @@ class Tracker:
             return False
         return scene.shows(Scene.of(region.frame, box, scene.step))
 
-    def _first_template(self, memory: TemplateMemory, region: SearchRegion) -> tuple[FloatArray, float]:
-        """The corners that the first template alone finds, and their score."""
+    def _first(self, memory: TemplateMemory, region: SearchRegion) -> Floats:
+        """The logits ``(4, V)`` of the first template alone."""
         first = memory.history[0].kv_cache[None]
-        corners, mass = decode(self.engine.search(region.crop[None], region.tokens[None], first)[0])
-        return corners, float(mass.min())
+        logits: Floats = self.engine.search(region.crop[None], region.tokens[None], first)[0]
+        return logits
 
     def _box(
         self, region: SearchRegion, corners: FloatArray, recovery: Recovery, score: float
@@ -483,6 +550,12 @@ class Tracker:
         if self.color == "rgb":
             return window.extract(frame, size, padding=PADDING_BGR[::-1])
         return cast(Image, cv2.cvtColor(window.extract(frame, size), cv2.COLOR_BGR2RGB))
+
+
+def read(logits: Floats) -> tuple[FloatArray, float]:
+    """The corners ``(4,)`` in the window's frame that logits ``(4, V)`` tell, and their score."""
+    corners, mass = decode(logits)
+    return corners, float(mass.min())
 
 
 def overlap(first: FloatArray, second: FloatArray) -> float:

@@ -18,6 +18,8 @@ struct Image {  // RGB, row by row, not owned
     const uint8_t* rgb;
 };
 
+constexpr std::array<uint8_t, 3> PADDING{124, 116, 104};  // what lies outside of an image
+
 inline double iou(const Box& a, const Box& b) {
     double w = std::max(std::min(a[0] + a[2], b[0] + b[2]) - std::max(a[0], b[0]), 0.0);
     double h = std::max(std::min(a[1] + a[3], b[1] + b[3]) - std::max(a[1], b[1]), 0.0);
@@ -65,8 +67,8 @@ struct Crop {  // a square window of an image
         Pixels means;
         if (int block = int(scale); block >= 2) {
             int x0 = std::max(int(std::floor(x)), 0), y0 = std::max(int(std::floor(y)), 0);
-            int columns = (std::min(int(std::ceil(x + side)), image.width) - x0) / block;
-            int rows = (std::min(int(std::ceil(y + side)), image.height) - y0) / block;
+            int columns = (std::min(int(std::ceil(x + side)), image.width) - x0 + block - 1) / block;
+            int rows = (std::min(int(std::ceil(y + side)), image.height) - y0 + block - 1) / block;
             if (columns > 0 && rows > 0) {
                 means = block_means(image, x0, y0, columns, rows, block);
                 image = {columns, rows, means.data()};
@@ -81,11 +83,14 @@ struct Crop {  // a square window of an image
         means.reserve(size_t(columns) * rows * 3);
         const float share = float(1.0 / (block * block));
         std::vector<int> sums(size_t(columns) * 3);
+        const int across = std::min(columns * block, image.width - x0);  // what the image lacks there is padding
         for (int row = 0; row < rows; row++) {
-            std::fill(sums.begin(), sums.end(), 0);
-            for (int j = 0; j < block; j++) {
+            const int down = std::min(block, image.height - y0 - row * block);
+            for (size_t i = 0; i < sums.size(); i++)
+                sums[i] = (block * block - down * std::min(block, across - int(i / 3) * block)) * PADDING[i % 3];
+            for (int j = 0; j < down; j++) {
                 const uint8_t* line = image.rgb + (size_t(y0 + row * block + j) * image.width + x0) * 3;
-                for (int i = 0; i < columns * block; i++, line += 3)
+                for (int i = 0; i < across; i++, line += 3)
                     for (int c = 0; c < 3; c++) sums[size_t(i / block) * 3 + c] += line[c];
             }
             for (int sum : sums)  // a half goes up in blocks of 2, and to the even number in larger ones
@@ -96,10 +101,9 @@ struct Crop {  // a square window of an image
 
     static Pixels interpolate(const Image& image, float scale, float shift_x, float shift_y, int size) {
         auto fused = [](float a, float b, float c) { return float(double(a) * b + c); };  // rounded once
-        static const uint8_t padding[] = {124, 116, 104};
         auto pixel = [&](int px, int py) {
             bool in = px >= 0 && px < image.width && py >= 0 && py < image.height;
-            return in ? image.rgb + (size_t(py) * image.width + px) * 3 : padding;
+            return in ? image.rgb + (size_t(py) * image.width + px) * 3 : PADDING.data();
         };
         struct Place {
             int at;  // the pixel before it

@@ -113,10 +113,10 @@ class Model {
         if (settings["retention"] < 1 || identities > 2)
             throw std::runtime_error("This loop has neither a retention under 1 nor an identity for every template.");
         const auto network = folder / (record.count("network") ? record["network"] : ".");
-        const auto depth = "-" + std::to_string(int(config("depth"))) + ".onnx";
-        auto open = [&](const char* name) { return Ort::Session(env_, (network / (name + depth)).c_str(), options); };
-        encoder_ = open("template");
-        search_ = open(record["precision"] == "int8" ? "search_int8" : "search");
+        const std::string precision = record["precision"] == "int8" ? "_int8" : "";
+        const auto end = precision + "-" + std::to_string(int(config("depth"))) + ".onnx";
+        auto open = [&](const char* name) { return Ort::Session(env_, (network / (name + end)).c_str(), options); };
+        encoder_ = open("template"), search_ = open("search");
     }
 
     KVCache encode_template(const Pixels& crop, int64_t identity, const Box& corners) {

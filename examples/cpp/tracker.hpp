@@ -1,6 +1,8 @@
 // The tracking loop: a frame in, a track out. docs/loop.md explains it; names are those of src/fartrack/tracking/.
 #pragma once
 
+#include <optional>
+
 #include "distractors.hpp"
 #include "recovery.hpp"
 #include "templates.hpp"
@@ -22,7 +24,7 @@ class Tracker {
         const auto [x, y, w, h] = box;
         if (!(w > 0 && h > 0 && x < frame.width && y < frame.height && x + w > 0 && y + h > 0))
             throw std::runtime_error("The box has no area or lies outside of the frame.");
-        frame_ = 0, score_ = 1, width_ = frame.width, height_ = frame.height;
+        frame_ = 0, score_ = 1, agreed_.reset(), width_ = frame.width, height_ = frame.height;
         memory_.slots = size_t(setting("templates")), memory_.capacity = size_t(setting("capacity"));
         memory_.history.clear();
         memory_.add(take_template(frame, box, 0));
@@ -36,10 +38,16 @@ class Tracker {
         frame_++;
         const Recovery before = recovery_;
         const bool seeking = before.seeking(), recovers = setting("lost_score") > 0, known = memory_.history.size() > 1;
-        const bool on_time = setting("templates") > 1 && frame_ - memory_.history.back().frame >= setting("interval");
+        const bool checked = setting("agreement") > 0 && known;
+        auto on_time = [&](int frame) {
+            return setting("templates") > 1 && frame - memory_.history.back().frame >= setting("interval");
+        };
+        // Whether the first template is asked alone: one frame before a template is due.
+        const bool sure = before.status == Status::tracking && score_ >= setting("template_score");
+        const bool checks = checked && sure && !agreed_.value_or(false) && on_time(frame_ + 1);
 
         // What the network is shown, and what it finds: of a lost target, the better of two windows.
-        int side = model_.search_size;
+        int side = model_.search_size, usual = side;
         std::vector<Crop> windows;
         std::vector<int64_t> tokens(4 * model_.trajectory, NO_TRAJECTORY);
         if (seeking) {
@@ -48,35 +56,44 @@ class Tracker {
             windows = {Crop::around(trajectory_.back(), model_.search_factor)};
             for (size_t i = 0; i < tokens.size(); i++)
                 tokens[i] = encode(windows[0].to_crop(trajectory_[i / 4])[i % 4]);
-            side = shown_side(windows[0], on_time);
+            side = usual = shown_side(windows[0]);
+            if (checks) side = std::max(usual, least_side(agreed_ ? 1 : 0.85));
         }
         std::vector<Pixels> crops;
         for (const Crop& window : windows)
             crops.push_back(window.center(double(side) / model_.search_size).extract(frame, side));
-        const auto all = model_.search(crops, side, tokens, memory_.cache());
-        const size_t best = all.size() > 1 && all[1].score > all[0].score;
-        const Pixels& crop = crops[best];
-        Found found = all[best];
+        size_t best = 0;
+        auto first_alone = [&] { return model_.search({crops[best]}, side, tokens, memory_.history[0].cache)[0]; };
+        auto agree = [&](const Box& a, const Box& b) { return overlap(a, b) >= setting("agreement"); };
+        auto stays = [&](const Box& corners) { return agree(corners, windows[best].to_crop(trajectory_.back())); };
+        Found found;
+        std::optional<Found> alone;
+        if (checks) found = *(alone = first_alone());
+        const bool confirmed = checks && found.score >= setting("template_score") && stays(found.corners);
+        if (!confirmed) {
+            if (checks) crops[0] = center_of(crops[0], side, usual), side = usual;
+            const auto all = model_.search(crops, side, tokens, memory_.cache());
+            best = all.size() > 1 && all[1].score > all[0].score;
+            found = all[best];
+        }
 
         // Whether it is to be believed.
-        const bool plain = recovers && is_plain(crop, side);
+        const bool plain = recovers && is_plain(crops[best], side), stayed = stays(found.corners);
         if (plain) found.score = 0;
-        const bool timely = before.status != Status::lost && on_time;
-        bool due = timely && found.score >= setting("template_score");
-        auto first_alone = [&] { return model_.search({crop}, side, tokens, memory_.history[0].cache)[0]; };
+        const bool agreed_before = agreed_.value_or(false);
+        if (agreed_before && !stayed) alone = first_alone();
+        agreed_.reset();
+        if (alone) agreed_ = confirmed || agree(alone->corners, found.corners);
+        if (alone && !*agreed_ && alone->score >= setting("template_score") && !plain) found = *alone;
+        const bool timely = before.status != Status::lost && on_time(frame_) && !agreed_.value_or(false);
+        const bool due = timely && found.score >= setting("template_score") && (!checked || (agreed_before && stayed));
         if (seeking && found.score >= setting("found_score") && known) {
-            const Found alone = first_alone();
-            if (alone.score < setting("template_score") || overlap(alone.corners, found.corners) < 0.5) found.score = 0;
-        } else if (!seeking && due && setting("agreement") > 0 && known) {
-            const Found alone = first_alone();
-            if (overlap(alone.corners, found.corners) < setting("agreement")) {
-                due = false;
-                if (alone.score >= setting("template_score")) found = alone;
-            }
+            const Found first = first_alone();
+            if (first.score < setting("template_score") || overlap(first.corners, found.corners) < 0.5) found.score = 0;
         }
         auto rate = before.rate;
         Box box = image_box(frame, windows[best], found, seeking, rate);
-        const Thumbnail small = thumbnail(frame);
+        const Thumbnail small = recovers ? thumbnail(frame) : Thumbnail{};
         const bool cut = recovers && is_cut(thumbnail_, small);
         const bool doubted = recovers && (timely || cut || before.status != Status::tracking);
         const double least = setting(seeking ? "found_score" : "lost_score");
@@ -125,6 +142,7 @@ class Tracker {
     std::map<std::string, double> settings_;
     int frame_ = 0, width_ = 0, height_ = 0;
     double score_ = 1;  // of the last frame, raw
+    std::optional<bool> agreed_;  // whether the first template alone agreed on the last frame, if it was asked
     std::vector<Box> trajectory_;
     TemplateMemory memory_;
     Recovery recovery_{};
@@ -142,9 +160,8 @@ class Tracker {
     }
 
     /** The side, in pixels, of the search window's center that is shown: the whole, or less for a slow, sure target. */
-    int shown_side(const Crop& window, bool on_time) const {
-        if (setting("min_window") == 1 || score_ < setting("confident_score") || (setting("agreement") > 0 && on_time))
-            return model_.search_size;
+    int shown_side(const Crop& window) const {
+        if (setting("min_window") == 1 || score_ < setting("confident_score")) return model_.search_size;
         double speed = 0;
         Box last{}, now{};
         for (size_t i = 0; i < trajectory_.size(); i++, last = now) {
@@ -152,10 +169,25 @@ class Tracker {
             for (int axis = 0; i > 0 && axis < 2; axis++)
                 speed = std::max(speed, std::abs((now[axis] + now[axis + 2]) / 2 - (last[axis] + last[axis + 2]) / 2));
         }
-        const int grid = model_.search_size / model_.patch;
         const double radius = std::max(now[2] - now[0], now[3] - now[1]) / 2 + 2 * speed + 0.06;
-        const int missing = int((1 - std::max(2 * radius, setting("min_window"))) * grid / 2);
-        return (grid - 2 * std::max(missing, 0)) * model_.patch;
+        return least_side(std::max(2 * radius, setting("min_window")));
+    }
+
+    /** The side of at least this share of the search window's, with as many whole tokens missing on either side. */
+    int least_side(double share) const {
+        const int grid = model_.search_size / model_.patch;
+        return (grid - 2 * std::max(int((1 - share) * grid / 2), 0)) * model_.patch;
+    }
+
+    /** The center, of size × size pixels, of a crop of side × side. */
+    static Pixels center_of(const Pixels& crop, int side, int size) {
+        const int edge = (side - size) / 2;
+        Pixels center;
+        for (int row = edge; row < edge + size; row++) {
+            const auto begin = crop.begin() + (row * side + edge) * 3;
+            center.insert(center.end(), begin, begin + size * 3);
+        }
+        return center;
     }
 
     /** The image box of what was found, and how fast its sides usually change. */

@@ -83,7 +83,7 @@ struct Crop {  // a square window of an image
         means.reserve(size_t(columns) * rows * 3);
         const float share = float(1.0 / (block * block));
         std::vector<int> sums(size_t(columns) * 3);
-        const int across = std::min(columns * block, image.width - x0);  // what is missing at the image's end is padding
+        const int across = std::min(columns * block, image.width - x0);  // what the image lacks there is padding
         for (int row = 0; row < rows; row++) {
             const int down = std::min(block, image.height - y0 - row * block);
             for (size_t i = 0; i < sums.size(); i++)

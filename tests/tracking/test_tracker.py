@@ -256,7 +256,7 @@ def test_no_frame_bears_more_than_a_search_and_one_of_check_and_template():
         ((state, _),) = tracker.step_batch([state], [[look]])
         (rows,) = (rows for _, rows in engine.seen)
         work.append((len(look.crop), rows.shape[-2] // 49, len(engine.taken)))
-    usual, checks = [(96, n, 0) for n in range(6)], (192, 1, 0)
+    usual, checks = [(96, n, 0) for n in range(6)], (160, 1, 0)
     joins = [(96, n, 1) for n in range(6)]
     period = lambda n: [usual[n]] * 3 + [checks, joins[n]]  # noqa: E731
     assert work == [usual[1]] * 4 + [joins[1]] + period(2) + period(3) + period(4) + [usual[5]]
@@ -339,9 +339,9 @@ def test_a_slow_target_is_looked_at_closely():
     assert set(sides(Tracker(RedFinder()), boxes)[0]) == {224}
 
 
-def test_the_first_template_is_asked_about_nearly_the_whole_window():
+def test_the_first_template_is_asked_about_more_of_the_window_and_all_of_it_once_it_disagrees():
     boxes, settings = [(100, 80, 40, 40)] * 9, TrackerSettings(min_window=0.4, interval=3, agreement=0.5)
-    assert sides(Tracker(RedFinder(), settings), boxes)[0] == [96, 96, 96, 96, 192, 96, 96, 192]
+    assert sides(Tracker(RedFinder(), settings), boxes)[0] == [96, 96, 96, 96, 160, 96, 96, 160]
     misled = Misled(0.1)
     misled.sure = 0.6  # enough to follow the target, and too little to have its box believed
     doubtful = replace(settings, template_score=0.7, confident_score=0.5)
@@ -353,7 +353,7 @@ def test_the_first_template_is_asked_about_nearly_the_whole_window():
         (look,) = tracker.search_regions(state, frame(box))
         state, _ = tracker.step(state, frame(box))
         seen.append(len(look.crop))
-    assert seen == [96, 192] + [224] * 7  # the whole one where it has not agreed
+    assert seen == [96, 192] + [224] * 7  # it is seen to jump; and the whole one where it has not agreed
     unasked = replace(settings, agreement=0)
     assert set(sides(Tracker(RedFinder(), unasked), boxes)[0]) == {96}
 

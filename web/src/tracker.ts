@@ -110,7 +110,7 @@ const JUMP = 0.1;
 const GRID = 0.125;
 const HALF = 0.5 + 1e-4;
 /** Share of the search window's side, at least, that the first template is asked about alone, until it disagrees. */
-const CHECKED = 0.85;
+const CHECKED = 0.7;
 const MARGIN = 0.06;
 const UNIT = new Crop(0, 0, 1);
 

@@ -32,7 +32,7 @@ the grid the loop feeds such a difference back until, some 20 frames later, the 
 HALF = 0.5 + 1e-4
 """Added before rounding down to the grid: a value exactly between two steps, and its neighbors, go to the upper one."""
 
-CHECKED = 0.85
+CHECKED = 0.7
 """Share of the search window's side, at least, that the first template is asked about when it is asked alone. Once it
 has not agreed, that is the whole window."""
 
@@ -71,7 +71,7 @@ class TrackerSettings:
         template_score: a template is taken only from a frame whose score is at least this.
         agreement: 0, or the least IoU of the box with that which the first template alone finds, for a template to be
             taken on the next frame: only the first is sure to show the target. On the frame of this check it is asked
-            before all templates, about nearly the whole search window, and they only if it is not as sure as
+            before all templates, about more of the search window, and they only if it is not as sure as
             ``template_score`` that the target is where it was. Where it is sure and they disagree, its box is used.
         hold_score: on a frame whose score is under this, the box stays where it was.
         lost_score: 0, or recovery: a frame whose score is under this (0.2, say) is doubtful, the target keeps its size

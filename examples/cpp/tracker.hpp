@@ -57,7 +57,7 @@ class Tracker {
             for (size_t i = 0; i < tokens.size(); i++)
                 tokens[i] = encode(windows[0].to_crop(trajectory_[i / 4])[i % 4]);
             side = usual = shown_side(windows[0]);
-            if (checks) side = std::max(usual, least_side(agreed_ ? 1 : 0.85));
+            if (checks) side = std::max(usual, least_side(agreed_ ? 1 : 0.7));
         }
         std::vector<Pixels> crops;
         for (const Crop& window : windows)

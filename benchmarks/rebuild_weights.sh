@@ -19,8 +19,8 @@ train() { # STEP START [UNTIL]: one run by recipes/shipped/STEP.toml
     touch "$runs/$1/finished"
 }
 
-mean() { # NAME STEP OTHER: the mean of a run's weights and others
-    [ -e "$runs/$1/model.json" ] || fartrack export "$runs/$2/checkpoint.safetensors" "$runs/$1" --int8 none --mean "$3"
+mean() { # NAME STEP OTHER [THIRD]: the mean of a run's weights and others
+    [ -e "$runs/$1/model.json" ] || fartrack export "$runs/$2/checkpoint.safetensors" "$runs/$1" --int8 none --mean "$3" ${4:+--mean "$4"}
 }
 
 stack() { # BOTTOM TOP LAYERS OUT: the weights of BOTTOM, and those layers of TOP from number LAYERS (from 0) on
@@ -58,5 +58,8 @@ mean mean-7 7-bent "$runs/6-rollouts/checkpoint.safetensors"
 train 8-shape "$runs/mean-7/weights.safetensors"
 train 9-more "$runs/8-shape/checkpoint.safetensors"
 train 10-long "$runs/9-more/checkpoint.safetensors"
-mean pico 10-long "$runs/9-more/checkpoint.safetensors"
+mean mean-10 10-long "$runs/9-more/checkpoint.safetensors"
+train 11-mild "$runs/mean-7/weights.safetensors"
+train 12-plain "$runs/mean-7/weights.safetensors"
+mean pico 11-mild "$runs/12-plain/checkpoint.safetensors" "$runs/mean-10/weights.safetensors"
 # By hand after that: the tracker's settings in model.json, and the calibration of the score.

@@ -30,11 +30,11 @@ PAPER_CENTER, PAPER_SCALE, PAPER_SHARE = 3.5, 0.5, 0.1
 """The paper's jitter: width of the uniform offset of the center, deviation of the scale; and the share that has it."""
 PAPER_GRAY, PAPER_LIGHT = 0.05, 0.2
 """The paper's colors: share of sample sets that are gray, and the most by which a crop's brightness changes."""
-ASPECT, WRONG_ASPECT, WRONG_SHAPE = 0.08, 0.25, 0.5
+ASPECT, WRONG_ASPECT, WRONG_SHAPE = 0.08, 0.25, 0.15
 """Deviations of the logarithm of the error of the past boxes' aspect, and the share with the larger one."""
 DRIFT = 0.3
 """The error of a past box's sides grows by up to this share of the last one's from box to box."""
-NO_SHAPE = 0.2
+NO_SHAPE = 0.05
 """Share of search crops whose past boxes are squares of the usual size, so that they tell only the place."""
 SEEK_SHARE, SEEK_SCALE = 0.08, 2.5
 """Share of search crops as for a lost target: anywhere in a window of up to this scale, without past boxes."""

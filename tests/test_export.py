@@ -301,7 +301,7 @@ def test_exits_share_their_int8_weights(exits, tmp_path):
 
 def test_a_graph_that_was_not_exported_is_named(exits):
     deep, _, _ = exits
-    with pytest.raises(FartrackError, match=r"deep lacks search_int8-3.onnx; use precision fp32, or export it anew"):
+    with pytest.raises(FartrackError, match=r"deep lacks template_int8-3.onnx; use precision fp32, or export it anew"):
         open_engine(open_package(deep), precision="int8")
 
 

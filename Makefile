@@ -16,8 +16,13 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check src tests benchmarks examples docs
 	$(BIN)/mypy
 
+# OpenVINO's threads do not survive a fork: its tests are apart from those that train and fork.
+OPENVINO := tests/engines/test_engines.py tests/engines/test_devices.py tests/test_export.py
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --max-worker-restart 0
+
 unit: $(VENV)/dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --max-worker-restart 0
+	$(PYTEST) $(OPENVINO:%=--ignore=%)
+	$(PYTEST) $(OPENVINO)
 
 # The documentation as a site, which loads nothing from elsewhere.
 docs: $(VENV)/dev

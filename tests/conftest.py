@@ -12,7 +12,7 @@ from fartrack.model.config import ModelConfig
 # Several test processes share the machine; to be set before PyTorch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A forked process must not collect what it inherited: PyAV's converters wait there for threads that only the parent has.
+# A forked process must not collect what it inherited: PyAV's converters would wait for threads of the parent's.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=gc.freeze)
 

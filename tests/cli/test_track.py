@@ -385,10 +385,10 @@ def interrupted(monkeypatch, frame, times=1):
     """Ctrl-C while this frame is tracked, counted from 1, and so many times while the outputs are closed."""
     step, close, came = Tracker.search_regions, track.VideoSink._finish, []
 
-    def interrupt(self, state, image):
+    def interrupt(self, state, *arguments):
         if state.frame + 1 == frame:
             raise KeyboardInterrupt
-        return step(self, state, image)
+        return step(self, state, *arguments)
 
     def again(self):
         came.append(0)
@@ -890,10 +890,7 @@ def cut(path, share):
 
 
 def fill_with_nan(path):
-    data = bytearray(path.read_bytes())
-    begin = 8 + int.from_bytes(data[:8], "little")
-    data[begin:] = b"\xff" * (len(data) - begin)
-    path.write_bytes(data)
+    path.write_bytes(b"\xff" * path.stat().st_size)
 
 
 DAMAGES = {
@@ -901,7 +898,7 @@ DAMAGES = {
     "cut weights": (lambda m: cut(m / "weights.safetensors", 0.5), "weights.safetensors is missing, damaged"),
     "empty weights": (lambda m: cut(m / "weights.safetensors", 0), "weights.safetensors is missing, damaged"),
     "text weights": (lambda m: (m / "weights.safetensors").write_text("x" * 99), "weights.safetensors is missing"),
-    "nan weights": (lambda m: fill_with_nan(m / "weights.safetensors"), "do not fit together"),
+    "nan weights": (lambda m: fill_with_nan(m / "weights_int8.bin"), "do not fit together"),
     "no graph": (lambda m: (m / "search_int8-6.onnx").unlink(), "lacks search_int8-6.onnx; use precision fp32"),
     "no int8 weights": (lambda m: (m / "weights_int8.bin").unlink(), "template_int8-6.onnx is no readable ONNX model"),
     "cut int8 weights": (lambda m: cut(m / "weights_int8.bin", 0.2), "template_int8-6.onnx is no readable ONNX model"),

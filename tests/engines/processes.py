@@ -1,6 +1,6 @@
 """Trackers in forked and spawned processes, pickled, copied, and in threads find the same boxes.
 
-Run by test_processes.py, for the engine that the environment variable ENGINE names.
+Run by test_forks.py, for the engine that the environment variable ENGINE names.
 """
 
 import copy

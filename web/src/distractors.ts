@@ -1,5 +1,6 @@
 /** What was seen beside the target is not the target, as in Python's `distractors.py`. */
 
+import { place, RgbFrame } from "./frames";
 import { type Box, Crop, type Frame, type Pixels } from "./geometry";
 
 const PATCH = 20;
@@ -82,19 +83,10 @@ function correlation(image: Float64Array, width: number, column: number, row: nu
 /** Green of the square of this side around a place of the frame, `size` × `size`. */
 function cut({ pixels, step }: Scene, center: Point, side: number, size: number): Float64Array {
   const window = new Crop((center[0] - side / 2) / step, (center[1] - side / 2) / step, side / step);
-  const rgb = window.extract(asFrame(pixels), size);
+  const { width, height, data } = pixels;
+  const frame = new RgbFrame({ data, offset: 0, stride: 3 * width, step: 3 }, place(width, height, 0, false));
+  const rgb = window.extract(frame, size);
   return Float64Array.from({ length: size * size }, (_, i) => rgb[3 * i + 1]);
-}
-
-function asFrame({ width, height, data }: Pixels): Frame {
-  const region = (left: number, top: number, right: number, bottom: number) => {
-    const part = new Uint8Array((right - left) * (bottom - top) * 3);
-    for (let row = top, at = 0; row < bottom; row++, at += (right - left) * 3) {
-      part.set(data.subarray((row * width + left) * 3, (row * width + right) * 3), at);
-    }
-    return { width: right - left, height: bottom - top, data: part };
-  };
-  return { width, height, region, sample: () => ({ width, height, data }) };
 }
 
 function centerOf([x, y, w, h]: Box): Point {

@@ -31,7 +31,7 @@ export function place(width: number, height: number, rotation: number, flip: boo
 
 /** A plane of samples: `data[offset + y · stride + x · step]`. */
 export interface Plane {
-  data: Uint8Array;
+  data: Pixels["data"];
   offset: number;
   stride: number;
   step: number;

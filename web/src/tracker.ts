@@ -137,7 +137,7 @@ export class Tracker {
       size: [frame.width, frame.height],
       trajectory,
       memory,
-      recovery: sureAt(box, sceneOf(frame, box)),
+      recovery: sureAt(box, this.settings.lost_score > 0 ? sceneOf(frame, box) : null),
       thumbnail: this.thumbnail(frame),
       score: 1,
       agreed: null,

@@ -281,7 +281,7 @@ class Tracker:
         memory = TemplateMemory(self.settings.templates, self.settings.capacity, (template,))
         # The network's own trajectory may be empty, but the last box is always needed.
         trajectory = np.repeat(first[None], max(self.engine.config.trajectory, 1), axis=0)
-        recovery = Recovery(first, scene=Scene.of(frame, first))
+        recovery = Recovery(first, scene=Scene.of(frame, first) if self.settings.lost_score > 0 else None)
         return State(0, (width, height), trajectory, memory, recovery, self.thumbnail(frame))
 
     def step(self, state: State, frame: Image) -> tuple[State, Track]:

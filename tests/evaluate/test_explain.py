@@ -26,22 +26,24 @@ def tracker():
 @pytest.fixture(scope="module")
 def looked(tracker):
     with frames_from_source(CLIP) as source:
-        return list(looks(tracker, source, BOX, [5, 2]))
+        return list(looks(tracker, source, BOX, [4, 2, 5]))
 
 
 def test_the_tracks_are_those_of_the_tracker(tracker, looked):
     tracks = list(islice(fartrack.track_video(CLIP, BOX, tracker=tracker), 6))
-    assert [(look.frame, look.track) for look in looked] == [(2, tracks[2]), (5, tracks[5])]
+    assert [(look.frame, look.track) for look in looked] == [(frame, tracks[frame]) for frame in (2, 4, 5)]
 
 
 def test_templates_attention_and_distributions(looked):
-    assert [[template.frame for template in look.templates] for look in looked] == [[0], [0, 3]]
-    for look in looked:
+    # Frame 5 is that of a check: the first template is sure, and no other is asked.
+    assert [[template.frame for template in look.templates] for look in looked] == [[0], [0, 3], [0]]
+    kept_tokens = [[37], [37, 49], [37]]  # 75 % of 49, from the frame after the one that scores them
+    for look, count in zip(looked, kept_tokens, strict=True):
         assert look.probabilities.shape == (4, 600)
         np.testing.assert_allclose(look.probabilities.sum(-1), 1)
         assert 0 < np.nansum(look.attention) < 1
         kept = np.isfinite(look.attention)
-        assert kept.sum(-1).tolist() == [37] * len(look.templates)  # 75 % of 49
+        assert kept.sum(-1).tolist() == count
         assert np.flatnonzero(kept[0]).tolist() == look.templates[0].keep.tolist()
     corners = looked[0].region.window.to_crop([looked[0].track.box])[0]
     likely = -0.5 + (looked[0].probabilities.argmax(-1) + 0.5) / 300
@@ -50,7 +52,7 @@ def test_templates_attention_and_distributions(looked):
 
 def test_a_line_of_the_picture_for_each_frame(looked):
     axes = draw_looks(looked).axes
-    assert len(axes) == 8
+    assert len(axes) == 12
     assert axes[0].get_title().startswith("frame 2: tracking, score ")
     shares = [int(text.get_text().split("\n")[1].rstrip("%")) for text in axes[7].texts]
     assert len(shares) == 2 and sum(shares) in (99, 100, 101)

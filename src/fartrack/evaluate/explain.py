@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray
-from fartrack.model.vocabulary import BIN_CENTERS, HIGH, LOW, decode
-from fartrack.tracking.templates import Template
+from fartrack.model.vocabulary import BIN_CENTERS, HIGH, LOW
+from fartrack.tracking.templates import Template, join
 from fartrack.tracking.tracker import SearchRegion, Track, Tracker
 from fartrack.video.frames import FrameSource
 
@@ -33,7 +33,7 @@ class Look:
     frame: int  # its number in the source
     region: SearchRegion  # the search window, its crop, and the past boxes
     shown: float  # the share of the window's side that was cropped
-    templates: list[Template]  # those that were searched with, oldest first
+    templates: list[Template]  # those that were asked, oldest first: the first alone on the frame of a check
     attention: FloatArray
     probabilities: FloatArray  # (4, V) of the coordinates x0, y0, x1, y1 over the bins
     track: Track
@@ -47,16 +47,15 @@ def looks(tracker: Tracker, source: FrameSource, box: ArrayLike, frames: Collect
         raise FartrackError(f"The frames to look at must come after the one with the box, which is {first.index}.")
     state = tracker.start(first.image, box)
     for frame in source:
-        regions, memory = tracker.search_regions(state, frame.image), state.memory
-        state, track = tracker.step(state, frame.image)
+        (answer,) = tracker.answers([state], [tracker.search_regions(state, frame.image)])
+        memory = state.memory
+        state, track = tracker.conclude(state, answer)
         if frame.index in wanted:
-            kv_cache = memory.kv_cache[None]
-            answers = [tracker.engine.search(r.crop[None], r.tokens[None], kv_cache)[0] for r in regions]
-            best = int(np.argmax([decode(answer)[1].min() for answer in answers]))  # of two where it is sought
-            region, logits = regions[best], answers[best]
+            region, logits = answer.region, answer.logits
+            templates = [memory.history[place] for place in ((0,) if region.usual else memory.chosen)]
+            kv_cache = join(template.kv_cache for template in templates)[None]
             scores = tracker.engine.search_scored(region.crop[None], region.tokens[None], kv_cache)[1][0]
             chances = np.exp(np.float64(logits - logits.max(-1, keepdims=True)))
-            templates = [memory.history[place] for place in memory.chosen]
             attention = np.full((len(templates), config.template_tokens), np.nan)
             ends = np.cumsum([template.kv_cache.shape[-2] for template in templates])
             for row, template, own in zip(attention, templates, np.split(scores, ends[:-1]), strict=True):

@@ -216,6 +216,24 @@ class SearchRegion:
         return replace(self, crop=np.ascontiguousarray(crop), usual=0)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the network said about a frame.
+
+    Attributes:
+        memory: the templates, those that were undecided pruned.
+        region: of the regions shown, that with the best score; its ``usual`` is above 0 if the first template alone was
+            asked about it.
+        logits: ``(4, V)`` of that region.
+        alone: those of the first template alone, if it was asked.
+    """
+
+    memory: TemplateMemory
+    region: SearchRegion
+    logits: Floats
+    alone: Floats | None
+
+
 class Tracker:
     """Follows one target through frames.
 
@@ -361,11 +379,15 @@ class Tracker:
     ) -> list[tuple[State, Track]]:
         """The next states and tracks of several targets, independent of one another, in as few network calls as
         their memories' sizes allow."""
+        return [self.conclude(*pair) for pair in zip(states, self.answers(states, regions), strict=True)]
+
+    def answers(self, states: Sequence[State], regions: Sequence[Sequence[SearchRegion]]) -> list[Answer]:
+        """What the network says about the regions of several targets; see :meth:`step_batch`."""
         memories = [self._reencode(state.memory) for state in states]
         best = self._find(memories, dict(enumerate(regions)))
         alone = {i: logits for i, (region, logits) in best.items() if region.usual}
         best |= self._find(memories, {i: [best[i][0].for_all()] for i in alone if not self._confirms(*best[i])})
-        return [self._conclude(state, memories[i], *best[i], alone.get(i)) for i, state in enumerate(states)]
+        return [Answer(memory, *best[i], alone.get(i)) for i, memory in enumerate(memories)]
 
     def _find(
         self, memories: list[TemplateMemory], regions: Mapping[int, Sequence[SearchRegion]]
@@ -403,14 +425,12 @@ class Tracker:
         corners, score = read(alone)
         return score >= self.settings.template_score and overlap(corners, region.last) >= self.settings.agreement
 
-    def _conclude(
-        self, state: State, memory: TemplateMemory, region: SearchRegion, logits: Floats, alone: Floats | None
-    ) -> tuple[State, Track]:
-        """What the logits ``(4, V)`` of a search region mean, and those of the first template alone if it was asked:
-        the box, the track, and whether a template is taken."""
+    def conclude(self, state: State, answer: Answer) -> tuple[State, Track]:
+        """What an answer means: the box, the track, and whether a template is taken."""
+        memory, region, alone = answer.memory, answer.region, answer.alone
         settings, before, number = self.settings, region.recovery, state.frame + 1
         recovers, checked = settings.lost_score > 0, settings.agreement > 0 and len(memory.history) > 1
-        corners, score = read(logits)
+        corners, score = read(answer.logits)
         plain = recovers and is_plain(region.crop)
         if plain:
             score = 0.0

@@ -1,6 +1,5 @@
 """What tests of several rooms share."""
 
-import gc
 import os
 import signal
 import sys
@@ -11,10 +10,6 @@ from fartrack.model.config import ModelConfig
 
 # Several test processes share the machine; to be set before PyTorch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-# A forked process must not collect what it inherited: PyAV's converters would wait for threads of the parent's.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=gc.freeze)
 
 TINY = {"depth": 2, "width": 24, "heads": 3, "template_size": 32, "search_size": 64, "templates": 3}
 

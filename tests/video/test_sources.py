@@ -2,8 +2,11 @@
 
 import functools
 import http.server
+import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 
 import av
@@ -427,3 +430,22 @@ def test_webcam(monkeypatch):
     frames, sentence = read_damaged(0)
     assert [mark(f) for f in frames] == list(range(5)) and "webcam 0" in sentence
     assert frames_from_source(0).fps is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_collects_an_open_video_of_its_parent(tmp_path):
+    """The decoder's threads are the parent's alone; a child that waited for them would wait for ever."""
+    write_video(tmp_path / "a.mp4")
+    script = f"""
+import gc, os, sys
+from fartrack.video import frames_from_source
+source = frames_from_source({str(tmp_path / "a.mp4")!r})
+next(source)
+cycle = [source]
+cycle.append(cycle)
+del source, cycle
+if child := os.fork():
+    sys.exit(os.waitpid(child, 0)[1])
+gc.collect()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

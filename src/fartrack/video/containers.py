@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,6 +37,11 @@ FASTEST_AVI = 240
 MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"sidx", b"styp", b"uuid", b"udta"}
 
 log = logging.getLogger("fartrack")
+
+# A forked process must not collect what it inherited: FFmpeg's decoders and converters would wait for threads that only
+# the parent has.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=gc.freeze)
 
 
 def open_video(url: str, name: str, start: int, path: Path | None) -> FrameSource:

@@ -110,13 +110,13 @@ class Model {
             else if (!choose(record, "presets." + value + ".")) throw std::runtime_error("No preset " + value + ".");
         }
         settings["templates"] = std::min(settings["templates"], config("templates"));
-        if (settings["retention"] < 1 || identities > 2)
-            throw std::runtime_error("This loop has neither a retention under 1 nor an identity for every template.");
+        if (identities > 2) throw std::runtime_error("This loop has no identity for every template.");
         const auto network = folder / (record.count("network") ? record["network"] : ".");
         const std::string precision = record["precision"] == "int8" ? "_int8" : "";
         const auto end = precision + "-" + std::to_string(int(config("depth"))) + ".onnx";
         auto open = [&](const char* name) { return Ort::Session(env_, (network / (name + end)).c_str(), options); };
         encoder_ = open("template"), search_ = open("search");
+        if (settings["retention"] < 1) scored_ = open("search_scored");
     }
 
     KVCache encode_template(const Pixels& crop, int64_t identity, const Box& corners) {
@@ -134,9 +134,10 @@ class Model {
         return cache;
     }
 
-    /** What is found in search crops of side × side pixels, all in one call, as int8 rounds by the whole batch. */
+    /** What is found in search crops of side × side pixels, all in one call, as int8 rounds by the whole batch; and, if
+     *  asked for, how much attention each template token gets from the first crop. */
     std::vector<Found> search(const std::vector<Pixels>& crops, int side, const std::vector<int64_t>& tokens,
-                              const KVCache& cache) {
+                              const KVCache& cache, std::vector<float>* scores = nullptr) {
         const int64_t count = int64_t(crops.size());
         Pixels pixels;
         std::vector<int64_t> past;
@@ -151,10 +152,12 @@ class Model {
         std::array<Ort::Value, 3> inputs{tensor(pixels.data(), pixels.size(), {count, side, side, 3}),
                                          tensor(past.data(), past.size(), {count, int64_t(tokens.size())}),
                                          tensor(kv.data(), kv.size(), {count, layers, heads, length, channels})};
-        const char *names[] = {"search", "trajectory", "kv_cache"}, *output = "logits";
-        auto logits = search_.Run(Ort::RunOptions{}, names, inputs.data(), 3, &output, 1);
+        const char *names[] = {"search", "trajectory", "kv_cache"}, *outputs[] = {"logits", "scores"};
+        auto& session = scores ? scored_ : search_;
+        auto results = session.Run(Ort::RunOptions{}, names, inputs.data(), 3, outputs, scores ? 2 : 1);
+        if (scores) scores->assign(results[1].GetTensorData<float>(), results[1].GetTensorData<float>() + length);
         std::vector<Found> found;
-        for (int i = 0; i < count; i++) found.push_back(decode(logits[0].GetTensorData<float>() + i * 4 * BINS));
+        for (int i = 0; i < count; i++) found.push_back(decode(results[0].GetTensorData<float>() + i * 4 * BINS));
         return found;
     }
 
@@ -166,7 +169,7 @@ class Model {
 
   private:
     Ort::Env env_{ORT_LOGGING_LEVEL_FATAL, "fartrack"};
-    Ort::Session encoder_{nullptr}, search_{nullptr};
+    Ort::Session encoder_{nullptr}, search_{nullptr}, scored_{nullptr};
 
     bool choose(const std::map<std::string, std::string>& record, const std::string& prefix) {
         const auto first = record.lower_bound(prefix);

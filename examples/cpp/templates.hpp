@@ -11,6 +11,7 @@ namespace fartrack {
 
 struct Template {
     int frame;
+    bool whole = true;  // it still has all its tokens
     KVCache cache;
     std::vector<double> target, context;  // what it looks like in the box and around it, of length 1
 
@@ -40,6 +41,23 @@ struct Template {
     double likeness(const Template& other) const {
         const double contrast = dot(target, other.target) - dot(context, other.target);
         return contrast / std::max(1 - dot(target, context), 1e-3);
+    }
+
+    /** Keep the share of tokens with the best of these scores for good. */
+    void prune(const float* scores, double retention) {
+        const auto [layers, heads, tokens, channels] = cache.shape;
+        std::vector<int64_t> keep(tokens);
+        std::iota(keep.begin(), keep.end(), 0);
+        std::stable_sort(keep.begin(), keep.end(), [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
+        keep.resize(std::max<size_t>(size_t(std::nearbyint(retention * double(tokens))), 1));
+        std::sort(keep.begin(), keep.end());
+        KVCache kept{{layers, heads, int64_t(keep.size()), channels}, {}};
+        for (int64_t lead = 0; lead < layers * heads; lead++)
+            for (int64_t token : keep) {
+                const auto begin = cache.data.begin() + (lead * tokens + token) * channels;
+                kept.data.insert(kept.data.end(), begin, begin + channels);
+            }
+        cache = std::move(kept), whole = false;
     }
 
     static double dot(const std::vector<double>& a, const std::vector<double>& b) {
@@ -76,6 +94,20 @@ class TemplateMemory {
     }
 
     const KVCache& cache() const { return joined_; }
+
+    bool undecided() const {  // a chosen template still has all its tokens
+        return std::any_of(chosen_.begin(), chosen_.end(), [&](size_t place) { return history[place].whole; });
+    }
+
+    void prune(const std::vector<float>& scores, double retention) {  // of all chosen templates' tokens, in order
+        const float* own = scores.data();
+        for (size_t place : chosen_) {
+            const auto count = history[place].cache.shape[2];
+            if (history[place].whole) history[place].prune(own, retention);
+            own += count;
+        }
+        choose();
+    }
 
   private:
     std::set<size_t> chosen_;

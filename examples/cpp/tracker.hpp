@@ -72,7 +72,10 @@ class Tracker {
         const bool confirmed = checks && found.score >= setting("template_score") && stays(found.corners);
         if (!confirmed) {
             if (checks) crops[0] = center_of(crops[0], side, usual), side = usual;
-            const auto all = model_.search(crops, side, tokens, memory_.cache());
+            std::vector<float> scores;
+            const bool scored = setting("retention") < 1 && memory_.undecided();
+            const auto all = model_.search(crops, side, tokens, memory_.cache(), scored ? &scores : nullptr);
+            if (scored) memory_.prune(scores, setting("retention"));
             best = all.size() > 1 && all[1].score > all[0].score;
             found = all[best];
         }

@@ -3,24 +3,32 @@
 #
 #   benchmarks/rebuild_weights.sh STORE VIT RUNS [PICO]
 #
-# STORE: prepared data (fartrack train prepare). VIT: an ImageNet ViT-Tiny, safetensors with timm's names. RUNS: folder of
+# STORE: prepared data (fartrack train prepare); with more pictures and videos in STORE-wide, if that exists. VIT: an ImageNet ViT-Tiny, safetensors with timm's names. RUNS: folder of
 # all runs. PICO: weights of six layers to start from. Ours came from an earlier trial network and are lost; without them
-# the chain starts from ImageNet alone. Steps 1 and 2 want a GPU (ten minutes); the others took seven hours of one CPU core.
+# the chain starts from ImageNet alone. Steps 1 and 2 want a GPU (ten minutes); the others took ten hours of one CPU core.
 # Called again, it goes on where it stopped. docs/training.md says what is recorded of these runs and what is not.
 set -eu
 store=$1 vit=$2 runs=$3 pico=${4:-}
 mkdir -p "$runs"
 
-train() { # STEP START [UNTIL]: one run by recipes/shipped/STEP.toml
-    [ -e "$runs/$1/finished" ] && return
+train() { # STEP START [UNTIL [NAME]]: one run by recipes/shipped/STEP.toml, called NAME
+    name=${4:-$1}
+    [ -e "$runs/$name/finished" ] && return
     resume=
-    [ -e "$runs/$1/checkpoint.safetensors" ] && resume=--resume
-    fartrack train run --recipe "shipped/$1" --data "$store" --run "$runs/$1" --start "$2" ${3:+--until "$3"} $resume
-    touch "$runs/$1/finished"
+    [ -e "$runs/$name/checkpoint.safetensors" ] && resume=--resume
+    fartrack train run --recipe "shipped/$1" --data "$store" --run "$runs/$name" --start "$2" ${3:+--until "$3"} $resume
+    touch "$runs/$name/finished"
 }
 
-mean() { # NAME STEP OTHER [THIRD]: the mean of a run's weights and others
-    [ -e "$runs/$1/model.json" ] || fartrack export "$runs/$2/checkpoint.safetensors" "$runs/$1" --int8 none --mean "$3" ${4:+--mean "$4"}
+mean() { # NAME STEP OTHER…: the mean of a run's weights and others; one that is named three times counts three times
+    name=$1 step=$2
+    [ -e "$runs/$name/model.json" ] && return
+    shift 2
+    for other; do
+        set -- "$@" --mean "$other"
+        shift
+    done
+    fartrack export "$runs/$step/checkpoint.safetensors" "$runs/$name" --int8 none "$@"
 }
 
 stack() { # BOTTOM TOP LAYERS OUT: the weights of BOTTOM, and those layers of TOP from number LAYERS (from 0) on
@@ -61,5 +69,13 @@ train 10-long "$runs/9-more/checkpoint.safetensors"
 mean mean-10 10-long "$runs/9-more/checkpoint.safetensors"
 train 11-mild "$runs/mean-7/weights.safetensors"
 train 12-plain "$runs/mean-7/weights.safetensors"
-mean pico 11-mild "$runs/12-plain/checkpoint.safetensors" "$runs/mean-10/weights.safetensors"
+mean mean-12 11-mild "$runs/12-plain/checkpoint.safetensors" "$runs/mean-10/weights.safetensors"
+train 13-wide "$runs/mean-7/weights.safetensors"
+[ -d "$store-wide" ] && store=$store-wide
+train 13-wide "$runs/mean-7/weights.safetensors" "" 13b-wide
+before=$runs/mean-12/weights.safetensors
+mean mean-13 13-wide "$runs/13b-wide/checkpoint.safetensors" "$before"
+train 14-pruned "$runs/mean-13/weights.safetensors"
+train 15-far "$runs/mean-7/weights.safetensors" 3840
+mean pico 14-pruned "$runs/15-far/checkpoint.safetensors" "$runs/mean-13/weights.safetensors" "$before" "$before" "$before"
 # By hand after that: the tracker's settings in model.json, and the calibration of the score.

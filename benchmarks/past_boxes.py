@@ -67,10 +67,10 @@ class Asked:
         """The ``kv_cache`` of true templates before a frame."""
         seen = np.flatnonzero(present(self.boxes[:frame]))
         count = min(self.tracker.settings.templates, len(seen))
-        chosen = seen[np.unique(np.linspace(0, len(seen) - 1, count).round().astype(int))]
+        chosen = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
         identity = self.tracker.engine.config.identity
         return join(
-            self.tracker._take_template(self.images[i], self.boxes[i], int(i), identity(min(slot, 1))).kv_cache
+            self.tracker._take_template(self.images[i], self.boxes[i], int(i), identity(slot)).kv_cache
             for slot, i in enumerate(chosen)
         )
 
@@ -86,7 +86,8 @@ class Asked:
 
 
 def follow(tracker: Tracker, images: list[Image], boxes: FloatArray, true: bool) -> float:
-    """AO over a sequence; with ``true``, every template is of a true box, at the tracker's interval."""
+    """AO over a sequence; with ``true``, every template is of a true box, at the tracker's interval, and none is
+    checked against the first."""
     interval = tracker.settings.interval
     if true:  # none of its own
         tracker = Tracker(tracker.engine, replace(tracker.settings, interval=10**9), tracker.color)

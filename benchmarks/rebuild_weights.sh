@@ -3,9 +3,10 @@
 #
 #   benchmarks/rebuild_weights.sh STORE VIT RUNS [PICO]
 #
-# STORE: prepared data (fartrack train prepare); with more pictures and videos in STORE-wide, if that exists. VIT: an ImageNet ViT-Tiny, safetensors with timm's names. RUNS: folder of
-# all runs. PICO: weights of six layers to start from. Ours came from an earlier trial network and are lost; without them
-# the chain starts from ImageNet alone. Steps 1 and 2 want a GPU (ten minutes); the others took ten hours of one CPU core.
+# STORE: prepared data (fartrack train prepare); with more pictures and videos in STORE-wide, if that exists.
+# VIT: an ImageNet ViT-Tiny, safetensors with timm's names. RUNS: folder of all runs. PICO: weights of six layers to
+# start from. Ours came from an earlier trial network and are lost; without them the chain starts from ImageNet alone.
+# Steps 1 and 2 want a GPU (ten minutes); the others took ten hours of one CPU core.
 # Called again, it goes on where it stopped. docs/training.md says what is recorded of these runs and what is not.
 set -eu
 store=$1 vit=$2 runs=$3 pico=${4:-}

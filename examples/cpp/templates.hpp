@@ -106,7 +106,7 @@ class TemplateMemory {
             if (history[place].whole) history[place].prune(own, retention);
             own += count;
         }
-        choose();
+        join();
     }
 
   private:
@@ -126,6 +126,10 @@ class TemplateMemory {
             }
             chosen_.insert(best);  // 0, which is there already, where none was free
         }
+        join();
+    }
+
+    void join() {  // the caches of the chosen ones
         joined_ = {history[0].cache.shape, {}};
         const auto [layers, heads, _, channels] = joined_.shape;
         for (int64_t lead = 0; lead < layers * heads; lead++)

@@ -46,8 +46,8 @@ class Stub:
 
     config = ModelConfig()
 
-    def encode_templates(self, crops, identities):
-        return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
+    def begin_templates(self, crops, identities, boxes):
+        return np.zeros((len(crops), 1, 1, 49, 2), np.float32), None
 
     def search(self, crops, trajectory, kv_cache):
         return np.zeros((len(crops), 4, BINS), np.float32)

@@ -41,9 +41,12 @@ class Counted:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.config, self.macs = engine, engine.config, 0.0
 
-    def encode_templates(self, crops: Any, *known: Any) -> Any:
-        self.macs += len(crops) * template_macs(self.config)
-        return self.engine.encode_templates(crops, *known)
+    def begin_templates(self, crops: Any, *known: Any) -> Any:
+        self.macs += len(crops) * template_macs(self.config)  # of all layers, also where only the first are needed
+        return self.engine.begin_templates(crops, *known)
+
+    def finish_templates(self, tokens: Any) -> Any:
+        return self.engine.finish_templates(tokens)
 
     def search(self, crops: Any, trajectory: Any, kv_cache: Any) -> Any:
         self.count(self.config, crops, kv_cache)

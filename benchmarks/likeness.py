@@ -23,6 +23,7 @@ from absences import without_target
 from fartrack import load
 from fartrack.api import DEFAULT_MODEL
 from fartrack.datasets.sequences import packed_sequences
+from fartrack.engines.base import encode_templates
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.geometry import Crop, FloatArray, Image, iou
 from fartrack.tracking import templates
@@ -38,7 +39,7 @@ def take(tracker: Tracker, image: Image, box: FloatArray, identity: int) -> tupl
     window = Crop.template(box, config.template_factor)
     crop = cv2.cvtColor(window.extract(image, config.template_size), cv2.COLOR_BGR2RGB)
     corners = window.to_crop(box).clip(0, 1).astype(np.float32)
-    (kv_cache,) = tracker.engine.encode_templates(crop[None], np.array([identity]), corners[None])
+    (kv_cache,) = encode_templates(tracker.engine, crop[None], np.array([identity]), corners[None])
     return crop, corners, kv_cache
 
 

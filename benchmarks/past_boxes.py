@@ -29,7 +29,7 @@ from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.evaluate.trackers import parse_trackers
 from fartrack.geometry import Crop, FloatArray, Image, iou
 from fartrack.model.vocabulary import encode
-from fartrack.tracking.templates import join
+from fartrack.tracking.templates import TemplateMemory
 from fartrack.tracking.tracker import Tracker, read
 
 DEVIATION = 0.25
@@ -69,10 +69,11 @@ class Asked:
         count = min(self.tracker.settings.templates, len(seen))
         chosen = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
         identity = self.tracker.engine.config.identity
-        return join(
-            self.tracker._take_template(self.images[i], self.boxes[i], int(i), identity(slot)).kv_cache
+        taken = (
+            self.tracker._take_template(self.images[i], self.boxes[i], int(i), identity(slot))
             for slot, i in enumerate(chosen)
         )
+        return self.tracker.prepared(TemplateMemory(count, count, tuple(taken))).kv_cache
 
     def answer(self, frame: int, past: FloatArray, kv_cache: NDArray[np.float32]) -> FloatArray:
         """The image box found on a frame, given past boxes."""

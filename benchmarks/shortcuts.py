@@ -69,8 +69,11 @@ class OtherTrajectory:
         self.engine, self.config = engine, engine.config
         self.change, self.rng = change, rng
 
-    def encode_templates(self, *known: Any) -> Any:
-        return self.engine.encode_templates(*known)
+    def begin_templates(self, *known: Any) -> Any:
+        return self.engine.begin_templates(*known)
+
+    def finish_templates(self, tokens: Any) -> Any:
+        return self.engine.finish_templates(tokens)
 
     def search(self, crops: Any, trajectory: Tokens, kv_cache: Any) -> Any:
         return self.engine.search(crops, self.change(trajectory, self.rng), kv_cache)

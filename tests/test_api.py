@@ -97,8 +97,8 @@ class Oracle:
     def __init__(self, tokens=None, seed=0):
         self.config, self.tokens, self.rng = ModelConfig(), tokens, np.random.default_rng(seed)
 
-    def encode_templates(self, crops, identities, boxes):
-        return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
+    def begin_templates(self, crops, identities, boxes):
+        return np.zeros((len(crops), 1, 1, 49, 2), np.float32), None
 
     def search(self, crops, trajectory, kv_cache):
         assert len(crops) in (1, 2)  # two windows where the target is sought

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 import fartrack
 import fartrack.export as module
+from fartrack.engines.base import encode_templates
 from fartrack.engines.opening import open_engine
 from fartrack.errors import FartrackError
 from fartrack.export import WEIGHTS, WEIGHTS_INT8, export
@@ -28,11 +29,11 @@ from fartrack.model.init_weights import load_weights
 from fartrack.model.vocabulary import BINS, NO_TRAJECTORY
 from fartrack.packages import open_package
 
-GRAPHS = ("template", "search", "search_scored")
+GRAPHS = ("template", "template_rest", "search", "search_scored")  # the second not with joint attention
 INT8 = tuple(f"{graph}_int8" for graph in GRAPHS)
 
 # All engines compute in single precision from the same half-precision weights, but sum in another order, and some
-# use their own exp and erf. Rows and logits here are of size 1 to 10 with roundings of 1e-7 relative, which two
+# use their own exp and erf. Rows and logits here are of size 1 to 10 with roundings of 1e-7 relative, which four
 # layers raise to some 1e-6; a wrong weight, bias or axis is off by 1e-2 and more.
 TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -62,7 +63,7 @@ def exports(tmp_path_factory):
     @functools.cache
     def make(attention):
         config = ModelConfig(
-            depth=2, width=24, heads=3, template_size=32, search_size=64, templates=3, attention=attention
+            depth=4, width=24, heads=3, template_size=32, search_size=64, templates=3, attention=attention
         )
         network, generator = FARTrack(config), torch.Generator().manual_seed(0)
         with torch.no_grad():
@@ -113,8 +114,8 @@ def cache_of(singles, B, kept=None):
 def test_engines_agree(engines, B, T, kept):
     reference, engine = engines
     templates, search, trajectory = inputs(reference.config, B, T)
-    singles = reference.encode_templates(*templates)
-    np.testing.assert_allclose(engine.encode_templates(*templates), singles, **TOLERANCE)
+    singles = encode_templates(reference, *templates)
+    np.testing.assert_allclose(encode_templates(engine, *templates), singles, **TOLERANCE)
     kv_cache = cache_of(singles, B, kept)
     logits, attention = reference.search_scored(search, trajectory, kv_cache)
     assert logits.shape == (B, 4, BINS)
@@ -130,14 +131,14 @@ def test_every_input_reaches_the_graphs(engines):
     _, engine = engines
     templates, search, trajectory = inputs(engine.config, 2, 2)
     crops, identities, boxes = templates
-    singles = engine.encode_templates(*templates)
+    singles = encode_templates(engine, *templates)
     for changed in (
         (255 - crops, identities, boxes),
         (crops, 1 - identities, boxes),
         (crops, identities, np.zeros_like(boxes)),
         (crops, identities, np.ascontiguousarray(boxes[:, [1, 0, 3, 2]])),
     ):
-        assert np.abs(engine.encode_templates(*changed) - singles).max() > 0.01
+        assert np.abs(encode_templates(engine, *changed) - singles).max() > 0.01
     kv_cache = cache_of(singles, 2)
     logits = engine.search(search, trajectory, kv_cache)
     for changed in (
@@ -159,8 +160,9 @@ def test_the_torch_engine_computes_what_was_exported(exported):
     with torch.no_grad():
         kv_cache = network.encode_templates(*(torch.from_numpy(np.stack([array] * 2)) for array in templates))
         expected = network(torch.from_numpy(search), torch.from_numpy(trajectory), kv_cache).logits_B4V
-    singles = engine.encode_templates(*templates)
-    np.testing.assert_allclose(engine.search(search, trajectory, cache_of(singles, 2)), expected, **TOLERANCE)
+    joined = cache_of(encode_templates(engine, *templates), 2)
+    np.testing.assert_allclose(joined, kv_cache, **TOLERANCE)
+    np.testing.assert_allclose(engine.search(search, trajectory, joined), expected, **TOLERANCE)
 
 
 def test_the_weights_are_half_precision_and_complete(exported):
@@ -174,14 +176,15 @@ def test_the_weights_are_half_precision_and_complete(exported):
         assert torch.equal(tensor, network.state_dict()[name])  # the network computes what its package does
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_graphs_share_one_copy_of_the_weights(exported, graph):
-    assert_weights_are_shared(exported[1], f"{graph}-2")
+def test_graphs_share_one_copy_of_the_weights(exported):
+    _, folder, _ = exported
+    for graph in folder.glob("*-4.onnx"):
+        if "int8" not in graph.name:
+            assert_weights_are_shared(graph)
 
 
-def assert_weights_are_shared(folder, graph):
-    model = onnx.load(folder / f"{graph}.onnx", load_external_data=False)
-    shared = 0
+def assert_weights_are_shared(graph):
+    folder, model, shared = graph.parent, onnx.load(graph, load_external_data=False), 0
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             place = {entry.key: entry.value for entry in tensor.external_data}
@@ -191,53 +194,58 @@ def assert_weights_are_shared(folder, graph):
             shared += 1
         else:
             assert np.prod(tensor.dims) < 64, tensor.name
-    assert shared > 10 or (graph.startswith("template") and shared >= 1)
+    assert shared > 10 or (graph.name.startswith("template") and shared >= 1)
     for node in model.graph.node:
         for attribute in node.attribute:
             assert np.prod(attribute.t.dims) < 64, node.name  # nor as a constant
 
 
 def test_the_package_is_these_files(exported):
-    _, folder, _ = exported
-    graphs = {f"{graph}-2.onnx" for graph in (*GRAPHS, *INT8)}
+    network, folder, _ = exported
+    graphs = {f"{graph}-4.onnx" for graph in (*GRAPHS, *INT8)}
+    if network.config.attention == "joint":
+        graphs -= {"template_rest-4.onnx", "template_rest_int8-4.onnx"}
     assert {path.name for path in folder.iterdir()} == {"model.json", WEIGHTS, WEIGHTS_INT8, *graphs}
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing is left beside it
     record = json.loads((folder / "model.json").read_text())
     assert record["name"] == "a test"
 
 
-@pytest.mark.parametrize("graph", [*GRAPHS, *INT8])
-def test_nothing_tells_of_the_exporting_machine(exported, graph):
-    content = (exported[1] / f"{graph}-2.onnx").read_bytes()
-    content = content.replace(b"org.pytorch", b"")  # the domain of an operator set
-    for trace in (b"site-packages", str(Path.home()).encode(), b"/usr/", b".py", str(exported[1]).encode()):
-        assert trace not in content
+def test_nothing_tells_of_the_exporting_machine(exported):
+    for graph in exported[1].glob("*.onnx"):
+        content = graph.read_bytes().replace(b"org.pytorch", b"")  # the domain of an operator set
+        for trace in (b"site-packages", str(Path.home()).encode(), b"/usr/", b".py", str(exported[1]).encode()):
+            assert trace not in content
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_graphs_are_valid_and_dynamic(exported, graph):
-    model = onnx.load(exported[1] / f"{graph}-2.onnx", load_external_data=False)
-    onnx.checker.check_model(str(exported[1] / f"{graph}-2.onnx"))
-    assert {entry.domain for entry in model.opset_import} <= {"", "pkg.onnxscript.torch_lib.common"}
-    axes = {i.name: [d.dim_param for d in i.type.tensor_type.shape.dim if d.dim_param] for i in model.graph.input}
-    if graph == "template":
-        assert list(axes.items()) == [("templates", ["T"]), ("identities", ["T"]), ("boxes", ["T"])]
-    else:
-        side = axes["search"][1]
-        assert axes == {"search": ["B", side, side], "trajectory": ["B"], "kv_cache": ["B", "M"]}
+def test_graphs_are_valid_and_dynamic(exported):
+    for graph in exported[1].glob("*-4.onnx"):
+        if "int8" in graph.name:
+            continue
+        model = onnx.load(graph, load_external_data=False)
+        onnx.checker.check_model(str(graph))
+        assert {entry.domain for entry in model.opset_import} <= {"", "pkg.onnxscript.torch_lib.common"}
+        axes = {i.name: [d.dim_param for d in i.type.tensor_type.shape.dim if d.dim_param] for i in model.graph.input}
+        if graph.name == "template-4.onnx":
+            assert list(axes.items()) == [("templates", ["T"]), ("identities", ["T"]), ("boxes", ["T"])]
+        elif graph.name == "template_rest-4.onnx":
+            assert axes == {"tokens": ["T"]}
+        else:
+            side = axes["search"][1]
+            assert axes == {"search": ["B", side, side], "trajectory": ["B"], "kv_cache": ["B", "M"]}
 
 
 @pytest.fixture(scope="module")
 def exits(exports, tmp_path_factory):
-    """The folders of a model of three layers, of its exit after two, and of these two exported on their own."""
+    """The folders of a model of five layers, of its exit after four, and of these two exported on their own."""
     shallow, alone, _ = exports("cached")
-    deep = FARTrack(replace(shallow.config, depth=3))
+    deep = FARTrack(replace(shallow.config, depth=5))
     with torch.no_grad():
         for name, parameter in deep.named_parameters():
             parameter.copy_(0.2 * torch.randn(parameter.shape) + ("norm" in name))
     deep.load_state_dict(shallow.state_dict(), strict=False)
     folder = tmp_path_factory.mktemp("exits") / "deep"
-    export(deep, folder, {"settings": {"retention": 0.5}}, exits={"shallow": 2}, int8=[2])
+    export(deep, folder, {"settings": {"retention": 0.5}}, exits={"shallow": 4}, int8=[4])
     return folder, folder.parent / "shallow", alone
 
 
@@ -245,7 +253,7 @@ def outputs(package, engine="onnxruntime", precision="fp32"):
     """Caches, logits, and logits with attention, that a model finds for inputs at random."""
     opened = open_engine(package, engine, 1, precision)
     templates, search, trajectory = inputs(package.config, 2, 3)
-    singles = opened.encode_templates(*templates)
+    singles = encode_templates(opened, *templates)
     shown = (search, trajectory, cache_of(singles, 2))
     return singles, opened.search(*shown), *opened.search_scored(*shown)
 
@@ -255,42 +263,42 @@ def test_an_exit_is_what_its_layers_are_alone(exits, kind):
     pytest.importorskip(kind.split()[0])
     kind = kind.split() if " " in kind else [kind, "fp32"]
     deep, shallow, alone = map(open_package, exits)
-    assert (shallow.config, shallow.layers, shallow.network) == (alone.config, 3, deep.folder.resolve())
+    assert (shallow.config, shallow.layers, shallow.network) == (alone.config, 5, deep.folder.resolve())
     assert shallow.settings == deep.settings == {"retention": 0.5}
     found, expected = outputs(shallow, *kind), outputs(alone, *kind)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, **TOLERANCE)
     if "int8" not in kind:
-        assert np.abs(outputs(deep, *kind)[1] - found[1]).max() > 0.1  # the third layer did something
+        assert np.abs(outputs(deep, *kind)[1] - found[1]).max() > 0.1  # the fifth layer did something
 
 
 def test_an_exit_has_no_weights_of_its_own(exits):
     deep, shallow, _ = exits
-    names = {f"{graph}{exit}.onnx" for graph in GRAPHS for exit in ("-3", "-2")} | {f"{graph}-2.onnx" for graph in INT8}
+    names = {f"{graph}{exit}.onnx" for graph in GRAPHS for exit in ("-5", "-4")} | {f"{graph}-4.onnx" for graph in INT8}
     assert {path.name for path in deep.iterdir()} == {"model.json", WEIGHTS, WEIGHTS_INT8, *names}
     assert {path.name for path in deep.parent.iterdir()} == {"deep", "shallow"}
     assert [path.name for path in shallow.iterdir()] == ["model.json"]
     record = json.loads((shallow / "model.json").read_text())
     assert record | {"config": record["config"]["depth"]} == {
-        "format": 3,
+        "format": 4,
         "network": "../deep",
-        "layers": 3,
-        "config": 2,
+        "layers": 5,
+        "config": 4,
         "settings": {"retention": 0.5},
     }
     for graph in GRAPHS:
-        assert_weights_are_shared(deep, f"{graph}-2")
+        assert_weights_are_shared(deep / f"{graph}-4.onnx")
 
 
 def test_exits_share_their_int8_weights(exits, tmp_path):
-    """Three layers and two of them: what the third adds, and what is cut otherwise where a network ends, is all."""
+    """Five layers and four of them: what the fifth adds, and what is cut otherwise where a network ends, is all."""
     network = FARTrack(open_package(exits[0]).config)
     network.load_state_dict(load_weights(exits[0] / WEIGHTS))
-    export(network, tmp_path / "both", exits={"shallow": 2})
-    export(network, tmp_path / "deep", int8=[3])
+    export(network, tmp_path / "both", exits={"shallow": 4})
+    export(network, tmp_path / "deep", int8=[5])
     sizes = [(folder / WEIGHTS_INT8).stat().st_size for folder in (exits[0], tmp_path / "deep", tmp_path / "both")]
     assert max(sizes) == sizes[2] < 0.75 * (sizes[0] + sizes[1])
-    for depth, name in ((2, "search_int8-2.onnx"), (3, "search_int8-3.onnx")):
+    for depth, name in ((4, "search_int8-4.onnx"), (5, "search_int8-5.onnx")):
         model = onnx.load(tmp_path / "both" / name, load_external_data=False)
         assert max(len(tensor.raw_data) for tensor in model.graph.initializer) <= 255
         assert sum("quantized" in tensor.name for tensor in model.graph.initializer) > 4 * depth
@@ -301,13 +309,13 @@ def test_exits_share_their_int8_weights(exits, tmp_path):
 
 def test_a_graph_that_was_not_exported_is_named(exits):
     deep, _, _ = exits
-    with pytest.raises(FartrackError, match=r"deep lacks template_int8-3.onnx; use precision fp32, or export it anew"):
+    with pytest.raises(FartrackError, match=r"deep lacks template_int8-5.onnx; use precision fp32, or export it anew"):
         open_engine(open_package(deep), precision="int8")
 
 
 def test_exits_that_do_not_fit_the_weights_are_refused(exits, tmp_path):
     deep, shallow, alone = (shutil.copytree(folder, tmp_path / folder.name) for folder in exits)
-    shutil.copy(alone / WEIGHTS, deep / WEIGHTS)  # two layers, where three are said to be
+    shutil.copy(alone / WEIGHTS, deep / WEIGHTS)  # four layers, where five are said to be
     for folder, engine in ((deep, "onnxruntime"), (shallow, "onnxruntime"), (shallow, "torch")):
         with pytest.raises(FartrackError, match="do not fit together"):
             open_engine(open_package(folder), engine)
@@ -323,7 +331,7 @@ def test_a_preset_of_an_exit_in_int8(exits, tmp_path):
     record |= {"precision": "int8", "presets": {"fast": {"min_window": 0.5}}}
     (tmp_path / "shallow" / "model.json").write_text(json.dumps(record))
     tracker = fartrack.load(tmp_path / "shallow-fast", threads=1)
-    assert tracker.engine.config.depth == 2
+    assert tracker.engine.config.depth == 4
     assert (tracker.settings.retention, tracker.settings.min_window) == (0.5, 0.5)
     shallow = open_package(tmp_path / "shallow")
     searched = outputs(shallow, precision=None)[1]

@@ -126,11 +126,19 @@ class _Part(nn.Module):
         self.network, self.scored = network, scored
 
 
-class _EncodeTemplates(_Part):
-    """Templates, each on its own, to their ``kv_cache``."""
+class _BeginTemplates(_Part):
+    """Templates, each on its own, to the ``kv_cache`` of the first layers, and the tokens for the others, if any."""
 
-    def forward(self, templates: Tensor, identities: Tensor, boxes: Tensor) -> Tensor:
-        return self.network.encode_templates(templates[:, None], identities[:, None], boxes[:, None])
+    def forward(self, templates: Tensor, identities: Tensor, boxes: Tensor) -> tuple[Tensor, ...]:
+        found = self.network.begin_templates(templates[:, None], identities[:, None], boxes[:, None])
+        return tuple(tensor for tensor in found if tensor is not None)
+
+
+class _FinishTemplates(_Part):
+    """These tokens to the ``kv_cache`` of the other layers."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.network.finish_templates(tokens)
 
 
 class _Search(_Part):
@@ -141,7 +149,8 @@ class _Search(_Part):
 
 
 def graphs(network: FARTrack) -> dict[str, Graph]:
-    """The graphs of a network by name. Batches are dynamic, and so is the number of template tokens."""
+    """The graphs of a network by name; ``template_rest`` only where layers are left for it. Batches are dynamic, and so
+    is the number of template tokens."""
     config = network.config
     z, x = config.template_size, config.search_size
     template = {
@@ -151,6 +160,7 @@ def graphs(network: FARTrack) -> dict[str, Graph]:
     }
     with torch.no_grad():
         kv_cache = network.encode_templates(*(tensor[:, None] for tensor in template.values()))
+        _, *rest = _BeginTemplates(network)(**template)
     search = {  # a batch of 1 would freeze the axis
         "search": torch.zeros(2, x, x, 3, dtype=torch.uint8),
         "trajectory": torch.zeros(2, 4 * config.trajectory, dtype=torch.long),
@@ -158,8 +168,11 @@ def graphs(network: FARTrack) -> dict[str, Graph]:
     }
     B, M, T = (Dim(name) for name in "BMT")
     axes = {"search": {0: B, **_sides(config)}, "trajectory": {0: B}, "kv_cache": {0: B, 3: M}}
-    return {
-        "template": Graph(_EncodeTemplates(network), template, {name: {0: T} for name in template}, ["kv_cache"]),
+    outputs = ["kv_cache", "tokens"][: 1 + len(rest)]
+    found = {"template": Graph(_BeginTemplates(network), template, {name: {0: T} for name in template}, outputs)}
+    for tokens in rest:
+        found["template_rest"] = Graph(_FinishTemplates(network), {"tokens": tokens}, {"tokens": {0: T}}, ["kv_cache"])
+    return found | {
         "search": Graph(_Search(network), search, axes, ["logits"]),
         "search_scored": Graph(_Search(network, scored=True), search, axes, ["logits", "scores"]),
     }

@@ -22,7 +22,7 @@ from fartrack.errors import FartrackError
 from fartrack.model.calibration import Calibration
 from fartrack.model.config import ModelConfig
 
-FORMAT = 3
+FORMAT = 4
 RECORD = "model.json"
 WEIGHTS = "weights.safetensors"
 WEIGHTS_INT8 = "weights_int8.bin"
@@ -72,8 +72,8 @@ class Package:
         return total
 
     def graph(self, name: str) -> Path:
-        """The file of a graph: ``template``, ``search`` or ``search_scored``, each also with ``_int8``;
-        FartrackError if the package lacks it."""
+        """The file of a graph: ``template``, ``template_rest``, ``search`` or ``search_scored``, each also with
+        ``_int8``; FartrackError if the package lacks it."""
         path = self.network / graph_file(name, self.config.depth)
         if not path.is_file():
             other = "use precision fp32, or " if name.endswith("_int8") else ""

@@ -538,8 +538,8 @@ class Blind:
 
     config = ModelConfig()
 
-    def encode_templates(self, crops, identities, boxes):
-        return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
+    def begin_templates(self, crops, identities, boxes):
+        return np.zeros((len(crops), 1, 1, 49, 2), np.float32), None
 
     def search(self, crops, trajectory, kv_cache):
         return np.zeros((len(crops), 4, 600), np.float32)

@@ -13,6 +13,7 @@ from fartrack.engines.opening import open_engine, resolve
 from fartrack.errors import FartrackError
 from fartrack.packages import open_package
 
+GRAPHS = ("template-6.onnx", "template_rest-6.onnx", "search-6.onnx")
 PACKAGE = open_package("pico")  # int8 is its own precision
 
 
@@ -98,10 +99,10 @@ def test_other_providers_run_the_graphs_of_single_precision(registry, device):
     opened = registry("cpu", device)
     engine = open_engine(PACKAGE, threads=1, device=device)
     provider = DEVICES["onnxruntime"][device]
-    assert opened == [(name, [provider, "CPUExecutionProvider"]) for name in ("template-6.onnx", "search-6.onnx")]
+    assert opened == [(name, [provider, "CPUExecutionProvider"]) for name in GRAPHS]
     assert resolve(PACKAGE, "auto", None, device) == ("onnxruntime", "fp32")
     pickle.loads(pickle.dumps(engine))
-    assert opened[2:] == opened[:2]
+    assert opened[3:] == opened[:3]
 
 
 def test_int8_is_for_the_cpu(registry):
@@ -131,7 +132,7 @@ def test_openvino_compiles_for_the_device(monkeypatch):
     monkeypatch.setattr(devices, "available", lambda engine: ["cpu", "gpu"])
     monkeypatch.setattr(openvino.ov.Core, "compile_model", compile_model)
     fartrack.load(device="gpu", threads=1)
-    assert asked == [("GPU", {"PERFORMANCE_HINT": "LATENCY"})] * 2
+    assert asked == [("GPU", {"PERFORMANCE_HINT": "LATENCY"})] * len(GRAPHS)
 
 
 def test_openvino_chooses_by_itself(demo_clip):

@@ -144,7 +144,7 @@ def test_engines_agree_on_the_center_of_a_window(engine, loop, demo_clip, name, 
     state = tracker.start(frames[0], truth[0])
     (look,), edge = tracker.search_regions(state, frames[1]), (224 - side) // 2
     crop = np.ascontiguousarray(look.crop[edge : edge + side, edge : edge + side])[None]
-    shown = (crop, look.tokens[None], state.memory.kv_cache[None])
+    shown = (crop, look.tokens[None], tracker.prepared(state.memory).kv_cache[None])
     for call in ("search", "search_scored"):
         expected, found = (getattr(engine(one), call)(*shown) for one in (REFERENCE, name))
         np.testing.assert_allclose(found[0], expected[0], atol=1e-3)
@@ -169,7 +169,7 @@ def test_int8_finds_nearly_the_same(engine, loop, demo_clip):
     differences = []
     for state, frame in zip(states[:-1], frames[1:], strict=False):
         (look,) = int8.search_regions(state, frame)
-        shown = (look.crop[None], look.tokens[None], state.memory.kv_cache[None])
+        shown = (look.crop[None], look.tokens[None], int8.prepared(state.memory).kv_cache[None])
         corners = [decode(one.search(*shown)[0])[0] for one in (engine(REFERENCE), int8.engine)]
         differences.append(np.abs(corners[0] - corners[1]).max())
     logits, scores = int8.engine.search_scored(*shown)  # one graph more, the same answers
@@ -184,7 +184,7 @@ def test_a_graph_serves_any_number_of_templates_and_crops(engine, demo_clip):
     reference, (frames, truth) = engine(REFERENCE), demo_clip
     tracker = Tracker(reference)
     state = tracker.start(frames[0], truth[0])
-    one = state.memory.history[0].kv_cache[None]
+    one = tracker.prepared(state.memory).kv_cache[None]
     crops = np.stack([frame[:224, :224] for frame in frames[:2]])
     tokens = np.tile(np.arange(12, dtype=np.int64) * 40, (2, 1))
     both = reference.search(crops, tokens, np.concatenate([one, one], axis=0))

@@ -71,9 +71,9 @@ class Wavering:
     def __init__(self):
         self.config, self.rng, self.templates = ModelConfig(), np.random.default_rng(0), 0
 
-    def encode_templates(self, crops, identities, boxes):
+    def begin_templates(self, crops, identities, boxes):
         self.templates += len(crops)
-        return np.zeros((len(crops), 1, 1, 49, 2), np.float32)
+        return np.zeros((len(crops), 1, 1, 49, 2), np.float32), None
 
     def search(self, crops, trajectory, kv_cache):
         logits = np.zeros((len(crops), 4, BINS), np.float32)

@@ -444,6 +444,18 @@ def test_resizing_a_grid_keeps_places_and_levels():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("depth", "first"), [(1, 1), (2, 2), (3, 3), (4, 3), (6, 3), (9, 4)])
+def test_templates_are_encoded_in_two_parts(tiny, random_network, inputs, depth, first):
+    network, templates = random_network(tiny(depth=depth)), inputs[2:]
+    kv_cache, tokens = network.begin_templates(*templates)
+    assert torch.equal(kv_cache, cut(network, tiny(depth=first)).encode_templates(*templates))
+    assert (tokens is None) == (depth == first)
+    rest = [] if tokens is None else [network.finish_templates(tokens)]
+    assert torch.equal(torch.cat([kv_cache, *rest], dim=1), network.encode_templates(*templates))
+    assert kv_cache.shape[1] == 2 * first and sum(part.shape[1] for part in rest) == 2 * (depth - first)
+
+
+@torch.no_grad()
 def test_single_templates_join_to_sets(tiny, random_network, attention, inputs):
     network = random_network(tiny(attention=attention, identities=2))
     templates, boxes, identities = inputs[2].flatten(0, 1), inputs[4].flatten(0, 1), torch.tensor([0, 1, 0, 1, 0, 1])

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fartrack.engines.base import encode_templates
 from fartrack.errors import FartrackError
 from fartrack.geometry import UNIT, iou
 from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BINS, encode
+from fartrack.tracking.multi import MultiTracker
 from fartrack.tracking.tracker import GRID, Tracker, TrackerSettings
 
 
@@ -25,12 +27,12 @@ class RedFinder:
         self.taken = []  # (center color, identity) of every template
         self.shown = []  # (crop, box) of every template
 
-    def encode_templates(self, crops, identities, boxes):
+    def begin_templates(self, crops, identities, boxes):
         self.shown += zip(crops, boxes, strict=True)
         self.taken += [(crop[56, 56].tolist(), int(i)) for crop, i in zip(crops, identities, strict=True)]
         features = np.full((len(crops), 1, 1, 49, 4), identities[0], np.float32)
         features[:, 0, 0, :, 1:] = crops.reshape(-1, 7, 16, 7, 16, 3).mean(axis=(2, 4)).reshape(-1, 49, 3) - 100.0
-        return features
+        return features, None
 
     def search(self, crops, trajectory, kv_cache):
         self.seen.append((trajectory.copy(), kv_cache.copy()))
@@ -56,12 +58,19 @@ class Whimsical:
     def __init__(self, identities=2):
         self.config = ModelConfig(identities=identities, attention="cached" if identities <= 2 else "joint")
         self.calls = []  # (search crops, template tokens) of every call
+        self.parts = []  # of templates, each as it was encoded
 
     def drawn(self, *arrays):
         return np.random.default_rng(zlib.crc32(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)))
 
-    def encode_templates(self, *templates):
-        return np.stack([self.drawn(*one).random((1, 1, 49, 2), np.float32) for one in zip(*templates, strict=True)])
+    def begin_templates(self, *templates):
+        drawn = [self.drawn(*one).random((1, 1, 49, 2), np.float32) for one in zip(*templates, strict=True)]
+        self.parts.append("first")
+        return np.stack(drawn), np.stack(drawn) if self.config.attention == "cached" else None
+
+    def finish_templates(self, tokens):
+        self.parts.append("rest")
+        return -tokens
 
     def search(self, crops, trajectory, kv_cache):
         self.calls.append((len(crops), kv_cache.shape[-2]))
@@ -287,6 +296,35 @@ def test_a_state_copied_between_a_check_and_its_template_goes_on_alike(copied):
     assert [template.frame for template in state.memory.history] == [0, *range(4, 30, 4)]
 
 
+class AtOnce(Whimsical):
+    """Encodes a template on the frame from which it is taken."""
+
+    def begin_templates(self, *templates):
+        return encode_templates(super(), *templates), None
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("likeness", [-10, 1])  # every template is taken, or most are only compared
+def test_templates_are_encoded_on_two_frames(likeness, several):
+    settings = TrackerSettings(interval=3, retention=0.5, lost_score=0.2, likeness=likeness, patience=10**9)
+    images = np.random.default_rng(0).integers(0, 256, (20, 240, 320, 3), np.uint8)
+    tracks = []
+    for engine in (Whimsical(), AtOnce()):
+        many = MultiTracker(Tracker(engine, settings))
+        for box in [(100, 80, 40, 30), (200, 100, 50, 70)][: 1 + several]:
+            many.add(images[0], box)
+        parts = [set(engine.parts)]
+        for image in images[1:]:
+            engine.parts.clear()
+            tracks.append(many.update(image))
+            parts.append(set(engine.parts))
+        first, rest = ([i for i, part in enumerate(parts) if name in part] for name in ("first", "rest"))
+        taken = sorted({template.frame for state in many.states.values() for template in state.memory.history})
+        assert first == [*range(0, 20, 3)] == taken if likeness < 0 else len(first) > 2 * len(taken)
+        assert rest == (first if type(engine) is AtOnce else [frame + 1 for frame in taken if frame < 19])
+    assert tracks[:19] == tracks[19:]
+
+
 def test_template_shows_the_target_in_rgb():
     engine = RedFinder()
     Tracker(engine).init(frame((100, 80, 40, 30)), (100, 80, 40, 30))
@@ -439,7 +477,7 @@ def test_a_template_made_anew_keeps_the_tokens_that_it_had():
         tracker.update(image)
         for template in tracker.state.memory.history:
             known = template.crop[None], np.array([template.identity]), template.box[None]
-            whole = engine.encode_templates(*known)[0]
+            whole = engine.begin_templates(*known)[0][0]
             kept = slice(None) if template.keep is None else template.keep
             assert np.array_equal(template.kv_cache, whole[..., kept, :])
             old = before.get(template.frame, template)

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 import torch
 
 import fartrack.tracking.tracker
+from fartrack.engines.base import encode_templates
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.geometry import Crop
@@ -202,7 +203,7 @@ def test_pruning_keeps_what_a_tracker_would(tiny, random_network, attention):
     for i in range(2):
         own = slice(2 * i, 2 * i + 2)
         crops, boxes = batch.templates[own].numpy(), batch.template_boxes[own].numpy()
-        rows = engine.encode_templates(crops, batch.identities[own].numpy(), boxes)
+        rows = encode_templates(engine, crops, batch.identities[own].numpy(), boxes)
         memory = np.concatenate(rows, axis=-2)[None]
         first = slice(3 * i, 3 * i + 1)
         _, scores = engine.search_scored(batch.search[first].numpy(), batch.trajectory[first].numpy(), memory)

@@ -45,13 +45,17 @@ class Scripted:
         self.logits += rng.normal(0, 0.1, self.logits.shape).astype(np.float32)
         self.calls = 0
 
-    def encode_templates(self, crops, identities, boxes):
+    def begin_templates(self, crops, identities, boxes):
         """Each token is one pixel of the crop; ``web/tests/parity.test.ts`` has the same."""
         assert boxes.shape == (len(crops), 4)
         tokens = crops[:, 3::8, 4::8].reshape(len(crops), 1, 1, 16, 3).astype(np.float32) / np.float32(128) - 1
-        return np.repeat(tokens, 2, axis=1)
+        return tokens, tokens
+
+    def finish_templates(self, tokens):
+        return tokens
 
     def search(self, crops, trajectory, kv_cache):
+        assert kv_cache.shape[1] == 2
         self.calls += len(crops)
         return self.logits[self.calls - len(crops) : self.calls]
 

@@ -34,9 +34,14 @@ class Engine(Protocol):
 
     config: ModelConfig
 
-    def encode_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> Floats:
+    def begin_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> tuple[Floats, Floats | None]:
         """Template crops ``(T, S, S, 3)`` uint8 RGB, identities ``(T,)``, and the target's corners in each crop's frame
-        ``(T, 4)`` → their ``kv_cache`` ``(T, …, M, C)``."""
+        ``(T, 4)`` → the ``kv_cache`` ``(T, …, M, C)`` of the first layers, and the tokens ``(T, …)`` from which
+        :meth:`finish_templates` goes on; None if these were all."""
+        ...
+
+    def finish_templates(self, tokens: Floats) -> Floats:
+        """The ``kv_cache`` of the other layers, which follows that of the first along axis 1."""
         ...
 
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
@@ -47,6 +52,12 @@ class Engine(Protocol):
     def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:
         """As :meth:`search`, and the attention ``(B, M)`` that each template token receives."""
         ...
+
+
+def encode_templates(engine: Engine, crops: Image, identities: Tokens, boxes: Floats) -> Floats:
+    """The ``kv_cache`` ``(T, …, M, C)`` of templates, all layers at once."""
+    kv_cache, tokens = engine.begin_templates(crops, identities, boxes)
+    return kv_cache if tokens is None else np.concatenate([kv_cache, engine.finish_templates(tokens)], axis=1)
 
 
 Graph = Callable[[Mapping[str, NDArray[Any]]], list[Floats]]
@@ -74,7 +85,8 @@ class GraphEngine(ABC):
         self._graphs: dict[str, Graph] = {}
         self._lock = RLock()
         _ENGINES.add(self)
-        for name in ("template", "search"):
+        rest = ["template_rest"] if self.config.template_layers < self.config.depth else []
+        for name in ("template", *rest, "search"):
             self._graph(name)
 
     @abstractmethod
@@ -103,9 +115,14 @@ class GraphEngine(ABC):
         """The same engine, for it holds no state."""
         return self
 
-    def encode_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> Floats:
+    def begin_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> tuple[Floats, Floats | None]:
         """See :class:`Engine`."""
-        return self._graph("template")({"templates": crops, "identities": identities, "boxes": boxes})[0]
+        kv_cache, *rest = self._graph("template")({"templates": crops, "identities": identities, "boxes": boxes})
+        return kv_cache, rest[0] if rest else None
+
+    def finish_templates(self, tokens: Floats) -> Floats:
+        """See :class:`Engine`."""
+        return self._graph("template_rest")({"tokens": tokens})[0]
 
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
         """See :class:`Engine`."""

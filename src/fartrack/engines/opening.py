@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 import numpy as np
 
-from fartrack.engines.base import Engine, EngineName, Precision, misfit
+from fartrack.engines.base import Engine, EngineName, Precision, encode_templates, misfit
 from fartrack.engines.devices import choose, runtime
 from fartrack.errors import FartrackError
 from fartrack.model.vocabulary import BINS
@@ -123,7 +123,7 @@ def _sound(engine: Engine) -> bool:
     template, search = (np.zeros((1, side, side, 3), np.uint8) for side in (config.template_size, config.search_size))
     trajectory, boxes = np.zeros((1, 4 * config.trajectory), np.int64), np.zeros((1, 4), np.float32)
     try:
-        kv_cache = engine.encode_templates(template, np.zeros(1, np.int64), boxes)
+        kv_cache = encode_templates(engine, template, np.zeros(1, np.int64), boxes)
         logits = engine.search(search, trajectory, kv_cache)
     except Exception:  # each runtime has classes of its own for inputs that do not fit
         return False

@@ -50,11 +50,18 @@ class TorchEngine:
         return torch.autocast(self.network.bias.device.type, torch.bfloat16, enabled=self.bf16)
 
     @torch.inference_mode()
-    def encode_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> Floats:
+    def begin_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> tuple[Floats, Floats | None]:
         """See :class:`fartrack.engines.base.Engine`."""
         inputs = self._on_device(crops[:, None], identities[:, None], boxes[:, None])
         with self._autocast():
-            kv_cache = self.network.encode_templates(*inputs)
+            kv_cache, tokens = self.network.begin_templates(*inputs)
+        return kv_cache.float().cpu().numpy(), None if tokens is None else tokens.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def finish_templates(self, tokens: Floats) -> Floats:
+        """See :class:`fartrack.engines.base.Engine`."""
+        with self._autocast():
+            kv_cache = self.network.finish_templates(*self._on_device(tokens))
         return cast(Floats, kv_cache.float().cpu().numpy())
 
     @torch.inference_mode()

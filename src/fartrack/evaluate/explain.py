@@ -1,7 +1,7 @@
 """What the network sees and answers on single frames, as a picture (extra ``eval``)."""
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -47,8 +47,8 @@ def looks(tracker: Tracker, source: FrameSource, box: ArrayLike, frames: Collect
         raise FartrackError(f"The frames to look at must come after the one with the box, which is {first.index}.")
     state = tracker.start(first.image, box)
     for frame in source:
-        (answer,) = tracker.answers([state], [tracker.search_regions(state, frame.image)])
-        memory = state.memory
+        memory = tracker.prepared(state.memory)
+        (answer,) = tracker.answers([replace(state, memory=memory)], [tracker.search_regions(state, frame.image)])
         state, track = tracker.conclude(state, answer)
         if frame.index in wanted:
             region, logits = answer.region, answer.logits

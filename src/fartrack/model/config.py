@@ -81,6 +81,12 @@ class ModelConfig:
         return self.width // self.heads
 
     @property
+    def template_layers(self) -> int:
+        """The layers that a template passes on the frame from which it is taken: half of them, and the three by which
+        templates are compared. The others follow on the next frame. Templates pass none with ``joint`` attention."""
+        return self.depth if self.attention == "joint" else min(max(self.depth // 2, 3), self.depth)
+
+    @property
     def template_tokens(self) -> int:
         """Tokens of one template crop."""
         return int((self.template_size // self.patch) ** 2)

@@ -100,20 +100,38 @@ class FARTrack(nn.Module):
         Each token is told how much of it the target's box covers (token type embeddings; Lin et al., "Tracking Meets
         LoRA", ECCV 2024).
         """
+        kv_cache, tokens = self.begin_templates(templates, identities, boxes)
+        return kv_cache if tokens is None else torch.cat([kv_cache, self.finish_templates(tokens)], dim=1)
+
+    def begin_templates(self, templates: Tensor, identities: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`encode_templates`, the first ``config.template_layers`` alone: their ``kv_cache``, and the tokens
+        ``(P, T, tokens, D)`` that the others go on from; None if there are no others."""
         P, T = templates.shape[:2]
         z = self.patchify(templates.flatten(0, 1))
         covered = coverage(boxes.flatten(0, 1), templates.shape[2] // self.config.patch).to(self.box_z.dtype)
         z = z + covered[..., None] * self.box_z
         z = z + resize_grid(self.pos_z, z.shape[1]) + self.id_z[identities.flatten()][:, None]
         if self.config.attention == "joint":
-            return z.reshape(P, 1, 1, -1, self.config.width)
-        keys_values = []
-        for block in self.blocks:
+            return z.reshape(P, 1, 1, -1, self.config.width), None
+        layers = self.config.template_layers
+        kv_cache, tokens = self._pass(z.reshape(P, T, *z.shape[1:]), self.blocks[:layers])
+        return kv_cache, tokens if layers < self.config.depth else None
+
+    def finish_templates(self, tokens: Tensor) -> Tensor:
+        """The tokens of :meth:`begin_templates` → the ``kv_cache`` of the other layers."""
+        return self._pass(tokens, self.blocks[self.config.template_layers :])[0]
+
+    def _pass(self, z_PTND: Tensor, blocks: nn.ModuleList) -> tuple[Tensor, Tensor]:
+        """The ``kv_cache`` of some layers, and the tokens behind them."""
+        P, T = z_PTND.shape[:2]
+        z, keys_values = z_PTND.flatten(0, 1), []
+        for block in blocks:
             z, k_BHNE, v_BHNE = block(z)
             keys_values += [k_BHNE, v_BHNE]
         kv_cache = torch.stack(keys_values, dim=1)  # (P·T, 2L, H, tokens, E)
         kv_cache = kv_cache.reshape(P, T, *kv_cache.shape[1:]).permute(0, 2, 3, 1, 4, 5)
-        return kv_cache.reshape(P, kv_cache.shape[1], self.config.heads, -1, self.config.head_width)
+        kv_cache = kv_cache.reshape(P, kv_cache.shape[1], self.config.heads, -1, self.config.head_width)
+        return kv_cache, z.reshape(z_PTND.shape)
 
     @staticmethod
     def join(kv_cache: Tensor, index_PT: Tensor) -> Tensor:

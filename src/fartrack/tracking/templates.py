@@ -32,6 +32,8 @@ class Template:
         kv_cache: of its tokens, those of ``keep`` alone where that is decided.
         target, context: ``(C,)`` of length 1, what it looks like in the box and around it (see :func:`appearance`).
         keep: indices of the tokens kept, decided once on the frame after this; None while undecided.
+        rest: the tokens from which the network's last layers go on, on the frame after this, and add their part to
+            ``kv_cache``; None once it is whole.
     """
 
     frame: int
@@ -42,11 +44,24 @@ class Template:
     target: NDArray[np.float32]
     context: NDArray[np.float32]
     keep: NDArray[np.int64] | None = None
+    rest: NDArray[np.float32] | None = None
 
     @classmethod
-    def encoded(cls, frame: int, crop: Image, box: NDArray[np.float32], identity: int, kv_cache: KVCache) -> Template:
-        """A template with the whole ``kv_cache`` of its crop."""
-        return cls(frame, crop, box, identity, kv_cache, *appearance(kv_cache, box))
+    def encoded(
+        cls,
+        frame: int,
+        crop: Image,
+        box: NDArray[np.float32],
+        identity: int,
+        kv_cache: KVCache,
+        rest: NDArray[np.float32] | None = None,
+    ) -> Template:
+        """A template with the ``kv_cache`` of all tokens of its crop."""
+        return cls(frame, crop, box, identity, kv_cache, *appearance(kv_cache, box), rest=rest)
+
+    def finished(self, kv_cache: KVCache) -> Template:
+        """With the ``kv_cache`` of the last layers too."""
+        return replace(self, kv_cache=np.concatenate([self.kv_cache, kv_cache]), rest=None)
 
     def likeness(self, other: Template) -> float:
         """How much another template's target looks like this one's: 1 if the same, 0 or less if rather like the

@@ -383,7 +383,7 @@ class Tracker:
 
     def answers(self, states: Sequence[State], regions: Sequence[Sequence[SearchRegion]]) -> list[Answer]:
         """What the network says about the regions of several targets; see :meth:`step_batch`."""
-        memories = [self._reencode(state.memory) for state in states]
+        memories = [self.prepared(state.memory) for state in states]
         best = self._find(memories, dict(enumerate(regions)))
         alone = {i: logits for i, (region, logits) in best.items() if region.usual}
         best |= self._find(memories, {i: [best[i][0].for_all()] for i in alone if not self._confirms(*best[i])})
@@ -525,19 +525,22 @@ class Tracker:
         sides, center = np.clip(sides, 1.0, size), np.clip(center, 0.0, size)
         return np.floor(np.concatenate([center - sides / 2, sides]) / GRID + HALF) * GRID, rate
 
-    def _reencode(self, memory: TemplateMemory) -> TemplateMemory:
-        """The memory with every chosen template encoded with the identity of the slot that it now has.
+    def prepared(self, memory: TemplateMemory) -> TemplateMemory:
+        """The memory with every chosen template encoded to the end, with the identity of the slot that it now has.
 
-        They change only where every slot has an identity of its own (the paper's choice).
+        Identities change only where every slot has its own (the paper's choice).
         """
         for slot, place in enumerate(memory.chosen):
             template = memory.history[place]
             identity = self.engine.config.identity(slot)
             if template.identity != identity:
-                kv_cache = self._encode(template.crop, template.box, identity)
+                kv_cache, _ = self._encode(template.crop, template.box, identity)  # whole: attention is joint
                 if template.kv_cache.shape != kv_cache.shape:
                     kv_cache = kv_cache[..., template.keep, :]
                 memory = memory.replace(place, replace(template, identity=identity, kv_cache=kv_cache))
+            elif template.rest is not None:
+                (rest,) = self.engine.finish_templates(template.rest[None])
+                memory = memory.replace(place, template.finished(rest))
         return memory
 
     def _undecided(self, memory: TemplateMemory) -> bool:
@@ -558,12 +561,12 @@ class Tracker:
         window = Crop.template(box, config.template_factor)
         crop = self._cut(frame, window, config.template_size)
         corners = window.to_crop(box).clip(0, 1).astype(np.float32)
-        return Template.encoded(number, crop, corners, identity, self._encode(crop, corners, identity))
+        return Template.encoded(number, crop, corners, identity, *self._encode(crop, corners, identity))
 
-    def _encode(self, crop: Image, box: Floats, identity: int) -> Floats:
-        """The ``kv_cache`` ``(…, M, C)`` of a template."""
-        kv_cache = self.engine.encode_templates(crop[None], np.array([identity], np.int64), box[None])
-        return kv_cache.reshape(kv_cache.shape[1:])
+    def _encode(self, crop: Image, box: Floats, identity: int) -> tuple[Floats, Floats | None]:
+        """The ``kv_cache`` ``(…, M, C)`` of a template's first layers, and what the others go on from."""
+        kv_cache, rest = self.engine.begin_templates(crop[None], np.array([identity], np.int64), box[None])
+        return kv_cache[0], None if rest is None else rest[0]
 
     def _cut(self, frame: Image, window: Crop, size: int) -> Image:
         """A window of a frame, ``(size, size, 3)`` in RGB."""

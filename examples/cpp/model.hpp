@@ -5,7 +5,6 @@
 
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <iterator>
 #include <map>
 #include <numeric>
@@ -76,6 +75,7 @@ inline std::map<std::string, std::string> read_json(const std::string& text) {
 struct KVCache {  // what the network keeps of templates: (layers, heads, tokens, channels)
     std::array<int64_t, 4> shape{};
     std::vector<float> data;
+    std::vector<float> rest{};  // of a template: the tokens from which the last layers go on, empty if there are all
 };
 
 class Model {
@@ -92,7 +92,7 @@ class Model {
         std::ifstream file(folder / "model.json");
         if (!file) throw std::runtime_error(folder.string() + " has no model.json; give the folder of a model.");
         auto record = read_json({std::istreambuf_iterator<char>(file), {}});
-        if (record["format"] != "3") throw std::runtime_error(folder.string() + " is of another format than 3.");
+        if (record["format"] != "4") throw std::runtime_error(folder.string() + " is of another format than 4.");
         auto config = [&](const char* name) { return std::stod(record.at("config." + std::string(name))); };
         patch = int(config("patch")), template_size = int(config("template_size"));
         search_size = int(config("search_size")), identities = int(config("identities"));
@@ -116,22 +116,32 @@ class Model {
         const auto end = precision + "-" + std::to_string(int(config("depth"))) + ".onnx";
         auto open = [&](const char* name) { return Ort::Session(env_, (network / (name + end)).c_str(), options); };
         encoder_ = open("template"), search_ = open("search");
+        if (encoder_.GetOutputCount() > 1) finisher_ = open("template_rest");
         if (settings["retention"] < 1) scored_ = open("search_scored");
     }
 
-    KVCache encode_template(const Pixels& crop, int64_t identity, const Box& corners) {
+    KVCache begin_template(const Pixels& crop, int64_t identity, const Box& corners) {
         std::array<float, 4> box{};
         std::copy(corners.begin(), corners.end(), box.begin());
         std::array<Ort::Value, 3> inputs{tensor(crop.data(), crop.size(), {1, template_size, template_size, 3}),
                                          tensor(&identity, 1, {1}), tensor(box.data(), 4, {1, 4})};
-        const char *names[] = {"templates", "identities", "boxes"}, *output = "kv_cache";
-        auto found = encoder_.Run(Ort::RunOptions{}, names, inputs.data(), 3, &output, 1);
+        const char *names[] = {"templates", "identities", "boxes"}, *outputs[] = {"kv_cache", "tokens"};
+        auto found = encoder_.Run(Ort::RunOptions{}, names, inputs.data(), 3, outputs, finisher_ ? 2 : 1);
         auto shape = found[0].GetTensorTypeAndShapeInfo().GetShape();  // the first axis is the batch
         KVCache cache;
         std::copy(shape.begin() + 1, shape.end(), cache.shape.begin());
-        const float* data = found[0].GetTensorData<float>();
-        cache.data.assign(data, data + std::accumulate(shape.begin(), shape.end(), int64_t(1), std::multiplies<>()));
+        cache.data = values(found[0]);
+        if (finisher_) cache.rest = values(found[1]);
         return cache;
+    }
+
+    void finish_template(KVCache& cache) {
+        auto& [layers, heads, count, channels] = cache.shape;
+        const auto tokens = tensor(cache.rest.data(), cache.rest.size(), {1, 1, count, heads * channels});
+        const char *name = "tokens", *output = "kv_cache";
+        const auto found = values(finisher_.Run(Ort::RunOptions{}, &name, &tokens, 1, &output, 1)[0]);
+        cache.data.insert(cache.data.end(), found.begin(), found.end()), cache.rest.clear();
+        layers = int64_t(cache.data.size()) / (heads * count * channels);
     }
 
     /** What is found in search crops of side × side pixels, all in one call, as int8 rounds by the whole batch; and, if
@@ -169,7 +179,12 @@ class Model {
 
   private:
     Ort::Env env_{ORT_LOGGING_LEVEL_FATAL, "fartrack"};
-    Ort::Session encoder_{nullptr}, search_{nullptr}, scored_{nullptr};
+    Ort::Session encoder_{nullptr}, finisher_{nullptr}, search_{nullptr}, scored_{nullptr};
+
+    static std::vector<float> values(const Ort::Value& tensor) {
+        const float* first = tensor.GetTensorData<float>();
+        return {first, first + tensor.GetTensorTypeAndShapeInfo().GetElementCount()};
+    }
 
     bool choose(const std::map<std::string, std::string>& record, const std::string& prefix) {
         const auto first = record.lower_bound(prefix);

@@ -93,6 +93,12 @@ class TemplateMemory {
         return best;
     }
 
+    void finish(Model& model) {  // what the last frame began; before a search
+        for (auto& each : history)
+            if (!each.cache.rest.empty()) model.finish_template(each.cache);
+        if (joined_.data.empty()) join();
+    }
+
     const KVCache& cache() const { return joined_; }
 
     bool undecided() const {  // a chosen template still has all its tokens
@@ -126,7 +132,7 @@ class TemplateMemory {
             }
             chosen_.insert(best);  // 0, which is there already, where none was free
         }
-        join();
+        joined_.data.clear();
     }
 
     void join() {  // the caches of the chosen ones

@@ -36,6 +36,7 @@ class Tracker {
     Track update(const Image& frame) {
         if (frame.width != width_ || frame.height != height_) throw std::runtime_error("Frames must have one size.");
         frame_++;
+        memory_.finish(model_);
         const Recovery before = recovery_;
         const bool seeking = before.seeking(), recovers = setting("lost_score") > 0, known = memory_.history.size() > 1;
         const bool checked = setting("agreement") > 0 && known;
@@ -159,7 +160,7 @@ class Tracker {
         const Pixels crop = window.extract(frame, model_.template_size);
         Box corners = window.to_crop(box);
         for (double& value : corners) value = std::min(std::max(value, 0.0), 1.0);
-        return Template(frame_, model_.encode_template(crop, identity, corners), corners);
+        return Template(frame_, model_.begin_template(crop, identity, corners), corners);
     }
 
     /** The side, in pixels, of the search window's center that is shown: the whole, or less for a slow, sure target. */

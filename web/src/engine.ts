@@ -29,15 +29,16 @@ export class OnnxEngine implements Engine {
   static async open(model: Package): Promise<OnnxEngine> {
     ort.env.wasm.numThreads = threads();
     const engine = new OnnxEngine(model);
-    await engine.#session("template");
-    await engine.#session("search");
+    for (const name of ["template", "template_rest", "search"] as const) {
+      if (model.graphs[name]) await engine.#session(name);
+    }
     return engine;
   }
 
   #session(name: GraphName): Promise<ort.InferenceSession> {
     const known = this.#sessions.get(name);
     if (known) return known;
-    const opened = ort.InferenceSession.create(this.model.graphs[name], {
+    const opened = ort.InferenceSession.create(this.model.graphs[name]!, {
       executionProviders: ["wasm"],
       externalData: [{ path: WEIGHTS, data: this.model.weights }],
     });
@@ -56,15 +57,19 @@ export class OnnxEngine implements Engine {
     return result;
   }
 
-  async encodeTemplate(crop: Uint8Array, identity: number, box: Box): Promise<KVCache> {
+  async beginTemplate(crop: Uint8Array, identity: number, box: Box) {
     const side = this.config.template_size;
     const found = await this.#run("template", {
       templates: new ort.Tensor("uint8", crop, [1, side, side, 3]),
       identities: new ort.Tensor("int64", BigInt64Array.of(BigInt(identity)), [1]),
       boxes: new ort.Tensor("float32", Float32Array.from(box), [1, 4]), // graphs of older models do without
     });
-    const { data, dims } = found.kv_cache;
-    return { data: data as Float32Array, shape: dims.slice(1), tokens: dims[dims.length - 2] };
+    return { kvCache: single(found.kv_cache), rest: found.tokens ? single(found.tokens) : null };
+  }
+
+  async finishTemplate({ data, shape }: KVCache): Promise<KVCache> {
+    const found = await this.#run("template_rest", { tokens: new ort.Tensor("float32", data, [1, ...shape]) });
+    return single(found.kv_cache);
   }
 
   async search(crop: Uint8Array, side: number, trajectory: readonly number[], kvCache: KVCache): Promise<Float32Array> {
@@ -75,6 +80,11 @@ export class OnnxEngine implements Engine {
     const found = await this.#run("search_scored", inputs(crop, side, trajectory, kvCache));
     return { logits: found.logits.data as Float32Array, scores: found.scores.data as Float32Array };
   }
+}
+
+/** Of a batch of one. */
+function single({ data, dims }: ort.Tensor): KVCache {
+  return { data: data as Float32Array, shape: dims.slice(1), tokens: dims[dims.length - 2] };
 }
 
 function inputs(crop: Uint8Array, side: number, trajectory: readonly number[], { data, shape }: KVCache) {

@@ -4,9 +4,9 @@ import type { Calibration } from "./calibration";
 import { Problem } from "./errors";
 import type { ModelConfig, Settings } from "./tracker";
 
-const FORMAT = 3;
+const FORMAT = 4;
 const CACHE = "fartrack-models";
-const GRAPHS = ["template", "search", "search_scored"] as const;
+const GRAPHS = ["template", "template_rest", "search", "search_scored"] as const;
 export const WEIGHTS = "weights.safetensors";
 
 export type GraphName = (typeof GRAPHS)[number];
@@ -26,7 +26,8 @@ export interface Package {
   config: ModelConfig;
   settings: Partial<Settings>;
   calibration: Calibration | null;
-  graphs: Record<GraphName, Uint8Array>;
+  /** `template_rest` only where there is one. */
+  graphs: Partial<Record<GraphName, Uint8Array>>;
   weights: Uint8Array;
 }
 
@@ -42,7 +43,9 @@ export async function openPackage(root: string, name: string, progress: Progress
   const record = JSON.parse(new TextDecoder().decode(await fetchFile(root, `${base}/model.json`, files, store))) as Record_;
   if (record.format !== FORMAT) throw new Problem(`The model ${name} is of another format; reload the page.`);
   const network = new URL(`${base}/${record.network ?? "."}/`, "file:///").pathname.slice(1);
-  const wanted = [...GRAPHS.map((graph) => `${network}${graph}-${record.config.depth}.onnx`), network + WEIGHTS];
+  const path = (graph: GraphName) => `${network}${graph}-${record.config.depth}.onnx`;
+  const graphs = GRAPHS.filter((graph) => path(graph) in files);
+  const wanted = [...graphs.map(path), network + WEIGHTS];
   const total = wanted.reduce((sum, path) => sum + files[path].size, 0);
   let done = 0;
   const contents: Uint8Array[] = [];
@@ -56,8 +59,8 @@ export async function openPackage(root: string, name: string, progress: Progress
     config: record.config,
     settings: { ...record.settings, ...(preset ? record.presets?.[preset] : {}) },
     calibration: record.score ?? null,
-    graphs: { template: contents[0], search: contents[1], search_scored: contents[2] },
-    weights: contents[3],
+    graphs: Object.fromEntries(graphs.map((graph, i) => [graph, contents[i]])),
+    weights: contents[graphs.length],
   };
 }
 

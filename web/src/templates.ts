@@ -21,14 +21,33 @@ export interface Template {
   context: Float32Array;
   /** Tokens kept, decided on the frame after this one; null while undecided. */
   keep: readonly number[] | null;
+  /** The tokens from which the last layers go on, on the frame after this one; null once `kvCache` is whole. */
+  rest: KVCache | null;
 }
 
 /** What of a template's cache is compared: the values of the third layer. */
 const LIKENESS_LAYER = 5;
 
-/** A template with the whole cache of its crop. */
-export function encoded(frame: number, crop: Uint8Array, box: Box, identity: number, kvCache: KVCache): Template {
-  return { frame, crop, box, identity, kvCache, ...appearance(kvCache, box), keep: null };
+/** A template with the cache of all tokens of its crop. */
+export function encoded(
+  frame: number,
+  crop: Uint8Array,
+  box: Box,
+  identity: number,
+  kvCache: KVCache,
+  rest: KVCache | null,
+): Template {
+  return { frame, crop, box, identity, kvCache, ...appearance(kvCache, box), keep: null, rest };
+}
+
+/** With the cache of the last layers too. */
+export function finished(template: Template, { data, shape }: KVCache): Template {
+  const { kvCache } = template;
+  const whole = new Float32Array(kvCache.data.length + data.length);
+  whole.set(kvCache.data);
+  whole.set(data, kvCache.data.length);
+  const layers = [kvCache.shape[0] + shape[0], ...shape.slice(1)];
+  return { ...template, kvCache: { ...kvCache, data: whole, shape: layers }, rest: null };
 }
 
 /** Mean features of a whole template's tokens in its target's box and around it; the cache is (layers, heads, tokens, channels). */

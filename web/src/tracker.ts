@@ -17,7 +17,7 @@ import {
   sureAt,
   thumbnail,
 } from "./recovery";
-import { encoded, type KVCache, prune, select, type Template, TemplateMemory } from "./templates";
+import { encoded, finished, type KVCache, prune, select, type Template, TemplateMemory } from "./templates";
 import { type Decoded, decode, encode, NO_TRAJECTORY } from "./vocabulary";
 
 export interface ModelConfig {
@@ -34,8 +34,13 @@ export interface ModelConfig {
 /** What the tracker needs of a network; see `engine.ts`. */
 export interface Engine {
   config: ModelConfig;
-  /** A template crop, its identity, and the target's corners in it → its cached keys and values. */
-  encodeTemplate(crop: Uint8Array, identity: number, box: Box): Promise<KVCache>;
+  /**
+   * A template crop, its identity, and the target's corners in it → the cached keys and values of the first layers, and
+   * the tokens from which `finishTemplate` goes on; null if these were all.
+   */
+  beginTemplate(crop: Uint8Array, identity: number, box: Box): Promise<{ kvCache: KVCache; rest: KVCache | null }>;
+  /** The keys and values of the other layers. */
+  finishTemplate(rest: KVCache): Promise<KVCache>;
   /** Logits (4, BINS) of a search crop of `side` × `side`. */
   search(crop: Uint8Array, side: number, trajectory: readonly number[], kvCache: KVCache): Promise<Float32Array>;
   /** The same, and the attention that each template token receives. */
@@ -146,7 +151,7 @@ export class Tracker {
 
   /** The state after the next frame, and the target's track on it. */
   async step(state: State, frame: Frame, small = this.thumbnail(frame)): Promise<{ state: State; track: Track }> {
-    const memory = await this.#reencode(state.memory);
+    const memory = await this.#prepared(state.memory);
     const found = await this.#find(memory, this.#searchRegions(state, frame, small));
     if (!found.region.usual || this.#confirms(found)) {
       return this.#conclude(state, found, found.region.usual ? found.decoded : null);
@@ -348,15 +353,18 @@ export class Tracker {
     return { box, rate };
   }
 
-  /** Every chosen template encoded with the identity of the slot that it now has. */
-  async #reencode(memory: TemplateMemory): Promise<TemplateMemory> {
+  /** Every chosen template encoded to the end, with the identity of the slot that it now has. */
+  async #prepared(memory: TemplateMemory): Promise<TemplateMemory> {
     for (const [slot, place] of memory.chosen.entries()) {
       const template = memory.history[place];
       const identity = Math.min(slot, this.engine.config.identities - 1);
-      if (template.identity === identity) continue;
-      let kvCache = await this.engine.encodeTemplate(template.crop, identity, template.box);
-      if (template.keep && template.kvCache.tokens !== kvCache.tokens) kvCache = select(kvCache, template.keep);
-      memory = memory.replace(place, { ...template, identity, kvCache });
+      if (template.identity !== identity) {
+        let { kvCache } = await this.engine.beginTemplate(template.crop, identity, template.box);
+        if (template.keep && template.kvCache.tokens !== kvCache.tokens) kvCache = select(kvCache, template.keep);
+        memory = memory.replace(place, { ...template, identity, kvCache });
+      } else if (template.rest) {
+        memory = memory.replace(place, finished(template, await this.engine.finishTemplate(template.rest)));
+      }
     }
     return memory;
   }
@@ -380,8 +388,8 @@ export class Tracker {
     const window = Crop.template(box, template_factor);
     const crop = window.extract(frame, template_size);
     const corners = window.toCrop(box).map((v) => clamp(v, 0, 1)) as unknown as Box;
-    const kvCache = await this.engine.encodeTemplate(crop, identity, corners);
-    return encoded(number, crop, corners, identity, kvCache);
+    const { kvCache, rest } = await this.engine.beginTemplate(crop, identity, corners);
+    return encoded(number, crop, corners, identity, kvCache, rest);
   }
 }
 

@@ -138,6 +138,7 @@ test("template memory", () => {
     target: new Float32Array(1),
     context: new Float32Array(1),
     keep: null,
+    rest: null,
   });
   let memory = new TemplateMemory(5, 7, [taken(0)]);
   for (const { add, history, chosen } of values.memory) {
@@ -158,17 +159,20 @@ describe("tracker", () => {
     const next = () => answers.subarray(call * 4 * BINS, ++call * 4 * BINS);
     const engine: Engine = {
       config,
-      encodeTemplate: async (crop) => {
+      beginTemplate: async (crop) => {
         const token = (i: number) => ((Math.floor(i / 4) * 8 + 3) * 32 + (i % 4) * 8 + 4) * 3;
         const one = Array.from({ length: 16 }, (_, i) => [...crop.subarray(token(i), token(i) + 3)]).flat();
-        const data = Float32Array.from([...one, ...one], (value) => value / 128 - 1);
-        return { data, shape: [2, 1, 16, 3], tokens: 16 };
+        const data = Float32Array.from(one, (value) => value / 128 - 1);
+        const kvCache = { data, shape: [1, 1, 16, 3], tokens: 16 };
+        return { kvCache, rest: kvCache };
       },
+      finishTemplate: async (rest) => rest,
       search: async () => next(),
-      searchScored: async (_crop, _side, _trajectory, { tokens }) => ({
-        logits: next(),
-        scores: Float32Array.from({ length: tokens }, (_, i) => (i * 37) % 11),
-      }),
+      searchScored: async (_crop, _side, _trajectory, { tokens, shape, data }) => {
+        expect(shape).toEqual([2, 1, tokens, 3]);
+        expect(data.length).toBe(2 * tokens * 3);
+        return { logits: next(), scores: Float32Array.from({ length: tokens }, (_, i) => (i * 37) % 11) };
+      },
     };
     const tracker = new Tracker(engine, settings, { slope: 0.9, bias: 0.05 });
     let state = await tracker.start(pictures[0], [50, 30, 24, 18]);

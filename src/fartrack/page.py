@@ -13,7 +13,7 @@ from fartrack.demo.clip import CLIP
 from fartrack.errors import FartrackError
 from fartrack.packages import SHIPPED
 
-GRAPHS = ("*/model.json", "*/template-*.onnx", "*/template_rest-*.onnx", "*/search-*.onnx", "*/search_scored-*.onnx", "*/weights.safetensors")
+GRAPHS = ("*/model.json", "*/*[!8]-*.onnx", "*/weights.safetensors")
 """What the page needs of the models: those in single precision."""
 
 HEADERS = {

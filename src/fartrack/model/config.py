@@ -82,8 +82,8 @@ class ModelConfig:
 
     @property
     def template_layers(self) -> int:
-        """The layers that a template passes on the frame from which it is taken: half of them, but at least the three by
-        which templates are compared; the others follow on the next frame. With ``joint`` attention none follow."""
+        """The layers that a template passes on the frame from which it is taken: half of them, but at least the three
+        by which templates are compared; the others follow on the next frame. With ``joint`` attention none follow."""
         return self.depth if self.attention == "joint" else min(max(self.depth // 2, 3), self.depth)
 
     @property

@@ -3,8 +3,7 @@
 python benchmarks/stages.py [--model pico] [--engine onnxruntime] [--threads 1] [--frames 120]
 
 Tracks the demo clip with timers around the engine's calls, and compares the rate of the network's multiply-adds with
-the best rate of a plain matrix product on the same machine. Templates that are encoded in the background overlap with
-other work, so their time is not part of the frame's.
+the best rate of a plain matrix product on the same machine.
 """
 
 import os
@@ -86,7 +85,7 @@ def main(
     table.add_row("crops, decoding, bookkeeping", f"{1000 * (whole - search) / count:.2f}")
     for name, seconds in timed.seconds.items():
         if not name.startswith("search"):
-            table.add_row(f"{name}, of which some in the background", f"{1000 * seconds / count:.2f}")
+            table.add_row(name, f"{1000 * seconds / count:.2f}")
     table.add_row("million multiply-adds per frame", f"{timed.macs / count / 1e6:.0f}")
     table.add_row("share of the best matrix product", f"{timed.macs / search / best_product_rate():.0%}")
     print_paragraphs(table)

@@ -25,14 +25,16 @@ from fartrack.train.state import CHECKPOINT, load_checkpoint
 
 @pytest.fixture
 def torchrun(tmp_path):
-    """A function that runs a script in two processes, which start anew up to ``restarts`` times."""
+    """A function that runs a script, or a module, in two processes, which start anew up to ``restarts`` times."""
 
     def call(script, *arguments, restarts=0):
-        path = tmp_path / "script.py"
-        path.write_text(script)
+        target = ["-m", script, "--"]
+        if "\n" in script:
+            target = [tmp_path / "script.py"]
+            target[0].write_text(script)
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         return subprocess.run(
-            [*launcher, "--max-restarts", str(restarts), path, *map(str, arguments)],
+            [*launcher, "--max-restarts", str(restarts), *target, *map(str, arguments)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
@@ -87,6 +89,11 @@ phases.export_checkpoint = export
 exported = phases.train_phases(Path("."), Path(store), Path(run), workers=0)
 assert [folder.name for folder in exported] == ["model"]
 """
+
+
+def test_the_command_of_the_docs(tmp_path, torchrun):
+    process = torchrun("fartrack", "train", "run", "--recipe", "paper/pretrain", "--data", tmp_path, "--run", tmp_path)
+    assert f"fartrack: {tmp_path} holds no prepared data" in process.stderr
 
 
 def test_all_phases_in_two_processes(synthetic_store, recipe_of, tiny, tmp_path, torchrun, one_thread, monkeypatch):

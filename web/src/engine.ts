@@ -48,11 +48,7 @@ export class OnnxEngine implements Engine {
 
   /** One call after the other: the runtime does not bear two at once. */
   #run(name: GraphName, inputs: Record<string, ort.Tensor>): Promise<ort.InferenceSession.ReturnType> {
-    const result = this.#last.then(async () => {
-      const session = await this.#session(name);
-      const known = Object.entries(inputs).filter(([input]) => session.inputNames.includes(input));
-      return session.run(Object.fromEntries(known));
-    });
+    const result = this.#last.then(async () => (await this.#session(name)).run(inputs));
     this.#last = result.catch(() => {});
     return result;
   }
@@ -62,7 +58,7 @@ export class OnnxEngine implements Engine {
     const found = await this.#run("template", {
       templates: new ort.Tensor("uint8", crop, [1, side, side, 3]),
       identities: new ort.Tensor("int64", BigInt64Array.of(BigInt(identity)), [1]),
-      boxes: new ort.Tensor("float32", Float32Array.from(box), [1, 4]), // graphs of older models do without
+      boxes: new ort.Tensor("float32", Float32Array.from(box), [1, 4]),
     });
     return { kvCache: single(found.kv_cache), rest: found.tokens ? single(found.tokens) : null };
   }

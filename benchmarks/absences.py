@@ -5,8 +5,8 @@ python benchmarks/absences.py CLIPS [--set lost_score=0.2] [--tracker pico,v3=be
 CLIPS is a folder of sequences (NAME.mp4 beside NAME.txt) that nothing was chosen on. From each, clips are made: 30
 frames, then an absence (black frames, frames of another clip, the target painted out), then up to 40 frames more, in
 the same place, or mirrored so that the target is elsewhere; one with a cut to the mirrored picture; and one whose
-picture rolls sideways, so that the target leaves at one border and enters at the other. A tracker with states reports a
-loss by its state; for one without, by a threshold on its score that flags 5 % of the frames with an IoU of 0.5 or more.
+picture rolls sideways, so that the target leaves at one border and enters at the other. A loss is reported by the
+tracker's state, if it has one, and by a threshold on its score that flags 5 % of the frames with an IoU of 0.5 or more.
 The table is Markdown.
 
 With ``--long N``, clips of N frames are made instead: a sequence played back and forth, with an absence of 25 frames
@@ -216,25 +216,32 @@ def main(
         runs = [one for kind in KINDS for one in results[name, kind]]
         good = np.concatenate([scores[ious >= 0.5] for ious, scores, *_ in runs])
         threshold = np.quantile(good, 0.05)
-        reported, found, confident = [], [], []
+        found, confident = [], []
         for kind in KINDS:
             rows = results[name, kind]
-            lost = [(np.array(states) == "lost") if states else scores < threshold for _, scores, states, *_ in rows]
-            if not kind.startswith("cut"):
-                losses = [float(flags[start:back].any()) for flags, (*_, start, back) in zip(lost, rows, strict=True)]
             # A target that is cut in two at the border until the end never comes back.
             returns = [float((ious[back : back + 11] >= 0.5).any()) for ious, *_, back in rows if len(ious) > back + 10]
             wrong = [
                 float(longest((scores[start:] >= 0.8) & ~(ious[start:] >= 0.2)) > 30)
                 for ious, scores, _, start, _ in rows
             ]
-            reported.append("" if kind.startswith("cut") else f"{np.mean(losses):.2f}")
             found.append(f"{bootstrap(returns)} of {len(returns)}")
             confident.append(f"{np.mean(wrong):.2f}")
-        flags = np.concatenate(
-            [(np.array(s) == "lost")[i >= 0.5] if s else c[i >= 0.5] < threshold for i, c, s, *_ in runs]
-        )
-        summary.add_row(f"{name}: loss reported", *reported, f"{flags.mean():.3f}")
+        alarms = {f"score under {threshold:.2f}": lambda scores, _, least=threshold: scores < least}
+        if runs[0][2]:
+            alarms = {"state": lambda _, states: np.array(states) == "lost"} | alarms
+        for what, alarm in alarms.items():
+            shares = [
+                np.mean(
+                    [alarm(scores, states)[start:back].any() for _, scores, states, start, back in results[name, kind]]
+                )
+                for kind in KINDS
+            ]
+            reported = [
+                "" if kind.startswith("cut") else f"{share:.2f}" for kind, share in zip(KINDS, shares, strict=True)
+            ]
+            false = np.concatenate([alarm(scores, states)[ious >= 0.5] for ious, scores, states, *_ in runs])
+            summary.add_row(f"{name}: loss reported by {what}", *reported, f"{false.mean():.3f}")
         summary.add_row(f"{name}: found within 10 frames", *found, "")
         summary.add_row(f"{name}: confident (0.8) elsewhere for over 30 frames", *confident, "")
     counts = ", ".join(f"{kind}: {len(results[next(iter(specs)), kind])}" for kind in KINDS)

@@ -123,6 +123,7 @@ def test_a_model_is_meant_for_a_precision_where_the_engine_has_it(engine, precis
     ("record", "words"),
     [
         ({"format": 99}, "is of format 99, and this version reads 4; upgrade fartrack"),
+        ({"format": 2, "of": "pico"}, "is of format 2, and this version reads 4; export it anew"),
         ({"format": 3}, "is of format 3, and this version reads 4; export it anew"),
         ({"format": 1}, "is of format 1, .*export it anew"),
         ({"format": None}, "is no FARTrack model; give the folder of an exported one"),

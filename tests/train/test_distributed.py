@@ -23,25 +23,23 @@ from fartrack.train.phases import PHASES, train_phases
 from fartrack.train.state import CHECKPOINT, load_checkpoint
 
 
-@pytest.fixture
-def torchrun(tmp_path):
-    """A function that runs a script, or a module, in two processes, which start anew up to ``restarts`` times."""
+def torchrun(*target, restarts=0):
+    """Run what torchrun is given in two processes, which start anew up to ``restarts`` times."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*launcher, "--max-restarts", str(restarts), *map(str, target)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
-    def call(script, *arguments, restarts=0):
-        target = ["-m", script, "--"]
-        if "\n" in script:
-            target = [tmp_path / "script.py"]
-            target[0].write_text(script)
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        return subprocess.run(
-            [*launcher, "--max-restarts", str(restarts), *target, *map(str, arguments)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
 
-    return call
+def script(folder, text):
+    """A script that is written into a folder."""
+    path = folder / "script.py"
+    path.write_text(text)
+    return path
 
 
 @pytest.fixture
@@ -91,17 +89,18 @@ assert [folder.name for folder in exported] == ["model"]
 """
 
 
-def test_the_command_of_the_docs(tmp_path, torchrun):
-    process = torchrun("fartrack", "train", "run", "--recipe", "paper/pretrain", "--data", tmp_path, "--run", tmp_path)
+def test_the_command_of_the_docs(tmp_path):
+    command = ["train", "run", "--recipe", "paper/pretrain", "--data", tmp_path, "--run", tmp_path]
+    process = torchrun("-m", "fartrack", "--", *command)
     assert f"fartrack: {tmp_path} holds no prepared data" in process.stderr
 
 
-def test_all_phases_in_two_processes(synthetic_store, recipe_of, tiny, tmp_path, torchrun, one_thread, monkeypatch):
+def test_all_phases_in_two_processes(synthetic_store, recipe_of, tiny, tmp_path, one_thread, monkeypatch):
     plan = {phase: plain(recipe_of(phase), tiny) for phase in PHASES}
     assert 0 < sum(plan["sparsify"].rolls(step) for step in range(6)) < 6  # both kinds of batches are shared
     store, alone, shared = synthetic_store(), tmp_path / "alone", tmp_path / "shared"
     texts = json.dumps({phase: asdict(recipe) for phase, recipe in plan.items()})
-    process = torchrun(ALL_PHASES, texts, store, shared)
+    process = torchrun(script(tmp_path, ALL_PHASES), texts, store, shared)
     assert process.returncode == 0, process.stderr
 
     monkeypatch.setattr(phases.Recipe, "read", lambda path: plan[path.stem])
@@ -142,9 +141,9 @@ os._exit(0)  # PyTorch aborts at times when it takes down a group that was forme
 """
 
 
-def test_a_lost_process_is_replaced(synthetic_store, recipe, tiny, tmp_path, torchrun, one_thread):
+def test_a_lost_process_is_replaced(synthetic_store, recipe, tiny, tmp_path, one_thread):
     recipe, store = plain(recipe, tiny), synthetic_store()
-    process = torchrun(LOST, json.dumps(asdict(recipe)), store, tmp_path / "shared", restarts=1)
+    process = torchrun(script(tmp_path, LOST), json.dumps(asdict(recipe)), store, tmp_path / "shared", restarts=1)
     assert process.returncode == 0, process.stderr
     for rank in range(2):
         assert (tmp_path / f"shared-{rank}").read_text() == "3"  # steps 4 to 6, after the checkpoint

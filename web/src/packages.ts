@@ -44,7 +44,7 @@ export async function openPackage(root: string, name: string, progress: Progress
   if (record.format !== FORMAT) throw new Problem(`The model ${name} is of another format; reload the page.`);
   const network = new URL(`${base}/${record.network ?? "."}/`, "file:///").pathname.slice(1);
   const path = (graph: GraphName) => `${network}${graph}-${record.config.depth}.onnx`;
-  const graphs = GRAPHS.filter((graph) => path(graph) in files);
+  const graphs = GRAPHS.filter((graph) => graph !== "template_rest" || path(graph) in files);
   const wanted = [...graphs.map(path), network + WEIGHTS];
   const total = wanted.reduce((sum, path) => sum + files[path].size, 0);
   let done = 0;

@@ -9,6 +9,12 @@ namespace fartrack {
 
 enum class Status { tracking, uncertain, lost };
 
+// The state that a track tells: whether its target is sought, its score, and the state told on the last frame.
+inline Status told(bool sought, double score, Status before) {
+    if (!sought && score >= 0.5) return Status::tracking;
+    return sought || before != Status::tracking ? Status::lost : Status::uncertain;
+}
+
 struct Recovery {
     Box sure;
     Status status = Status::tracking;

@@ -24,7 +24,7 @@ class Tracker {
         const auto [x, y, w, h] = box;
         if (!(w > 0 && h > 0 && x < frame.width && y < frame.height && x + w > 0 && y + h > 0))
             throw std::runtime_error("The box has no area or lies outside of the frame.");
-        frame_ = 0, score_ = 1, agreed_.reset(), width_ = frame.width, height_ = frame.height;
+        frame_ = 0, score_ = 1, told_ = Status::tracking, agreed_.reset(), width_ = frame.width, height_ = frame.height;
         memory_.slots = size_t(setting("templates")), memory_.capacity = size_t(setting("capacity"));
         memory_.history.clear();
         memory_.add(take_template(frame, box, 0));
@@ -99,12 +99,14 @@ class Tracker {
         Box box = image_box(frame, windows[best], found, seeking, rate);
         const Thumbnail small = recovers ? thumbnail(frame) : Thumbnail{};
         const bool cut = recovers && is_cut(thumbnail_, small);
-        const bool doubted = recovers && (timely || cut || before.status != Status::tracking);
+        const bool strict = before.status != Status::tracking || found.score < setting("template_score");
+        const bool doubted = recovers && (timely || cut || strict);
         const double least = setting(seeking ? "found_score" : "lost_score");
         std::vector<Template> taken;
         if (due || (doubted && found.score >= least)) {
             taken.push_back(take_template(frame, box, std::min(1, model_.identities - 1)));
-            if (recovers && memory_.likeness(taken[0]) < setting("likeness")) found.score = 0;
+            const double like = setting(strict ? "strict_likeness" : "likeness");
+            if (recovers && memory_.likeness(taken[0]) < like) found.score = 0;
         }
         const bool jumped = recovers && found.score >= least && iou(before.sure, box) < 0.1;
         if (jumped && scene_.shows(frame, box)) found.score = 0;
@@ -136,9 +138,10 @@ class Tracker {
             if (recovers) scene_ = Scene(frame, box);
         }
         score_ = found.score, thumbnail_ = small;
-        const bool lost = recovery_.status == Status::lost;
-        return {clip_box(lost ? recovery_.sure : trajectory_.back(), frame.width, frame.height),
-                lost ? 0 : model_.calibrated(score_), recovery_.status};
+        const bool sought = recovery_.status == Status::lost;
+        const double chance = sought ? 0 : model_.calibrated(score_);
+        if (recovers) told_ = told(sought, chance, told_);
+        return {clip_box(sought ? recovery_.sure : trajectory_.back(), frame.width, frame.height), chance, told_};
     }
 
   private:
@@ -146,7 +149,8 @@ class Tracker {
     std::map<std::string, double> settings_;
     int frame_ = 0, width_ = 0, height_ = 0;
     double score_ = 1;  // of the last frame, raw
-    std::optional<bool> agreed_;  // whether the first template alone agreed on the last frame, if it was asked
+    Status told_ = Status::tracking;  // by the last frame's track
+    std::optional<bool> agreed_;      // whether the first template alone agreed on the last frame, if it was asked
     std::vector<Box> trajectory_;
     TemplateMemory memory_;
     Recovery recovery_{};

@@ -26,5 +26,5 @@ function apart(before: State, after: Found, found: readonly Found[]): Found {
   const sure = scaleBox(before.recovery.sure, before.size, size);
   const recovery = { ...before.recovery, sure, doubtful: before.recovery.doubtful + 1, found: false };
   const track: Track = { box: clipBox(recovery.sure, ...size), score: 0, state: "lost" };
-  return { state: { ...after.state, recovery }, track };
+  return { state: { ...after.state, recovery, told: "lost" }, track };
 }

@@ -5,6 +5,15 @@ import { type Box, Crop, type Frame, roundEven } from "./geometry";
 
 export type Status = "tracking" | "uncertain" | "lost";
 
+/** A box whose score is under this is more likely wrong than right. */
+const UNCERTAIN = 0.5;
+
+/** The state that a track tells: whether its target is sought, its score, and the state told on the last frame. */
+export function told(sought: boolean, score: number, before: Status): Status {
+  if (!sought && score >= UNCERTAIN) return "tracking";
+  return sought || before !== "tracking" ? "lost" : "uncertain";
+}
+
 const GROWTH = 1.3;
 const WIDEST = 2.5;
 const TILES = 6;

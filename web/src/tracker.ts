@@ -16,6 +16,7 @@ import {
   type Status,
   sureAt,
   thumbnail,
+  told,
 } from "./recovery";
 import { encoded, finished, type KVCache, prune, select, type Template, TemplateMemory } from "./templates";
 import { type Decoded, decode, encode, NO_TRAJECTORY } from "./vocabulary";
@@ -61,6 +62,7 @@ export const DEFAULTS = {
   hold_score: 0.1,
   lost_score: 0,
   likeness: 0.5,
+  strict_likeness: 0.8,
   patience: 3,
   found_score: 0.6,
   size_step: 0.2,
@@ -91,6 +93,8 @@ export interface State {
   score: number;
   /** Whether the first template agreed on the last frame, so that the next may give one; null if it was not asked. */
   agreed: boolean | null;
+  /** The state that the last frame's track told. */
+  told: Status;
 }
 
 interface SearchRegion {
@@ -146,6 +150,7 @@ export class Tracker {
       thumbnail: this.thumbnail(frame),
       score: 1,
       agreed: null,
+      told: "tracking",
     };
   }
 
@@ -286,13 +291,14 @@ export class Tracker {
 
     let { box, rate } = this.#box(region, corners, before, score);
     const cut = recovers && isCut(state.thumbnail!, region.thumbnail!);
-    const doubted = recovers && (timely || cut || before.status !== "tracking");
+    const strict = before.status !== "tracking" || score < settings.template_score;
+    const doubted = recovers && (timely || cut || strict);
     const least = isSeeking(before) ? settings.found_score : settings.lost_score;
     let template: Template | null = null;
     if (due || (doubted && score >= least)) {
       const identity = Math.min(1, this.engine.config.identities - 1);
       template = await this.#takeTemplate(region.frame, box, number, identity);
-      if (recovers && memory.likeness(template) < settings.likeness) score = 0;
+      if (recovers && memory.likeness(template) < (strict ? settings.strict_likeness : settings.likeness)) score = 0;
     }
     if (recovers && score >= least && takenOver(region, box)) score = 0;
 
@@ -322,12 +328,13 @@ export class Tracker {
       memory = memory.add(template);
       if (recovers) recovery = { ...recovery, scene: sceneOf(region.frame, box) };
     }
-    const { size } = region;
-    const after: State = { frame: number, size, trajectory, memory, recovery, thumbnail: region.thumbnail, score, agreed };
-    const lost = recovery.status === "lost";
-    const shown = lost ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
-    const place = clipBox(lost ? recovery.sure : trajectory[trajectory.length - 1], ...size);
-    return { state: after, track: { box: place, score: shown, state: recovery.status } };
+    const { size, thumbnail } = region;
+    const sought = recovery.status === "lost";
+    const chance = sought ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
+    const status = recovers ? told(sought, chance, state.told) : "tracking";
+    const after: State = { frame: number, size, trajectory, memory, recovery, thumbnail, score, agreed, told: status };
+    const place = clipBox(sought ? recovery.sure : trajectory[trajectory.length - 1], ...size);
+    return { state: after, track: { box: place, score: chance, state: status } };
   }
 
   /** The image box of corners, its center within the frame, and how fast its sides usually change. */

@@ -72,7 +72,7 @@ class MultiTracker:
             return after
         factor = np.tile(np.array(state.size) / np.array(before.size), 2)
         recovery = replace(before.recovery.scaled(factor), doubtful=before.recovery.doubtful + 1, found=False)
-        return replace(state, recovery=recovery), Track(clip_box(recovery.sure, *state.size), 0.0, "lost")
+        return replace(state, recovery=recovery, told="lost"), Track(clip_box(recovery.sure, *state.size), 0.0, "lost")
 
 
 class TargetTracker:

@@ -25,6 +25,9 @@ RATE_MEMORY, RATE_FACTOR = 0.9, 3.0
 LARGEST_RATIO = 2.5
 """A found target is at most so many times as wide or high as it last was, or the reverse."""
 
+UNCERTAIN = 0.5
+"""A box whose score is under this is more likely wrong than right."""
+
 PLAIN_DEVIATION = 4.0
 """A crop whose colors deviate less than this (of 255) shows nothing."""
 
@@ -80,6 +83,13 @@ class Recovery:
     def plausible(self, box: FloatArray) -> bool:
         """Whether an image box may be the target's, by its size."""
         return bool((np.abs(np.log(box[2:] / self.sure[2:])) < np.log(LARGEST_RATIO)).all())
+
+
+def told(sought: bool, score: float, before: Status) -> Status:
+    """The state that a track tells: whether its target is sought, its score, and the state told on the last frame."""
+    if not sought and score >= UNCERTAIN:
+        return "tracking"
+    return "lost" if sought or before != "tracking" else "uncertain"
 
 
 GROWING = int(np.ceil(np.log(WIDEST) / np.log(GROWTH)))

@@ -19,7 +19,7 @@ from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
 from fartrack.packages import PRESETS
 from fartrack.tracking.distractors import Scene
-from fartrack.tracking.recovery import GROWING, Recovery, Status, is_cut, is_plain, seek, thumbnail
+from fartrack.tracking.recovery import GROWING, Recovery, Status, is_cut, is_plain, seek, thumbnail, told
 from fartrack.tracking.templates import Template, TemplateMemory
 
 Color = Literal["bgr", "rgb"]
@@ -51,9 +51,10 @@ class Track:
         box: ``x, y, w, h`` in pixels of the frame, clipped to it.
         score: 0 to 1. Of a calibrated model, the chance that the box has an IoU of at least 0.5 with the truth; of
             another, the raw score: the least probability mass behind the box's four coordinates. 1 on the frame on
-            which the box was given, 0 while the target is lost.
-        state: ``tracking``; ``uncertain``, after a doubtful frame; or ``lost``, after several: then the box is the last
-            sure one, and the target is sought.
+            which the box was given, 0 while the target is sought.
+        state: ``tracking``; ``uncertain``, on a frame whose score is under 0.5; or ``lost``, from the second such frame
+            in a row on. After several doubtful frames a lost target is sought: then the score is 0, and the box is the
+            last sure one. Without recovery always ``tracking``.
     """
 
     box: Box
@@ -77,8 +78,9 @@ class TrackerSettings:
         lost_score: 0, or recovery: a frame whose score is under this (0.2, say) is doubtful, the target keeps its size
             and gives no template; its sides change no faster than is usual; and it may be lost, and is sought then.
         likeness: a frame is doubtful too if what the box shows is less like the templates than this (1: the same, 0:
-            rather like what surrounds the target). It is compared when a template is due, after a cut, and on every
-            frame while the target is not followed for sure.
+            rather like what surrounds the target). It is compared when a template is due and after a cut.
+        strict_likeness: the same on every frame whose score is under ``template_score`` or on which the target is not
+            followed for sure.
         patience: so many doubtful frames in a row, and the target is lost.
         found_score: a lost target is found where the score is at least this, the first template alone agrees, and the
             next frame confirms it.
@@ -99,6 +101,7 @@ class TrackerSettings:
     hold_score: float = 0.1
     lost_score: float = 0.0
     likeness: float = 0.5
+    strict_likeness: float = 0.8
     patience: int = 3
     found_score: float = 0.6
     size_step: float = 0.2
@@ -112,9 +115,8 @@ class TrackerSettings:
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
         check_numbers(self, agreement=(0, 1), min_window=(0.05, 1), confident_score=(0, 1))
-        check_numbers(
-            self, lost_score=(0, 1), likeness=(-10, 1), patience=(1, 10**9), found_score=(0, 1), size_step=(0.001, 10)
-        )
+        check_numbers(self, lost_score=(0, 1), likeness=(-10, 1), strict_likeness=(-10, 1), patience=(1, 10**9))
+        check_numbers(self, found_score=(0, 1), size_step=(0.001, 10))
 
 
 def parse_settings(
@@ -166,6 +168,7 @@ class State:
         score: of the last frame, raw.
         agreed: whether the first template agreed on the last frame, so that the next one may give a template; None if
             it was not asked.
+        told: the state that the last frame's track told.
     """
 
     frame: int
@@ -176,6 +179,7 @@ class State:
     thumbnail: FloatArray | None
     score: float = 1.0
     agreed: bool | None = None
+    told: Status = "tracking"
 
 
 @dataclass(frozen=True)
@@ -453,11 +457,12 @@ class Tracker:
         box, rate = self._box(region, corners, before, score)
         small = region.thumbnail
         cut = state.thumbnail is not None and small is not None and is_cut(state.thumbnail, small)
-        doubted = recovers and (timely or cut or before.status != "tracking")
+        strict = before.status != "tracking" or score < settings.template_score
+        doubted = recovers and (timely or cut or strict)
         least, template = settings.found_score if before.seeking else settings.lost_score, None
         if due or (doubted and score >= least):
             template = self._take_template(region.frame, box, number, self.engine.config.identity(1))
-            if recovers and memory.likeness(template) < settings.likeness:
+            if recovers and memory.likeness(template) < (settings.strict_likeness if strict else settings.likeness):
                 score = 0.0
         if recovers and score >= least and self._taken_over(region, box):
             score = 0.0
@@ -484,13 +489,14 @@ class Tracker:
             memory = memory.add(template)
             if recovers:
                 recovery = replace(recovery, scene=Scene.of(region.frame, box))
-        shown = recovery.sure if recovery.status == "lost" else trajectory[-1]
-        state = State(number, region.size, trajectory, memory, recovery, small, score, agreed)
-        if recovery.status == "lost":
-            score = 0.0
-        elif self.calibration is not None:
-            score = float(self.calibration.apply(score))
-        return state, Track(clip_box(shown, *region.size), score, recovery.status)
+        sought = recovery.status == "lost"
+        shown = recovery.sure if sought else trajectory[-1]
+        chance = score if self.calibration is None else float(self.calibration.apply(score))
+        if sought:
+            chance = 0.0
+        status = told(sought, chance, state.told) if recovers else "tracking"
+        after = State(number, region.size, trajectory, memory, recovery, small, score, agreed, status)
+        return after, Track(clip_box(shown, *region.size), chance, status)
 
     def _taken_over(self, region: SearchRegion, box: FloatArray) -> bool:
         """Whether a box has jumped to what was beside the target before."""

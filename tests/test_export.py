@@ -238,7 +238,10 @@ def test_graphs_are_valid_and_dynamic(exported, graph):
         assert axes == {"tokens": ["T"]}
     else:
         side = axes["search"][1]
-        assert axes == {"search": ["B", side, side], "trajectory": ["B"], "kv_cache": ["B", "M"]}
+        config = exported[0].config
+        count = 2 * config.depth if config.attention == "cached" else 1
+        caches = {f"kv_cache_{i}": ["B", "M"] for i in range(count)}
+        assert axes == {"search": ["B", side, side], "trajectory": ["B"]} | caches
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +289,7 @@ def test_an_exit_has_no_weights_of_its_own(exits):
     assert [path.name for path in shallow.iterdir()] == ["model.json"]
     record = json.loads((shallow / "model.json").read_text())
     assert record | {"config": record["config"]["depth"]} == {
-        "format": 4,
+        "format": 5,
         "network": "../deep",
         "layers": 5,
         "config": 4,

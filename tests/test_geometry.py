@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import LONG_MARGIN, MIN_WINDOW, PADDING_BGR, Crop, check_box, clip_box, iou, parse_box
+from fartrack.geometry import LONG_MARGIN, MIN_WINDOW, PADDING_BGR, Crop, box_iou, check_box, clip_box, iou, parse_box
 
 positions = st.floats(-500, 2500)
 sides = st.floats(0.5, 2000)
@@ -232,9 +232,11 @@ def test_iou_is_symmetric_and_bounded(first, second):
     assert 0 <= value <= 1 + 1e-12
     assert value == pytest.approx(float(iou(second, first)))
     assert float(iou(first, first)) == pytest.approx(1)
+    assert box_iou(first, second) == pytest.approx(value, abs=1e-12)
 
 
 def test_iou_by_hand():
     assert float(iou((0, 0, 2, 2), (1, 1, 2, 2))) == pytest.approx(1 / 7)
     assert float(iou((0, 0, 1, 1), (1, 0, 1, 1))) == 0
     assert float(iou((0, 0, 0, 0), (0, 0, 0, 0))) == 0
+    assert box_iou((0, 0, 2, 2), (1, 1, 2, 2)) == pytest.approx(1 / 7) and box_iou((0, 0, 0, 0), (0, 0, 0, 0)) == 0

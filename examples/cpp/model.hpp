@@ -92,7 +92,7 @@ class Model {
         std::ifstream file(folder / "model.json");
         if (!file) throw std::runtime_error(folder.string() + " has no model.json; give the folder of a model.");
         auto record = read_json({std::istreambuf_iterator<char>(file), {}});
-        if (record["format"] != "4") throw std::runtime_error(folder.string() + " is of another format than 4.");
+        if (record["format"] != "5") throw std::runtime_error(folder.string() + " is of another format than 5.");
         auto config = [&](const char* name) { return std::stod(record.at("config." + std::string(name))); };
         patch = int(config("patch")), template_size = int(config("template_size"));
         search_size = int(config("search_size")), identities = int(config("identities"));
@@ -151,20 +151,33 @@ class Model {
         const int64_t count = int64_t(crops.size());
         Pixels pixels;
         std::vector<int64_t> past;
-        std::vector<float> templates;
         for (const auto& crop : crops) {
             pixels.insert(pixels.end(), crop.begin(), crop.end());
             past.insert(past.end(), tokens.begin(), tokens.end());
-            if (count > 1) templates.insert(templates.end(), cache.data.begin(), cache.data.end());
         }
-        const auto& kv = count > 1 ? templates : cache.data;
         const auto& [layers, heads, length, channels] = cache.shape;
-        std::array<Ort::Value, 3> inputs{tensor(pixels.data(), pixels.size(), {count, side, side, 3}),
-                                         tensor(past.data(), past.size(), {count, int64_t(tokens.size())}),
-                                         tensor(kv.data(), kv.size(), {count, layers, heads, length, channels})};
-        const char *names[] = {"search", "trajectory", "kv_cache"}, *outputs[] = {"logits", "scores"};
+        std::vector<std::string> names{"search", "trajectory"};
+        std::vector<Ort::Value> inputs;
+        inputs.push_back(tensor(pixels.data(), pixels.size(), {count, side, side, 3}));
+        inputs.push_back(tensor(past.data(), past.size(), {count, int64_t(tokens.size())}));
+        // The cache's tensors along its first axis are apart, each repeated for every crop.
+        const size_t size = cache.data.size() / size_t(layers);
+        std::vector<float> repeated;
+        if (count > 1) {
+            repeated.reserve(cache.data.size() * size_t(count));
+            for (auto part = cache.data.begin(); part != cache.data.end(); part += ptrdiff_t(size))
+                for (int i = 0; i < count; i++) repeated.insert(repeated.end(), part, part + ptrdiff_t(size));
+        }
+        const float* kv = count > 1 ? repeated.data() : cache.data.data();
+        for (int i = 0; i < layers; i++) {
+            names.push_back("kv_cache_" + std::to_string(i));
+            inputs.push_back(tensor(kv + i * count * int64_t(size), size * size_t(count), {count, heads, length, channels}));
+        }
+        std::vector<const char*> keys;
+        for (const auto& name : names) keys.push_back(name.c_str());
+        const char* outputs[] = {"logits", "scores"};
         auto& session = scores ? scored_ : search_;
-        auto results = session.Run(Ort::RunOptions{}, names, inputs.data(), 3, outputs, scores ? 2 : 1);
+        auto results = session.Run(Ort::RunOptions{}, keys.data(), inputs.data(), inputs.size(), outputs, scores ? 2 : 1);
         if (scores) scores->assign(results[1].GetTensorData<float>(), results[1].GetTensorData<float>() + length);
         std::vector<Found> found;
         for (int i = 0; i < count; i++) found.push_back(decode(results[0].GetTensorData<float>() + i * 4 * BINS));

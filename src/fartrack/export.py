@@ -115,8 +115,8 @@ class Graph(NamedTuple):
     """An exported graph, declared once: its module, example inputs by name, dynamic axes and outputs."""
 
     module: nn.Module
-    inputs: dict[str, Tensor]
-    dynamic: dict[str, dict[int, Any]]
+    inputs: dict[str, Any]  # a tensor, or several that become inputs NAME_0, NAME_1, …
+    dynamic: dict[str, Any]
     outputs: list[str]
 
 
@@ -142,9 +142,12 @@ class _FinishTemplates(_Part):
 
 
 class _Search(_Part):
-    """A search crop against a ``kv_cache``, with or without the template tokens' scores."""
+    """A search crop against a ``kv_cache``, with or without the template tokens' scores.
 
-    def forward(self, search: Tensor, trajectory: Tensor, kv_cache: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    The cache comes in the tensors along its axis 1: a graph would take them apart by a copy on each frame.
+    """
+
+    def forward(self, search: Tensor, trajectory: Tensor, kv_cache: list[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
         return self.network.track(search, trajectory, kv_cache, self.scored)
 
 
@@ -164,10 +167,10 @@ def graphs(network: FARTrack) -> dict[str, Graph]:
     search = {  # a batch of 1 would freeze the axis
         "search": torch.zeros(2, x, x, 3, dtype=torch.uint8),
         "trajectory": torch.zeros(2, 4 * config.trajectory, dtype=torch.long),
-        "kv_cache": torch.cat([kv_cache[:2], kv_cache[1:]], dim=-2),
+        "kv_cache": list(torch.cat([kv_cache[:2], kv_cache[1:]], dim=-2).unbind(1)),
     }
     B, M, T = (Dim(name) for name in "BMT")
-    axes = {"search": {0: B, **_sides(config)}, "trajectory": {0: B}, "kv_cache": {0: B, 3: M}}
+    axes = {"search": {0: B, **_sides(config)}, "trajectory": {0: B}, "kv_cache": [{0: B, 2: M}] * kv_cache.shape[1]}
     outputs = ["kv_cache", "tokens"][: 1 + len(rest)]
     found = {"template": Graph(_BeginTemplates(network), template, {name: {0: T} for name in template}, outputs)}
     for tokens in rest:

@@ -83,10 +83,16 @@ function single({ data, dims }: ort.Tensor): KVCache {
   return { data: data as Float32Array, shape: dims.slice(1), tokens: dims[dims.length - 2] };
 }
 
+/** The cache's tensors along its first axis are apart. */
 function inputs(crop: Uint8Array, side: number, trajectory: readonly number[], { data, shape }: KVCache) {
-  return {
+  const named: Record<string, ort.Tensor> = {
     search: new ort.Tensor("uint8", crop, [1, side, side, 3]),
     trajectory: new ort.Tensor("int64", BigInt64Array.from(trajectory, BigInt), [1, trajectory.length]),
-    kv_cache: new ort.Tensor("float32", data, [1, ...shape]),
   };
+  const [count, ...dims] = shape;
+  const size = data.length / count;
+  for (let i = 0; i < count; i++) {
+    named[`kv_cache_${i}`] = new ort.Tensor("float32", data.subarray(i * size, (i + 1) * size), [1, ...dims]);
+  }
+  return named;
 }

@@ -126,13 +126,18 @@ class GraphEngine(ABC):
 
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
         """See :class:`Engine`."""
-        return self._graph("search")({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})[0]
+        return self._graph("search")(search_inputs(crops, trajectory, kv_cache))[0]
 
     def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:
         """See :class:`Engine`."""
-        graph = self._graph("search_scored")
-        logits, scores = graph({"search": crops, "trajectory": trajectory, "kv_cache": kv_cache})
+        logits, scores = self._graph("search_scored")(search_inputs(crops, trajectory, kv_cache))
         return logits, scores
+
+
+def search_inputs(crops: Image, trajectory: Tokens, kv_cache: Floats) -> dict[str, NDArray[Any]]:
+    """The inputs of the search graphs, which take the tensors along the cache's axis 1 apart."""
+    parts = {f"kv_cache_{i}": np.ascontiguousarray(kv_cache[:, i]) for i in range(kv_cache.shape[1])}
+    return {"search": crops, "trajectory": trajectory, **parts}
 
 
 _ENGINES: WeakSet[GraphEngine] = WeakSet()

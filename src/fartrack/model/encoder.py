@@ -15,7 +15,7 @@ Coordinates are those of the search crop's own frame (see :mod:`fartrack.geometr
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -179,12 +179,13 @@ class FARTrack(nn.Module):
         return replace(found[self.config.depth], exits={layer: found[layer] for layer in exits})
 
     def track(
-        self, search: Tensor, trajectory: Tensor, kv_cache: Tensor, scored: bool = False
+        self, search: Tensor, trajectory: Tensor, kv_cache: Tensor | Sequence[Tensor], scored: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """What a tracker needs, and no more: the last layer is computed for the command tokens alone.
 
         The arguments are those of :meth:`forward`, but a crop smaller than the configuration's is the center of the
-        search window (the same pixels, its outer tokens missing), not the whole of it on a smaller scale.
+        search window (the same pixels, its outer tokens missing), not the whole of it on a smaller scale; and
+        ``kv_cache`` may be apart already, as the tensors along its axis 1.
 
         Returns:
             Logits ``(B, 4, V)``; and, if ``scored``, the attention ``(B, M)`` that each template token receives from
@@ -208,19 +209,21 @@ class FARTrack(nn.Module):
         return (logits, torch.stack(received)[..., :M].mean(dim=(0, 2))) if scored else logits
 
     def _sequence(
-        self, x_BND: Tensor, trajectory: Tensor, kv_cache: Tensor
+        self, x_BND: Tensor, trajectory: Tensor, kv_cache: Tensor | Sequence[Tensor]
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor] | None], int]:
         """The tokens that go through the layers, the keys and values that each layer is given beside, and M."""
-        B, M = x_BND.shape[0], kv_cache.shape[-2]
+        B = x_BND.shape[0]
         commands = torch.arange(COMMANDS.start, COMMANDS.stop, device=x_BND.device).expand(B, 4)
         words = self.vocab[torch.cat([trajectory, commands], dim=1)] + self.pos_t
-        if kv_cache.shape[0] != B:
-            kv_cache = kv_cache.repeat_interleave(B // kv_cache.shape[0], dim=0)
+        if isinstance(kv_cache, Tensor):
+            if kv_cache.shape[0] != B:
+                kv_cache = kv_cache.repeat_interleave(B // kv_cache.shape[0], dim=0)
+            # Unbound at once: the gradient of each slice alone would be as large as the whole cache.
+            kv_cache = kv_cache.unbind(1)
+        M = kv_cache[0].shape[-2]
         if self.config.attention == "joint":
-            return torch.cat([kv_cache[:, 0, 0], x_BND, words], dim=1), [None] * self.config.depth, M
-        # Unbound at once: the gradient of each slice alone would be as large as the whole cache.
-        tensors = kv_cache.unbind(1)
-        return torch.cat([x_BND, words], dim=1), list(zip(tensors[::2], tensors[1::2], strict=True)), M
+            return torch.cat([kv_cache[0][:, 0], x_BND, words], dim=1), [None] * self.config.depth, M
+        return torch.cat([x_BND, words], dim=1), list(zip(kv_cache[::2], kv_cache[1::2], strict=True)), M
 
     def head(self, tokens: Tensor) -> Tensor:
         """Normed tokens ``(..., D)`` → their logits ``(..., V)`` over the bins."""

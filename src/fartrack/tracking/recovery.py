@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
@@ -127,7 +128,8 @@ def cover(size: tuple[int, int], side: float) -> list[Crop]:
 
 def is_plain(crop: Image) -> bool:
     """Whether a crop ``(S, S, 3)`` shows nothing: one color, as a black frame does."""
-    return bool(crop[::4, ::4].std(axis=(0, 1)).max() < PLAIN_DEVIATION)
+    _, deviations = cv2.meanStdDev(crop[::4, ::4])
+    return float(deviations.max()) < PLAIN_DEVIATION
 
 
 def thumbnail(frame: Image) -> FloatArray:
@@ -140,6 +142,6 @@ def thumbnail(frame: Image) -> FloatArray:
 
 def is_cut(before: FloatArray, after: FloatArray) -> bool:
     """Whether there may be a cut between the frames of two thumbnails."""
-    product = float(before.std() * after.std())
-    textured = min(float(before.std()), float(after.std())) >= CUT_DEVIATION
-    return textured and float((before * after).mean()) < CUT_CORRELATION * product
+    first, second = (math.sqrt(np.vdot(small, small) / small.size) for small in (before, after))
+    correlation = float(np.vdot(before, after) / before.size)
+    return min(first, second) >= CUT_DEVIATION and correlation < CUT_CORRELATION * first * second

@@ -122,13 +122,14 @@ class TemplateMemory:
         """
         if self.slots == 1:
             return (0,)
-        frames = np.array([t.frame for t in self.history])
-        wanted = np.linspace(frames[0], frames[-1], self.slots)
+        frames = [template.frame for template in self.history]
+        step = (frames[-1] - frames[0]) / (self.slots - 1)
         chosen = {0, len(frames) - 1}
-        for frame in wanted[1:-1]:
-            order = np.argsort(np.abs(frames - frame), kind="stable").tolist()
-            free = [place for place in order if place not in chosen]
-            chosen.update(free[:1])
+        for slot in range(1, self.slots - 1):
+            free = [place for place in range(len(frames)) if place not in chosen]
+            if free:
+                wanted = frames[0] + slot * step
+                chosen.add(min(free, key=lambda place: abs(frames[place] - wanted)))
         return tuple(sorted(chosen))
 
     def likeness(self, template: Template) -> float:

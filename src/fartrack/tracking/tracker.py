@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fartrack.config import check_numbers, from_dict
 from fartrack.engines.base import Engine, Floats, Tokens
 from fartrack.errors import FartrackError
-from fartrack.geometry import PADDING_BGR, UNIT, Box, Crop, FloatArray, Image, check_box, clip_box, iou
+from fartrack.geometry import PADDING_BGR, Box, Crop, FloatArray, Image, box_iou, check_box, clip_box
 from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
 from fartrack.packages import PRESETS
@@ -501,7 +501,7 @@ class Tracker:
     def _taken_over(self, region: SearchRegion, box: FloatArray) -> bool:
         """Whether a box has jumped to what was beside the target before."""
         recovery, scene = region.recovery, region.recovery.scene
-        if scene is None or float(iou(recovery.sure, box)) >= JUMP:
+        if scene is None or box_iou(recovery.sure.tolist(), box.tolist()) >= JUMP:
             return False
         return scene.shows(Scene.of(region.frame, box, scene.step))
 
@@ -589,7 +589,8 @@ def read(logits: Floats) -> tuple[FloatArray, float]:
 
 def overlap(first: FloatArray, second: FloatArray) -> float:
     """IoU of corners ``(4,)`` in a crop's frame."""
-    return float(iou(UNIT.to_image(first), UNIT.to_image(second)))
+    (ax, ay, ar, ab), (bx, by, br, bb) = first.tolist(), second.tolist()
+    return box_iou((ax, ay, ar - ax, ab - ay), (bx, by, br - bx, bb - by))
 
 
 def stack(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:

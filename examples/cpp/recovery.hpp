@@ -11,8 +11,8 @@ enum class Status { tracking, uncertain, lost };
 
 // The state that a track tells: whether its target is sought, its score, and the state told on the last frame.
 inline Status told(bool sought, double score, Status before) {
-    if (!sought && score >= 0.5) return Status::tracking;
-    return sought || before != Status::tracking ? Status::lost : Status::uncertain;
+    if (sought || score < (before == Status::lost ? 0.5 : 0.3)) return Status::lost;
+    return score < 0.5 ? Status::uncertain : Status::tracking;
 }
 
 struct Recovery {

@@ -99,14 +99,12 @@ class Tracker {
         Box box = image_box(frame, windows[best], found, seeking, rate);
         const Thumbnail small = recovers ? thumbnail(frame) : Thumbnail{};
         const bool cut = recovers && is_cut(thumbnail_, small);
-        const bool strict = before.status != Status::tracking || found.score < setting("template_score");
-        const bool doubted = recovers && (timely || cut || strict);
+        const bool doubted = recovers && (timely || cut || before.status != Status::tracking);
         const double least = setting(seeking ? "found_score" : "lost_score");
         std::vector<Template> taken;
         if (due || (doubted && found.score >= least)) {
             taken.push_back(take_template(frame, box, std::min(1, model_.identities - 1)));
-            const double like = setting(strict ? "strict_likeness" : "likeness");
-            if (recovers && memory_.likeness(taken[0]) < like) found.score = 0;
+            if (recovers && memory_.likeness(taken[0]) < setting("likeness")) found.score = 0;
         }
         const bool jumped = recovers && found.score >= least && iou(before.sure, box) < 0.1;
         if (jumped && scene_.shows(frame, box)) found.score = 0;

@@ -200,9 +200,8 @@ def runs(rng):
     changes = [
         {},
         {"interval": 4, "agreement": 0.5, "min_window": 0.42, "confident_score": 0.4, "capacity": 6},
-        {"interval": 3, "lost_score": 0.3, "patience": 2, "found_score": 0.5, "agreement": 0.5}
-        | {"likeness": -0.2, "strict_likeness": -0.1},
-        {"interval": 5, "lost_score": 0.4, "patience": 2, "found_score": 0.5, "likeness": -10, "strict_likeness": -10},
+        {"interval": 3, "lost_score": 0.3, "patience": 2, "found_score": 0.5, "agreement": 0.5, "likeness": -0.2},
+        {"interval": 5, "lost_score": 0.4, "patience": 2, "found_score": 0.5, "likeness": -10},
         {"interval": 5, "retention": 0.5},
         {"interval": 3, "agreement": 0.1, "template_score": 0.2, "min_window": 0.42, "retention": 0.5},
     ]

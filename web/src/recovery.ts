@@ -5,13 +5,13 @@ import { type Box, Crop, type Frame, roundEven } from "./geometry";
 
 export type Status = "tracking" | "uncertain" | "lost";
 
-/** A box whose score is under this is more likely wrong than right. */
-const UNCERTAIN = 0.5;
+/** A track whose score is under the first is uncertain; lost from a score under the second until that is over. */
+const [UNCERTAIN, LOST] = [0.5, 0.3];
 
 /** The state that a track tells: whether its target is sought, its score, and the state told on the last frame. */
 export function told(sought: boolean, score: number, before: Status): Status {
-  if (!sought && score >= UNCERTAIN) return "tracking";
-  return sought || before !== "tracking" ? "lost" : "uncertain";
+  if (sought || score < (before === "lost" ? UNCERTAIN : LOST)) return "lost";
+  return score < UNCERTAIN ? "uncertain" : "tracking";
 }
 
 const GROWTH = 1.3;

@@ -62,7 +62,6 @@ export const DEFAULTS = {
   hold_score: 0.1,
   lost_score: 0,
   likeness: 0.5,
-  strict_likeness: 0.8,
   patience: 3,
   found_score: 0.6,
   size_step: 0.2,
@@ -291,14 +290,13 @@ export class Tracker {
 
     let { box, rate } = this.#box(region, corners, before, score);
     const cut = recovers && isCut(state.thumbnail!, region.thumbnail!);
-    const strict = before.status !== "tracking" || score < settings.template_score;
-    const doubted = recovers && (timely || cut || strict);
+    const doubted = recovers && (timely || cut || before.status !== "tracking");
     const least = isSeeking(before) ? settings.found_score : settings.lost_score;
     let template: Template | null = null;
     if (due || (doubted && score >= least)) {
       const identity = Math.min(1, this.engine.config.identities - 1);
       template = await this.#takeTemplate(region.frame, box, number, identity);
-      if (recovers && memory.likeness(template) < (strict ? settings.strict_likeness : settings.likeness)) score = 0;
+      if (recovers && memory.likeness(template) < settings.likeness) score = 0;
     }
     if (recovers && score >= least && takenOver(region, box)) score = 0;
 

@@ -26,8 +26,8 @@ RATE_MEMORY, RATE_FACTOR = 0.9, 3.0
 LARGEST_RATIO = 2.5
 """A found target is at most so many times as wide or high as it last was, or the reverse."""
 
-UNCERTAIN = 0.5
-"""A box whose score is under this is more likely wrong than right."""
+UNCERTAIN, LOST = 0.5, 0.3
+"""A track whose score is under the first is uncertain; it is lost from a score under the second until that is over."""
 
 PLAIN_DEVIATION = 4.0
 """A crop whose colors deviate less than this (of 255) shows nothing."""
@@ -88,9 +88,9 @@ class Recovery:
 
 def told(sought: bool, score: float, before: Status) -> Status:
     """The state that a track tells: whether its target is sought, its score, and the state told on the last frame."""
-    if not sought and score >= UNCERTAIN:
-        return "tracking"
-    return "lost" if sought or before != "tracking" else "uncertain"
+    if sought or score < (UNCERTAIN if before == "lost" else LOST):
+        return "lost"
+    return "uncertain" if score < UNCERTAIN else "tracking"
 
 
 GROWING = int(np.ceil(np.log(WIDEST) / np.log(GROWTH)))

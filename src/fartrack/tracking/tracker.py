@@ -52,8 +52,8 @@ class Track:
         score: 0 to 1. Of a calibrated model, the chance that the box has an IoU of at least 0.5 with the truth; of
             another, the raw score: the least probability mass behind the box's four coordinates. 1 on the frame on
             which the box was given, 0 while the target is sought.
-        state: ``tracking``; ``uncertain``, on a frame whose score is under 0.5; or ``lost``, from the second such frame
-            in a row on. After several doubtful frames a lost target is sought: then the score is 0, and the box is the
+        state: ``tracking``; ``uncertain`` where the score is under 0.5; or ``lost``, from a score under 0.3 until it is
+            0.5 again. After several doubtful frames a lost target is sought: then the score is 0, and the box is the
             last sure one. Without recovery always ``tracking``.
     """
 
@@ -78,9 +78,8 @@ class TrackerSettings:
         lost_score: 0, or recovery: a frame whose score is under this (0.2, say) is doubtful, the target keeps its size
             and gives no template; its sides change no faster than is usual; and it may be lost, and is sought then.
         likeness: a frame is doubtful too if what the box shows is less like the templates than this (1: the same, 0:
-            rather like what surrounds the target). It is compared when a template is due and after a cut.
-        strict_likeness: the same on every frame whose score is under ``template_score`` or on which the target is not
-            followed for sure.
+            rather like what surrounds the target). It is compared when a template is due, after a cut, and on every
+            frame while the target is not followed for sure.
         patience: so many doubtful frames in a row, and the target is lost.
         found_score: a lost target is found where the score is at least this, the first template alone agrees, and the
             next frame confirms it.
@@ -101,7 +100,6 @@ class TrackerSettings:
     hold_score: float = 0.1
     lost_score: float = 0.0
     likeness: float = 0.5
-    strict_likeness: float = 0.8
     patience: int = 3
     found_score: float = 0.6
     size_step: float = 0.2
@@ -115,8 +113,9 @@ class TrackerSettings:
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
         check_numbers(self, agreement=(0, 1), min_window=(0.05, 1), confident_score=(0, 1))
-        check_numbers(self, lost_score=(0, 1), likeness=(-10, 1), strict_likeness=(-10, 1), patience=(1, 10**9))
-        check_numbers(self, found_score=(0, 1), size_step=(0.001, 10))
+        check_numbers(
+            self, lost_score=(0, 1), likeness=(-10, 1), patience=(1, 10**9), found_score=(0, 1), size_step=(0.001, 10)
+        )
 
 
 def parse_settings(
@@ -457,12 +456,11 @@ class Tracker:
         box, rate = self._box(region, corners, before, score)
         small = region.thumbnail
         cut = state.thumbnail is not None and small is not None and is_cut(state.thumbnail, small)
-        strict = before.status != "tracking" or score < settings.template_score
-        doubted = recovers and (timely or cut or strict)
+        doubted = recovers and (timely or cut or before.status != "tracking")
         least, template = settings.found_score if before.seeking else settings.lost_score, None
         if due or (doubted and score >= least):
             template = self._take_template(region.frame, box, number, self.engine.config.identity(1))
-            if recovers and memory.likeness(template) < (settings.strict_likeness if strict else settings.likeness):
+            if recovers and memory.likeness(template) < settings.likeness:
                 score = 0.0
         if recovers and score >= least and self._taken_over(region, box):
             score = 0.0

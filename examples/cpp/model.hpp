@@ -171,13 +171,15 @@ class Model {
         const float* kv = count > 1 ? repeated.data() : cache.data.data();
         for (int i = 0; i < layers; i++) {
             names.push_back("kv_cache_" + std::to_string(i));
-            inputs.push_back(tensor(kv + i * count * int64_t(size), size * size_t(count), {count, heads, length, channels}));
+            const float* part = kv + i * count * int64_t(size);
+            inputs.push_back(tensor(part, size * size_t(count), {count, heads, length, channels}));
         }
         std::vector<const char*> keys;
         for (const auto& name : names) keys.push_back(name.c_str());
         const char* outputs[] = {"logits", "scores"};
         auto& session = scores ? scored_ : search_;
-        auto results = session.Run(Ort::RunOptions{}, keys.data(), inputs.data(), inputs.size(), outputs, scores ? 2 : 1);
+        auto results =
+            session.Run(Ort::RunOptions{}, keys.data(), inputs.data(), inputs.size(), outputs, scores ? 2 : 1);
         if (scores) scores->assign(results[1].GetTensorData<float>(), results[1].GetTensorData<float>() + length);
         std::vector<Found> found;
         for (int i = 0; i < count; i++) found.push_back(decode(results[0].GetTensorData<float>() + i * 4 * BINS));

@@ -36,7 +36,7 @@ def followed(images, **settings):
     return tracker, [tracker.update(image) for image in images[1:]]
 
 
-def test_a_target_that_goes_is_uncertain_then_lost_and_found_where_it_was():
+def test_a_target_that_goes_is_lost_and_found_where_it_was():
     images = [frame(HERE)] * 3 + [nothing(i) for i in range(20)] + [frame(HERE)] * 6
     _, tracks = followed(images, patience=3)
     states = [track.state for track in tracks]

@@ -10,7 +10,7 @@ Conventions, used everywhere:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -166,7 +166,7 @@ def clip_box(box: ArrayLike, width: int, height: int) -> Box:
     return x0, y0, x1 - x0, y1 - y0
 
 
-def box_iou(first: Sequence[float], second: Sequence[float]) -> float:
+def box_iou(first: Iterable[float], second: Iterable[float]) -> float:
     """:func:`iou` of two boxes alone, in a tenth of the time."""
     (ax, ay, aw, ah), (bx, by, bw, bh) = first, second
     width, height = min(ax + aw, bx + bw) - max(ax, bx), min(ay + ah, by + bh) - max(ay, by)

@@ -78,11 +78,13 @@ def test_a_distractor_does_not_take_over_and_the_target_is_found_again():
     tracker = Tracker(RedFinder(), TrackerSettings(lost_score=0.2, likeness=-10))
     state = tracker.start(with_both, TARGET)
     state, _ = tracker.step(state, only)
-    states, tracks = [], []
+    states, statuses, tracks = [], [], []
     for image in [without] * 8 + [back] * 4:
         state, track = tracker.step(state, image)
         states.append(track.state)
+        statuses.append(state.recovery.status)
         tracks.append(track.box)
+    assert statuses[:3] == ["uncertain", "uncertain", "lost"] and set(statuses[3:8]) == {"lost"}
     assert set(states[:8]) == {"lost"}
     assert all(iou(box, near) < 0.1 for box in tracks[:8])
     assert states[-1] == "tracking" and iou(tracks[-1], (56, 62, 40, 30)) > 0.8

@@ -36,12 +36,25 @@ def followed(images, **settings):
     return tracker, [tracker.update(image) for image in images[1:]]
 
 
+def statuses(images, **settings):
+    """What recovery says after each frame but the first."""
+    tracker, _ = followed(images[:1], **settings)
+    found = []
+    for image in images[1:]:
+        tracker.update(image)
+        found.append(tracker.state.recovery.status)
+    return found
+
+
 def test_a_target_that_goes_is_lost_and_found_where_it_was():
     images = [frame(HERE)] * 3 + [nothing(i) for i in range(20)] + [frame(HERE)] * 6
     _, tracks = followed(images, patience=3)
     states = [track.state for track in tracks]
     assert states[:2] == ["tracking", "tracking"] and set(states[2:22]) == {"lost"}
-    assert tracks[3].score > 0 and {track.score for track in tracks[4:22]} == {0}  # sought after three frames
+    assert tracks[3].score > 0 and {track.score for track in tracks[4:22]} == {0}
+    recovered = statuses(images, patience=3)
+    assert recovered[:5] == ["tracking", "tracking", "uncertain", "uncertain", "lost"]
+    assert set(recovered[5:22]) == {"lost"}
     assert states[-1] == "tracking" and iou(tracks[-1].box, HERE) > 0.9
     gone = [track for track in tracks if track.state == "lost"]
     assert len({track.box for track in gone}) == 1 and iou(gone[0].box, HERE) > 0.9  # the last sure one
@@ -181,7 +194,9 @@ def test_what_does_not_look_like_the_target_is_not_followed():
     images = [frame(HERE)] * 3 + [changed] * 20
     tracker, tracks = followed(images, interval=5)
     states = [track.state for track in tracks]
-    assert states[3:6] == ["tracking", "lost", "lost"]  # compared when a template is due, and from then on
+    assert states[3:6] == ["tracking", "lost", "lost"]
+    # Compared when a template is due, and from then on.
+    assert statuses(images, interval=5)[3:6] == ["tracking", "uncertain", "uncertain"]
     assert set(states[8:]) == {"lost"} and tracks[-1].score == 0
     assert [template.frame for template in tracker.state.memory.history] == [0]
     _, tracks = followed(images, interval=5, likeness=-10)

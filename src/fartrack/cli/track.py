@@ -15,7 +15,7 @@ from fartrack.api import DEFAULT_MODEL, load
 from fartrack.cli.common import Device, Engine, Model, Precision, Settings, Threads, app, with_options
 from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
-from fartrack.geometry import iou
+from fartrack.geometry import box_iou
 from fartrack.packages import open_package, shipped
 from fartrack.progress import Meter
 from fartrack.signals import INTERRUPTED, stopped_afterwards, stopped_at_once
@@ -194,7 +194,7 @@ def demo(
             found = tracker.update(image) if index else tracker.init(image, truth)
             if index:  # the first box is given: neither its time nor its fit is the tracker's merit
                 seconds.append(time.perf_counter() - clock)
-                ious.append(float(iou(found.box, truth)))
+                ious.append(box_iou(found.box, truth))
             sink.write(Frame(index, index / CLIP_FPS, image), found)
             meter.count()
     print(f"mean IoU {np.mean(ious):.3f} over {len(ious)} frames, {len(ious) / sum(seconds):.0f} FPS ({runs_on})")

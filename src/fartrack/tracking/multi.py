@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fartrack.errors import FartrackError
-from fartrack.geometry import Box, Image, clip_box, iou
+from fartrack.geometry import Box, Image, box_iou, clip_box
 from fartrack.targets import Anchor, Target
 from fartrack.tracking.tracker import State, Track, Tracker
 
@@ -68,7 +68,7 @@ class MultiTracker:
         """The state and track of a target; one that was lost and is found in another one's place is still lost."""
         state, known = after[0], [other.recovery for other, _ in found if other is not after[0]]
         others = [recovery.sure for recovery in known if recovery.status == "tracking"]
-        if before.recovery.status != "lost" or not any(iou(state.trajectory[-1], box) > 0.5 for box in others):
+        if before.recovery.status != "lost" or not any(box_iou(state.trajectory[-1], box) > 0.5 for box in others):
             return after
         factor = np.tile(np.array(state.size) / np.array(before.size), 2)
         recovery = replace(before.recovery.scaled(factor), doubtful=before.recovery.doubtful + 1, found=False)

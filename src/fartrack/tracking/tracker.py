@@ -489,9 +489,7 @@ class Tracker:
                 recovery = replace(recovery, scene=Scene.of(region.frame, box))
         sought = recovery.status == "lost"
         shown = recovery.sure if sought else trajectory[-1]
-        chance = score if self.calibration is None else float(self.calibration.apply(score))
-        if sought:
-            chance = 0.0
+        chance = 0.0 if sought else score if self.calibration is None else float(self.calibration.apply(score))
         status = told(sought, chance, state.told) if recovers else "tracking"
         after = State(number, region.size, trajectory, memory, recovery, small, score, agreed, status)
         return after, Track(clip_box(shown, *region.size), chance, status)

@@ -269,7 +269,7 @@ def test_update_before_init(tracker, demo_clip):
         ({"model": "huge"}, " or ".join(fartrack.shipped())),
         ({"model": None}, "'None'"),
         ({"engine": "tensorrt"}, "'tensorrt'; those are auto, onnxruntime, openvino, torch"),
-        ({"precision": "int4"}, "'int4'; those are fp32, int8"),
+        ({"precision": "int4"}, "'int4'; those are fp32, bf16, int8"),
         ({"engine": "openvino", "precision": "int8"}, "openvino has no precision int8"),
         ({"engine": None}, "None"),
         ({"color": "hsv"}, "'hsv'"),

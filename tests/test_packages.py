@@ -104,10 +104,13 @@ def test_a_model_that_says_little_has_the_defaults(model):
         ("onnxruntime", None, ("onnxruntime", "int8")),
         ("onnxruntime", "fp32", ("onnxruntime", "fp32")),
         ("openvino", None, ("openvino", "fp32")),
+        ("openvino", "bf16", ("openvino", "bf16")),
         ("torch", "fp32", ("torch", "fp32")),
+        ("torch", None, ("torch", "fp32")),
+        ("onnxruntime", "bf16", "engine onnxruntime has no precision bf16; use openvino, or precision fp32 or int8"),
         ("torch", "int8", "engine torch has no precision int8; use onnxruntime, or precision fp32"),
         ("tensorrt", None, "no engine 'tensorrt'; those are auto, onnxruntime, openvino, torch"),
-        ("auto", "int4", "no precision 'int4'; those are fp32, int8"),
+        ("auto", "int4", "no precision 'int4'; those are fp32, bf16, int8"),
     ],
 )
 def test_a_model_is_meant_for_a_precision_where_the_engine_has_it(engine, precision, expected):

@@ -146,6 +146,49 @@ def test_openvino_chooses_by_itself(demo_clip):
     np.testing.assert_allclose(boxes[0], boxes[1], atol=2)  # bf16, where the processor has it
 
 
+def test_openvino_computes_in_bf16_if_asked(demo_clip):
+    """Boxes within two pixels of single precision, which stays what is usual."""
+    openvino = pytest.importorskip("fartrack.engines.openvino")
+    if "BF16" not in openvino.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no instructions for bfloat16")
+    frames, truth = demo_clip
+    boxes = {}
+    for precision in (None, "fp32", "bf16"):
+        tracker = fartrack.load(engine="openvino", precision=precision, threads=1)
+        tracker.init(frames[0], truth[0])
+        boxes[precision] = [tracker.update(frame).box for frame in frames[1:6]]
+    assert boxes[None] == boxes["fp32"] != boxes["bf16"]
+    np.testing.assert_allclose(boxes["fp32"], boxes["bf16"], atol=2)
+
+
+def test_a_processor_without_bf16_says_so(monkeypatch):
+    openvino = pytest.importorskip("fartrack.engines.openvino")
+    monkeypatch.setattr(openvino.ov.Core, "get_property", lambda core, device, name: ["FP32", "INT8"])
+    with pytest.raises(
+        FartrackError, match="no instructions for bfloat16; use precision fp32, or int8 with"
+    ):
+        fartrack.load(engine="openvino", precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "precision", "expected"),
+    [
+        ("torch", "cuda", None, "bf16"),
+        ("torch", "cuda", "fp32", "fp32"),
+        ("openvino", "gpu", None, "fp32"),
+        ("openvino", "gpu", "bf16", "device gpu has no precision bf16; use the cpu, or precision fp32"),
+        ("torch", "cuda", "int8", "engine torch has no precision int8; use onnxruntime, or precision bf16 or fp32"),
+    ],
+)
+def test_what_a_device_computes_in(registry, engine, device, precision, expected):
+    registry("cpu", device)
+    if " " not in expected:
+        assert resolve(PACKAGE, engine, precision, device) == (engine, expected)
+    else:
+        with pytest.raises(FartrackError, match=expected):
+            resolve(PACKAGE, engine, precision, device)
+
+
 def test_bf16_is_close(demo_clip):
     """What a GPU computes in, here on the CPU: outputs stay float32, and boxes within two pixels."""
     pytest.importorskip("torch")

@@ -21,7 +21,10 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Option(help="a shipped model's name, or the folder of an exported one")]
 Engine = Annotated[str, typer.Option(help="onnxruntime, openvino or torch; auto is the first that knows the device")]
-Precision = Annotated[str | None, typer.Option(help="fp32, or int8 (onnxruntime only); the model's own if left out")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="fp32, int8 (onnxruntime) or bf16 (openvino, torch); the model's own if the engine has it"),
+]
 Device = Annotated[
     str,
     typer.Option(help="cpu, cuda, tensorrt, coreml, directml, gpu, npu or mps; auto is a GPU if there is one"),

@@ -22,7 +22,7 @@ from fartrack.packages import Package
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int64]
 EngineName = Literal["auto", "onnxruntime", "openvino", "torch"]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 class Engine(Protocol):
@@ -81,7 +81,7 @@ class GraphEngine(ABC):
         """
         self.config = package.config
         self._arguments = package, threads, precision, device
-        self._suffix = "" if precision == "fp32" else f"_{precision}"
+        self._suffix = "_int8" if precision == "int8" else ""
         self._graphs: dict[str, Graph] = {}
         self._lock = RLock()
         _ENGINES.add(self)
@@ -90,17 +90,18 @@ class GraphEngine(ABC):
             self._graph(name)
 
     @abstractmethod
-    def _open(self, path: Path, threads: int | None, device: str) -> Graph:
-        """Load a graph for a device; errors other than FartrackError say that it cannot be read."""
+    def _open(self, path: Path, threads: int | None, precision: Precision, device: str) -> Graph:
+        """Load a graph for a device and a precision, of which int8 lies in the graph; errors other than FartrackError
+        say that it cannot be read."""
 
     def _graph(self, name: str) -> Graph:
         name += self._suffix
         with self._lock:
             if name not in self._graphs:
-                package, threads, _, device = self._arguments
+                package, threads, precision, device = self._arguments
                 path = package.graph(name)
                 try:
-                    self._graphs[name] = self._open(path, threads, device)
+                    self._graphs[name] = self._open(path, threads, precision, device)
                 except FartrackError:
                     raise
                 except Exception:  # each runtime has classes of its own for the ways in which a file can be broken

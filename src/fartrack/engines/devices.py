@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fartrack.engines.base import EngineName
+from fartrack.engines.base import EngineName, Precision
 from fartrack.errors import FartrackError
 
 DEVICES: dict[EngineName, dict[str, str]] = {
@@ -67,6 +67,19 @@ def available(engine: EngineName) -> list[str]:
             there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
             found = {"cpu", *(name for name in there if there[name])}
     return [name for name, own in DEVICES[engine].items() if own in found]
+
+
+def precisions(engine: EngineName, device: str) -> tuple[Precision, ...]:
+    """What an engine can compute in on a device, the usual one first. A GPU or NPU of OpenVINO's rounds as it likes."""
+    match engine, device:
+        case "onnxruntime", "cpu":
+            return "fp32", "int8"
+        case "openvino", "cpu":
+            return "fp32", "bf16"
+        case "torch", "cuda" | "mps":
+            return "bf16", "fp32"
+        case _:
+            return ("fp32",)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
 
-from fartrack.engines.base import Graph, GraphEngine
+from fartrack.engines.base import Graph, GraphEngine, Precision
 from fartrack.engines.devices import DEVICES
 from fartrack.errors import FartrackError
 
@@ -20,7 +20,7 @@ __all__ = ["OnnxRuntimeEngine", "ort"]
 class OnnxRuntimeEngine(GraphEngine):
     """Runs a package's graphs with ONNX Runtime."""
 
-    def _open(self, path: Path, threads: int | None, device: str) -> Graph:
+    def _open(self, path: Path, threads: int | None, precision: Precision, device: str) -> Graph:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         if threads is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import cast, get_args
+from typing import get_args
 
 import numpy as np
 
 from fartrack.engines.base import Engine, EngineName, Precision, encode_templates, misfit
-from fartrack.engines.devices import choose, runtime
+from fartrack.engines.devices import DEVICES, choose, precisions, runtime
 from fartrack.errors import FartrackError
 from fartrack.model.vocabulary import BINS
 from fartrack.packages import WEIGHTS, Package
@@ -28,8 +28,9 @@ def open_engine(
         name: ``onnxruntime``, ``openvino`` or ``torch``, which find the same boxes; ``auto`` is the first that knows
             the device.
         threads: of one network call; None leaves it to the runtime.
-        precision: of the search: ``fp32``; or ``int8``, faster, with boxes that differ a little, which only
-            ``onnxruntime`` has, on the CPU. None is the model's own, where the engine has it.
+        precision: ``fp32``; or faster, with boxes that differ a little: ``int8``, which ``onnxruntime`` has on the CPU,
+            or ``bf16``, which ``openvino`` has on CPUs with instructions for it and ``torch`` on GPUs. None is the
+            model's own where the engine has it, else what is usual there.
         device: where it runs, see :mod:`fartrack.engines.devices`; ``auto`` is a GPU if one can be used.
 
     Raises:
@@ -61,11 +62,11 @@ def _open(package: Package, name: EngineName, threads: int | None, precision: Pr
         case "openvino":
             from fartrack.engines.openvino import OpenVinoEngine
 
-            engine = OpenVinoEngine(package, threads, device=device)
+            engine = OpenVinoEngine(package, threads, precision, device)
         case _:
             from fartrack.engines.torch import TorchEngine
 
-            engine = TorchEngine.load(package, threads, device)
+            engine = TorchEngine.load(package, threads, precision, device)
     if not _sound(engine):
         if device != "cpu":
             raise FartrackError(f"The device {device} cannot run the model {package.folder}; use device cpu.")
@@ -79,12 +80,14 @@ def resolve(
     """The engine and the precision that :func:`open_engine` takes, which has the same arguments and errors."""
     _check_names(name, precision)
     name, (device, *_) = choose(name, device)
-    if name == "onnxruntime" and device == "cpu":
-        return name, precision or cast(Precision, package.precision)
-    if precision == "int8":
-        what, fix = (f"device {device}", "the cpu") if name == "onnxruntime" else (f"engine {name}", "onnxruntime")
-        raise FartrackError(f"The {what} has no precision int8; use {fix}, or precision fp32.")
-    return name, "fp32"
+    able = precisions(name, device)
+    if precision is None:
+        return name, package.precision if package.precision in able else able[0]
+    if precision not in able:
+        others = [each for each in DEVICES if precision in precisions(each, "cpu")]
+        what, fix = (f"device {device}", "the cpu") if name in others else (f"engine {name}", others[0])
+        raise FartrackError(f"The {what} has no precision {precision}; use {fix}, or precision {' or '.join(able)}.")
+    return name, precision
 
 
 def _check_names(name: EngineName, precision: Precision | None) -> None:

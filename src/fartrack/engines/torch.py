@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from numpy.typing import NDArray
 
-from fartrack.engines.base import Floats, Tokens, misfit
+from fartrack.engines.base import Floats, Precision, Tokens, misfit
 from fartrack.geometry import Image
 from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import load_weights
@@ -27,9 +27,10 @@ class TorchEngine:
         self.config = network.config
 
     @classmethod
-    def load(cls, package: Package, threads: int | None = None, device: str = "cpu") -> TorchEngine:
-        """The network of a package on a device, in bf16 if that is no CPU. ``threads``, if given, holds for all of
-        PyTorch in this process.
+    def load(
+        cls, package: Package, threads: int | None = None, precision: Precision = "fp32", device: str = "cpu"
+    ) -> TorchEngine:
+        """The network of a package on a device. ``threads``, if given, holds for all of PyTorch in this process.
 
         Raises:
             FartrackError: the weights are missing or damaged.
@@ -41,7 +42,7 @@ class TorchEngine:
             network.load_state_dict({name: tensor for name, tensor in weights.items() if name in network.state_dict()})
         except RuntimeError:
             raise misfit(package) from None
-        return cls(network.to(device), bf16=device != "cpu")
+        return cls(network.to(device), bf16=precision == "bf16")
 
     def _on_device(self, *arrays: NDArray[Any]) -> list[torch.Tensor]:
         return [torch.from_numpy(array).to(self.network.bias.device) for array in arrays]

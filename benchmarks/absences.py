@@ -20,11 +20,12 @@ import resource
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.progress import track as progress
 
 from fartrack.datasets.sequences import packed_sequences
@@ -101,8 +102,25 @@ def make(
     return [*images[:start], *gap, *(image for image, _ in after)], np.array(truth), start + count
 
 
-def run(tracker: AnyTracker, images: Sequence[Image], truth: FloatArray) -> tuple[FloatArray, FloatArray, list[str]]:
-    """IoU of each frame (NaN while there is no target), score, and state (empty if the tracker has none)."""
+class Run(NamedTuple):
+    """What a tracker did on a clip whose target is gone from frame ``start`` until ``back``."""
+
+    ious: FloatArray  # of each frame, NaN while there is no target
+    scores: FloatArray
+    lost: NDArray[np.bool_] | None  # whether its state says so; None if it has none
+    start: int
+    back: int
+
+    def reported(self, threshold: float | None) -> NDArray[np.bool_]:
+        """The frames on which a loss is reported: by a score under this, or by the state if it is None."""
+        if threshold is None:
+            assert self.lost is not None
+            return self.lost
+        return self.scores < threshold
+
+
+def run(tracker: AnyTracker, images: Sequence[Image], truth: FloatArray, start: int, back: int) -> Run:
+    """Follow the target from the first frame of a clip on."""
     tracker.init(images[0], truth[0])
     tracks = [as_track(tracker.update(image)) for image in images[1:]]
     ious = [
@@ -113,8 +131,8 @@ def run(tracker: AnyTracker, images: Sequence[Image], truth: FloatArray) -> tupl
         ),
     ]
     known = getattr(getattr(tracker, "settings", None), "lost_score", 0) > 0
-    states = ["tracking", *(t.state for t in tracks)] if known else []
-    return np.array(ious), np.array([1.0, *(t.score for t in tracks)]), states
+    lost = np.array([False, *(t.state == "lost" for t in tracks)]) if known else None
+    return Run(np.array(ious), np.array([1.0, *(t.score for t in tracks)]), lost, start, back)
 
 
 def long_clip(
@@ -197,7 +215,7 @@ def main(
                 table.add_row(f"{name}, {sequence.name}", *run_long(spec.open(), clip))
         print_paragraphs(f"Clips of {long} frames.", table)
         return
-    results = defaultdict(list)
+    results: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for place, sequence in enumerate(progress(sequences, "tracking")):
         boxes = sequence.boxes[:MOST]
         if len(boxes) < 60 or not np.isfinite(boxes).all() or boxes[:, 2:].min() <= 1:
@@ -207,40 +225,30 @@ def main(
         for kind in KINDS:
             shown, truth, back = make(kind, images, boxes, others)
             for name, spec in specs.items():
-                ious, scores, states = run(spec.open(), shown, truth)
                 start = min(BEFORE, len(images) - 20)
-                if np.nanmean(ious[start - 5 : start]) >= 0.5:  # else it was lost before
-                    results[name, kind].append((ious, scores, states, start, back))
+                done = run(spec.open(), shown, truth, start, back)
+                if np.nanmean(done.ious[start - 5 : start]) >= 0.5:  # else it was lost before
+                    results[name, kind].append(done)
     summary = new_table("", *KINDS, "false alarms")
     for name in specs:
         runs = [one for kind in KINDS for one in results[name, kind]]
-        good = np.concatenate([scores[ious >= 0.5] for ious, scores, *_ in runs])
-        threshold = np.quantile(good, 0.05)
+        threshold = float(np.quantile(np.concatenate([one.scores[one.ious >= 0.5] for one in runs]), 0.05))
         found, confident = [], []
         for kind in KINDS:
             rows = results[name, kind]
             # A target that is cut in two at the border until the end never comes back.
-            returns = [float((ious[back : back + 11] >= 0.5).any()) for ious, *_, back in rows if len(ious) > back + 10]
-            wrong = [
-                float(longest((scores[start:] >= 0.8) & ~(ious[start:] >= 0.2)) > 30)
-                for ious, scores, _, start, _ in rows
-            ]
+            whole = [one for one in rows if len(one.ious) > one.back + 10]
+            returns = [float((one.ious[one.back : one.back + 11] >= 0.5).any()) for one in whole]
+            sure = [((one.scores >= 0.8) & ~(one.ious >= 0.2))[one.start :] for one in rows]
             found.append(f"{bootstrap(returns)} of {len(returns)}")
-            confident.append(f"{np.mean(wrong):.2f}")
-        alarms = {f"score under {threshold:.2f}": lambda scores, _, least=threshold: scores < least}
-        if runs[0][2]:
-            alarms = {"state": lambda _, states: np.array(states) == "lost"} | alarms
-        for what, alarm in alarms.items():
-            shares = [
-                np.mean(
-                    [alarm(scores, states)[start:back].any() for _, scores, states, start, back in results[name, kind]]
-                )
-                for kind in KINDS
-            ]
-            reported = [
-                "" if kind.startswith("cut") else f"{share:.2f}" for kind, share in zip(KINDS, shares, strict=True)
-            ]
-            false = np.concatenate([alarm(scores, states)[ious >= 0.5] for ious, scores, states, *_ in runs])
+            confident.append(f"{np.mean([longest(flags) > 30 for flags in sure]):.2f}")
+        for least in ([None] if runs[0].lost is not None else []) + [threshold]:
+            what = "state" if least is None else f"score under {threshold:.2f}"
+            reported = []
+            for kind in KINDS:
+                share = np.mean([one.reported(least)[one.start : one.back].any() for one in results[name, kind]])
+                reported.append("" if kind.startswith("cut") else f"{share:.2f}")
+            false = np.concatenate([one.reported(least)[one.ious >= 0.5] for one in runs])
             summary.add_row(f"{name}: loss reported by {what}", *reported, f"{false.mean():.3f}")
         summary.add_row(f"{name}: found within 10 frames", *found, "")
         summary.add_row(f"{name}: confident (0.8) elsewhere for over 30 frames", *confident, "")

@@ -164,9 +164,7 @@ def test_openvino_computes_in_bf16_if_asked(demo_clip):
 def test_a_processor_without_bf16_says_so(monkeypatch):
     openvino = pytest.importorskip("fartrack.engines.openvino")
     monkeypatch.setattr(openvino.ov.Core, "get_property", lambda core, device, name: ["FP32", "INT8"])
-    with pytest.raises(
-        FartrackError, match="no instructions for bfloat16; use precision fp32, or int8 with"
-    ):
+    with pytest.raises(FartrackError, match="no instructions for bfloat16; use precision fp32, or int8 with"):
         fartrack.load(engine="openvino", precision="bf16")
 
 

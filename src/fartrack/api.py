@@ -35,8 +35,8 @@ def load(
         engine: ``onnxruntime``, ``openvino`` (extra) or ``torch`` (extra ``train``): the same boxes; ``auto`` is the
             first that knows the device.
         precision: ``fp32``; or faster, with boxes that differ a little: ``int8``, which ``onnxruntime`` has on the CPU,
-            or ``bf16``, which ``openvino`` has on CPUs with instructions for it and ``torch`` on GPUs. None is the
-            model's own (``int8``) where the engine has it, else what is usual there.
+            or ``bf16``, which ``openvino`` has on CPUs with instructions for it and ``torch`` on GPUs. None is
+            ``int8`` where the model is meant for it and the engine has it, else what is usual there.
         threads: of one network call; None leaves it to the runtime.
         device: ``cpu``, ``cuda``, ``tensorrt``, ``coreml``, ``directml`` (ONNX Runtime), ``gpu``, ``npu`` (OpenVINO),
             ``mps`` (PyTorch), or ``auto``.

@@ -1,6 +1,7 @@
 """Devices: those of this machine, and through a fake registry those that it lacks."""
 
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -185,6 +186,13 @@ def test_what_a_device_computes_in(registry, engine, device, precision, expected
     else:
         with pytest.raises(FartrackError, match=expected):
             resolve(PACKAGE, engine, precision, device)
+
+
+def test_a_model_of_single_precision_runs_in_what_is_usual(registry):
+    registry("cpu", "cuda")
+    package = replace(PACKAGE, precision="fp32")
+    assert resolve(package, "torch", None, "cuda") == ("torch", "bf16")
+    assert resolve(package) == ("onnxruntime", "fp32")
 
 
 def test_bf16_is_close(demo_clip):

@@ -29,8 +29,8 @@ def open_engine(
             the device.
         threads: of one network call; None leaves it to the runtime.
         precision: ``fp32``; or faster, with boxes that differ a little: ``int8``, which ``onnxruntime`` has on the CPU,
-            or ``bf16``, which ``openvino`` has on CPUs with instructions for it and ``torch`` on GPUs. None is the
-            model's own where the engine has it, else what is usual there.
+            or ``bf16``, which ``openvino`` has on CPUs with instructions for it and ``torch`` on GPUs. None is
+            ``int8`` where the model is meant for it and the engine has it, else what is usual there.
         device: where it runs, see :mod:`fartrack.engines.devices`; ``auto`` is a GPU if one can be used.
 
     Raises:
@@ -82,7 +82,7 @@ def resolve(
     name, (device, *_) = choose(name, device)
     able = precisions(name, device)
     if precision is None:
-        return name, package.precision if package.precision in able else able[0]
+        return name, "int8" if package.precision == "int8" and "int8" in able else able[0]
     if precision not in able:
         others = [each for each in DEVICES if precision in precisions(each, "cpu")]
         what, fix = (f"device {device}", "the cpu") if name in others else (f"engine {name}", others[0])

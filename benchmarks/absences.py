@@ -73,10 +73,17 @@ def rolled(image: Image, box: FloatArray, shift: int) -> tuple[Image, FloatArray
     return np.roll(image, -shift, axis=1), moved
 
 
-def make(
-    kind: str, images: Sequence[Image], boxes: FloatArray, others: Sequence[Image]
-) -> tuple[list[Image], FloatArray, int]:
-    """A clip with an absence: its frames, boxes (NaN while there is no target), and the frame on which it is back."""
+class Clip(NamedTuple):
+    """A clip whose target is gone from frame ``start`` until ``back``; its boxes are NaN meanwhile."""
+
+    images: list[Image]
+    truth: FloatArray
+    start: int
+    back: int
+
+
+def make(kind: str, images: Sequence[Image], boxes: FloatArray, others: Sequence[Image]) -> Clip:
+    """A clip with an absence of a kind."""
     name, _, length = kind.rpartition(" ")
     start, count = min(BEFORE, len(images) - 20), int(length)
     rest = start
@@ -97,9 +104,9 @@ def make(
         hidden = [i for i, (_, box) in enumerate(after) if not np.isfinite(box).all()]
         count = hidden[-1] + 1 if hidden else 0
         truth = np.array([*boxes[:start], *(box for _, box in after)])
-        return [*images[:start], *(image for image, _ in after)], truth, start + count
+        return Clip([*images[:start], *(image for image, _ in after)], truth, start, start + count)
     truth = [*boxes[:start], *[ABSENT] * count, *(box for _, box in after)]
-    return [*images[:start], *gap, *(image for image, _ in after)], np.array(truth), start + count
+    return Clip([*images[:start], *gap, *(image for image, _ in after)], np.array(truth), start, start + count)
 
 
 class Run(NamedTuple):
@@ -119,20 +126,20 @@ class Run(NamedTuple):
         return self.scores < threshold
 
 
-def run(tracker: AnyTracker, images: Sequence[Image], truth: FloatArray, start: int, back: int) -> Run:
+def run(tracker: AnyTracker, clip: Clip) -> Run:
     """Follow the target from the first frame of a clip on."""
-    tracker.init(images[0], truth[0])
-    tracks = [as_track(tracker.update(image)) for image in images[1:]]
+    tracker.init(clip.images[0], clip.truth[0])
+    tracks = [as_track(tracker.update(image)) for image in clip.images[1:]]
     ious = [
         1.0,
         *(
             float(iou(t.box, box)) if np.isfinite(box).all() else np.nan
-            for t, box in zip(tracks, truth[1:], strict=True)
+            for t, box in zip(tracks, clip.truth[1:], strict=True)
         ),
     ]
     known = getattr(getattr(tracker, "settings", None), "lost_score", 0) > 0
     lost = np.array([False, *(t.state == "lost" for t in tracks)]) if known else None
-    return Run(np.array(ious), np.array([1.0, *(t.score for t in tracks)]), lost, start, back)
+    return Run(np.array(ious), np.array([1.0, *(t.score for t in tracks)]), lost, clip.start, clip.back)
 
 
 def long_clip(
@@ -223,11 +230,10 @@ def main(
         images = [image for image, _ in zip(sequence.frames(), boxes, strict=False)]
         others = [image for image, _ in zip(sequences[(place + 3) % len(sequences)].frames(), range(25), strict=False)]
         for kind in KINDS:
-            shown, truth, back = make(kind, images, boxes, others)
+            shown = make(kind, images, boxes, others)
             for name, spec in specs.items():
-                start = min(BEFORE, len(images) - 20)
-                done = run(spec.open(), shown, truth, start, back)
-                if np.nanmean(done.ious[start - 5 : start]) >= 0.5:  # else it was lost before
+                done = run(spec.open(), shown)
+                if np.nanmean(done.ious[done.start - 5 : done.start]) >= 0.5:  # else it was lost before
                     results[name, kind].append(done)
     summary = new_table("", *KINDS, "false alarms")
     for name in specs:

@@ -41,10 +41,6 @@ PLACE, SIZE = 0.04, 0.05
 """Deviations of the past boxes' places, in sides, and of the logarithms of their sides."""
 
 
-class Control(Trainer):
-    """The training loop as it is."""
-
-
 class Features(Trainer):
     """Beside the other terms, the last layer's search tokens stay close to those that the start weights give of the
     crop alone: 1 − their cosine."""
@@ -121,17 +117,17 @@ class LowRank(Trainer):
                 parametrize.register_parametrization(module, "weight", Update(module.weight))
                 module.parametrizations.weight.original.requires_grad_(False)
         network.patch.weight.requires_grad_(False)
-        trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
-        entries = []
-        for of_vit, rate in ((True, LOW_RANK_RATE), (False, recipe.head_learning_rate)):
-            own = [each for name, each in trained.items() if name.startswith(("blocks.", "patch.", "norm.")) == of_vit]
-            entries.append({"params": own, "lr": rate, "peak": rate, "weight_decay": 0.0})
-        self.state.optimizer = torch.optim.AdamW(entries, betas=(0.9, recipe.beta2), fused=True)
+        optimizer = self.state.optimizer  # what is frozen has no gradient and stays in it without a change
+        for entry in optimizer.param_groups:
+            entry["peak"] = LOW_RANK_RATE if entry["peak"] == recipe.learning_rate else entry["peak"]
+            entry["weight_decay"] = 0.0
+        updates = [each for module in network.modules() if isinstance(module, Update) for each in module.parameters()]
+        optimizer.add_param_group({"params": updates, "lr": 0.0, "peak": LOW_RANK_RATE, "weight_decay": 0.0})
         self.state.average = {name: each.detach().clone() for name, each in network.state_dict().items()}
 
 
 VARIANTS: dict[str, type[Trainer]] = {
-    "control": Control,
+    "control": Trainer,
     "features": Features,
     "layer decay": LayerDecay,
     "low rank": LowRank,

@@ -15,7 +15,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 from rich.progress import track as progress
 from torch import Tensor, nn
@@ -28,10 +27,8 @@ from fartrack.errors import FartrackError
 from fartrack.evaluate.metrics import bootstrap, paired, present
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.geometry import iou
-from fartrack.model.encoder import FARTrack, resize_grid
-from fartrack.model.init_weights import load_weights, start_from
+from fartrack.model.encoder import FARTrack
 from fartrack.tracking.tracker import Tracker, TrackerSettings
-from fartrack.train.data.batches import Batch
 from fartrack.train.loop import Trainer
 from fartrack.train.recipe import Recipe, recipe_path
 from fartrack.train.state import CHECKPOINT, load_checkpoint
@@ -39,36 +36,6 @@ from fartrack.train.state import CHECKPOINT, load_checkpoint
 DECAY, RANK, LOW_RANK_RATE = 0.75, 16, 1e-3
 PLACE, SIZE = 0.04, 0.05
 """Deviations of the past boxes' places, in sides, and of the logarithms of their sides."""
-
-
-class Features(Trainer):
-    """Beside the other terms, the last layer's search tokens stay close to those that the start weights give of the
-    crop alone: 1 − their cosine."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.teacher = FARTrack(self.recipe.model).eval().requires_grad_(False)
-        start_from(self.teacher, load_weights(self.start))
-
-    @torch.no_grad()
-    def known(self, batch: Batch) -> Tensor:
-        """The start weights' tokens of the batch's search crops."""
-        tokens = self.teacher.patchify(batch.search)
-        tokens = tokens + resize_grid(self.teacher.pos_x, tokens.shape[1])
-        if batch.kept is not None:
-            tokens = tokens.gather(1, batch.kept[..., None].expand(-1, -1, tokens.shape[-1]))
-        for block in self.teacher.blocks:
-            tokens, _, _ = block(tokens)
-        return tokens
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        outputs: list[Tensor] = []  # of templates first, of search crops last
-        hook = self.state.network.blocks[-1].register_forward_hook(lambda *call: outputs.append(call[2][0]))
-        terms = super().losses(batch)
-        hook.remove()
-        known = self.known(batch)
-        term = 1 - F.cosine_similarity(outputs[-1][:, : known.shape[1]], known, dim=-1).mean()
-        return {**terms, "features": term, "loss": terms["loss"] + term}
 
 
 class LayerDecay(Trainer):
@@ -126,12 +93,13 @@ class LowRank(Trainer):
         self.state.average = {name: each.detach().clone() for name, each in network.state_dict().items()}
 
 
-VARIANTS: dict[str, type[Trainer]] = {
-    "control": Trainer,
-    "features": Features,
-    "layer decay": LayerDecay,
-    "low rank": LowRank,
+VARIANTS: dict[str, tuple[type[Trainer], float]] = {
+    "control": (Trainer, 0.0),
+    "features": (Trainer, 1.0),
+    "layer decay": (LayerDecay, 0.0),
+    "low rank": (LowRank, 0.0),
 }
+"""What trains, and the weight of the start weights' features in the loss."""
 
 
 def trained(kind: type[Trainer], recipe: Recipe, store: Path, run: Path, start: Path) -> FARTrack:
@@ -185,10 +153,11 @@ def main(
     plan = replace(read, steps=steps, seed=seed, patch_dropout_steps=steps * 3 // 5, templates=(1, 2, 3), **rates)
     table = new_table("IoU of a step", "all", "over 0.75", "minus control")
     control: list[float] = []
-    for name, kind in VARIANTS.items():
+    for name, (kind, features) in VARIANTS.items():
         if name != "control" and only and name not in only.split(","):
             continue
-        found = steps_of(trained(kind, plan, store, runs / f"{name}-{seed}", start), clips, most)
+        varied = replace(plan, loss=replace(plan.loss, features=features))
+        found = steps_of(trained(kind, varied, store, runs / f"{name}-{seed}", start), clips, most)
         own = [float(np.mean(values)) for values in found.values()]
         control = control or own
         sharp = np.mean([value > 0.75 for values in found.values() for value in values])

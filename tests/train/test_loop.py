@@ -384,6 +384,31 @@ def test_start_weights_are_used(synthetic_store, recipe, random_network, tmp_pat
         train(recipe, store, tmp_path / "other", start=tmp_path / "absent.safetensors", workers=0)
 
 
+def test_features_are_kept(synthetic_store, recipe, random_network, tmp_path):
+    """By default those of the start weights; a run that goes on needs them again, and is the same as a whole one."""
+    source, other = tmp_path / "start.safetensors", tmp_path / "other.safetensors"
+    save_file(random_network(recipe.model).state_dict(), source)
+    save_file(random_network(recipe.model, seed=1).state_dict(), other)
+    store, recipe = synthetic_store(), replace(recipe, loss=replace(recipe.loss, features=1.0))
+    found = {}
+    for name, features in (("own", None), ("same", source), ("another", other)):
+        train(recipe, store, tmp_path / name, start=source, features=features, workers=0)
+        found[name] = [json.loads(line)["features"] for line in (tmp_path / name / "log.jsonl").open()]
+    assert found["own"] == found["same"]
+    assert found["own"][0] < 0.5 * found["another"][0]
+    stopped = tmp_path / "stopped"
+    train(recipe, store, stopped, start=source, workers=0, until=3)
+    with pytest.raises(FartrackError, match=r"^loss.features is 1; .*--features"):
+        train(recipe, store, stopped, resume=True, workers=0)
+    resumed = train(recipe, store, stopped, features=source, resume=True, workers=0)
+    whole = FARTrack(recipe.model)
+    whole.load_state_dict(load_checkpoint(tmp_path / "own" / CHECKPOINT).part("ema"))
+    assert_same_weights(whole, resumed)
+    with pytest.raises(FartrackError, match=r"no weights file .*absent"):
+        train(recipe, store, tmp_path / "no", features=tmp_path / "absent.safetensors", workers=0)
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_network_grows_on_layers_that_stay_as_they_were(synthetic_store, recipe, tiny, random_network, tmp_path):
     store, start = synthetic_store(), tmp_path / "start.safetensors"
     source = random_network(tiny(depth=2)).state_dict()

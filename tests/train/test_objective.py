@@ -20,7 +20,7 @@ from fartrack.train.objective import forward_exits, losses
 from fartrack.train.recipe import LossConfig, Recipe
 
 SUPERVISED = ("cross_entropy", "siou", "l1")
-TERMS = (*SUPERVISED, "dense", "divergence")
+TERMS = (*SUPERVISED, "dense", "divergence", "features")
 
 # The same sums in single precision, in another order.
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -34,7 +34,7 @@ def recipe(tiny):
         precision="fp32",
         model=tiny(depth=3, attention="joint", identities=3),
         first_exit=1,
-        loss=LossConfig(cross_entropy=0.7, siou=1.5, l1=3.0, dense=0.4, divergence=0.6, smoothing=1.5),
+        loss=LossConfig(cross_entropy=0.7, siou=1.5, l1=3.0, dense=0.4, divergence=0.6, features=0.9, smoothing=1.5),
         sampling=SamplingConfig(searches=2),
     )
 
@@ -130,7 +130,8 @@ def test_the_papers_divergence_is_a_sum_over_the_command_tokens(recipe, random_n
 def test_a_drawn_batch(recipe, random_network, synthetic_store):
     network = random_network(recipe.model)
     sampler = Sampler(Store.open(synthetic_store()), recipe.model, recipe.sampling)
-    terms = losses(network, draw_batch(sampler, recipe, 0), recipe)
+    known = random_network(recipe.model, seed=1).requires_grad_(False)
+    terms = losses(network, draw_batch(sampler, recipe, 0), recipe, known)
     assert set(terms) == {*TERMS, "loss", "iou"}
     assert all(terms[name] > 0 for name in TERMS)
     torch.testing.assert_close(terms["loss"], sum(terms[name] for name in TERMS), **CLOSE)
@@ -153,14 +154,50 @@ def test_what_diverges_teaches_the_shallower_layers_only(recipe, random_network)
 @torch.no_grad()
 def test_a_weight_changes_its_term_and_no_other(recipe, random_network, name):
     changed = replace(recipe, loss=replace(recipe.loss, **{name: 0}))
-    network, batch = random_network(recipe.model), random_batch(recipe.model)
-    before, after = losses(network, batch, recipe), losses(network, batch, changed)
+    network, batch, known = random_network(recipe.model), random_batch(recipe.model), random_network(recipe.model, 1)
+    before, after = losses(network, batch, recipe, known), losses(network, batch, changed, known)
     differing = {term for term in TERMS if not torch.equal(before[term], after[term])}
     assert differing == {"cross_entropy" if name == "smoothing" else name}
     if name != "smoothing":
         assert after[name] == 0
     torch.testing.assert_close(after["loss"], sum(after[name] for name in TERMS if name in after), **CLOSE)
     assert torch.equal(before["iou"], after["iou"])
+
+
+@pytest.mark.parametrize("attention", ["cached", "joint"])
+@pytest.mark.parametrize("kept", [None, 5])
+@torch.no_grad()
+def test_features_that_are_kept(recipe, tiny, random_network, attention, kept):
+    """1 − cosine with what the other network makes of the crop alone: no template, past box or identity counts."""
+    recipe = replace(recipe, model=tiny(depth=3, attention=attention))
+    network, known = random_network(recipe.model), random_network(recipe.model, seed=1)
+    batch = random_batch(recipe.model, kept=kept)
+    (exit,) = forward_exits(network, batch, (3,))
+    torch.testing.assert_close(network.norm(exit.unnormed_BND), exit.tokens_BND)
+    goal = known.patchify(batch.search) + known.pos_x
+    if kept:
+        goal = torch.stack([tokens[places] for tokens, places in zip(goal, batch.kept, strict=True)])
+    for block in known.blocks:
+        goal = block(goal)[0]
+    own = exit.unnormed_BND[:, : goal.shape[1]].double().numpy().reshape(-1, goal.shape[-1])
+    other = goal.double().numpy().reshape(own.shape)
+    cosines = (own * other).sum(1) / np.linalg.norm(own, axis=1) / np.linalg.norm(other, axis=1)
+    assert losses(network, batch, recipe, known)["features"].item() == pytest.approx(
+        0.9 * np.mean(1 - cosines), rel=1e-4
+    )
+    known.id_x += 1.0
+    known.vocab += 1.0
+    again = losses(network, batch, recipe, known)["features"].item()
+    assert again == pytest.approx(0.9 * np.mean(1 - cosines), rel=1e-4)
+
+
+def test_features_teach_the_network_alone(recipe, random_network):
+    recipe = replace(recipe, loss=LossConfig(cross_entropy=0, siou=0, l1=0, dense=0, divergence=0, features=1))
+    network, known = random_network(recipe.model), random_network(recipe.model, seed=1)
+    losses(network, random_batch(recipe.model), recipe, known)["loss"].backward()
+    assert all(parameter.grad is None for parameter in known.parameters())
+    found = gradients(network)
+    assert all(found[name].abs().sum() > 0 for name in found if name.startswith(("blocks.", "patch.")))
 
 
 def test_nothing_is_distilled_without_exits(recipe, random_network):
@@ -173,11 +210,11 @@ def test_nothing_is_distilled_without_exits(recipe, random_network):
 def test_the_parts_of_a_batch_sum_to_the_whole(recipe, tiny, random_network, most, kind):
     if kind == "cached":
         recipe = replace(recipe, model=tiny(depth=3))
-    network = random_network(recipe.model)
+    network, known = random_network(recipe.model), random_network(recipe.model, seed=1)
     sets, shared = (4, 1) if kind == "unshared" else (3, 2)
     masked, kept = kind != "plain", 9 if kind == "kept" else None
     batch = random_batch(recipe.model, sets, shared, masked, kept)
-    whole = losses(network, batch, recipe)
+    whole = losses(network, batch, recipe, known)
     whole["loss"].backward()
     expected = gradients(network)
     network.zero_grad()
@@ -185,7 +222,7 @@ def test_the_parts_of_a_batch_sum_to_the_whole(recipe, tiny, random_network, mos
     assert len(parts) == -(-sets // max(most // shared, 1))
     for part in parts:
         assert len(part.search) <= max(most, shared)
-        terms, share = losses(network, part, recipe), len(part.search) / len(batch.search)
+        terms, share = losses(network, part, recipe, known), len(part.search) / len(batch.search)
         (share * terms["loss"]).backward()
         for name, value in terms.items():
             sums[name] = sums.get(name, 0) + share * value.detach()

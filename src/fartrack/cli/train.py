@@ -73,6 +73,9 @@ def training_options(
     data: Annotated[Path, typer.Option(help="folder of prepared data")],
     run: Annotated[Path, typer.Option(help="folder of this run: checkpoint, log, curves, pictures")],
     start: Annotated[Path | None, typer.Option(help="weights, or another run's checkpoint; else random")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="weights whose features are kept (loss.features); else those of --start")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that make batches")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU if there is one")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="compile the network")] = False,

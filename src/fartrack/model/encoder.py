@@ -35,12 +35,14 @@ class Output:
         logits_B4V: the distribution of each coordinate x0, y0, x1, y1 over the bins.
         tokens_BND: search, trajectory and command tokens.
         template_BMD: template tokens; None with ``cached`` attention, where they end before a frame begins.
+        unnormed_BND: as ``tokens_BND``, before the final norm.
         exits: the same of the layers asked for, by their number, counted from 1.
     """
 
     logits_B4V: Tensor
     tokens_BND: Tensor
     template_BMD: Tensor | None
+    unnormed_BND: Tensor
     exits: dict[int, Output] = field(default_factory=dict)
 
 
@@ -162,11 +164,7 @@ class FARTrack(nn.Module):
             kept: ``(B, n)`` the search tokens to go on with; all others are dropped after their embedding.
             exits: the layers that are returned beside the last.
         """
-        x = self.patchify(search)
-        x = x + resize_grid(self.pos_x, x.shape[1]) + self.id_x
-        if kept is not None:
-            x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
-        x, caches, M = self._sequence(x, trajectory, kv_cache)
+        x, caches, M = self._sequence(self._embed(search, kept) + self.id_x, trajectory, kv_cache)
         joint = M if self.config.attention == "joint" else 0
         mask = None if valid is None else F.pad(valid, (0, x.shape[1] - joint), value=True)
         found: dict[int, Output] = {}
@@ -175,8 +173,22 @@ class FARTrack(nn.Module):
             if layer in exits or layer == self.config.depth:
                 tokens = self.norm(x)
                 templates = tokens[:, :joint] if joint else None
-                found[layer] = Output(self.head(tokens[:, -4:]), tokens[:, joint:], templates)
+                found[layer] = Output(self.head(tokens[:, -4:]), tokens[:, joint:], templates, x[:, joint:])
         return replace(found[self.config.depth], exits={layer: found[layer] for layer in exits})
+
+    def features(self, search: Tensor, kept: Tensor | None = None) -> Tensor:
+        """The last layer's tokens ``(B, n, D)`` of search crops ``(B, S, S, 3)`` alone, before the norm: without
+        templates and past boxes, as a ViT sees a picture. ``kept`` as in :meth:`forward`."""
+        x = self._embed(search, kept)
+        for block in self.blocks:
+            x, _, _ = block(x)
+        return x
+
+    def _embed(self, search: Tensor, kept: Tensor | None) -> Tensor:
+        """The search tokens that are kept, embedded with their positions."""
+        x = self.patchify(search)
+        x = x + resize_grid(self.pos_x, x.shape[1])
+        return x if kept is None else x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
 
     def track(
         self, search: Tensor, trajectory: Tensor, kv_cache: Tensor | Sequence[Tensor], scored: bool = False

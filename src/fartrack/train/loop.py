@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
+from fartrack.model.init_weights import load_weights, start_from
 from fartrack.progress import Meter
 from fartrack.signals import signals_noted, stopping
 from fartrack.tracking.tracker import Tracker, TrackerSettings
@@ -42,7 +43,8 @@ class Trainer:
 
     Raises:
         FartrackError: no data, unreadable start weights or checkpoint, a run that exists already, sets or clips that
-            the processes cannot share evenly, frozen layers without start weights, a run to resume that began with
+            the processes cannot share evenly, frozen layers without start weights, features to
+            keep without weights that have them, a run to resume that began with
             another recipe, or a loss that is not finite (the batch is saved beside the checkpoint first).
     """
 
@@ -51,6 +53,7 @@ class Trainer:
     run: Path  # folder of this run: its checkpoint, replaced as it goes, and what the monitor writes
     _: KW_ONLY
     start: Path | None = None  # start weights; random without
+    features: Path | None = None  # weights whose features are kept, if the recipe asks for it; ``start`` without
     resume: bool = False  # go on from the run's checkpoint; the recipe may differ in its number of steps
     workers: int = 1  # processes that make batches; 0 makes them in this one
     save_every: int = 100  # steps between checkpoints
@@ -75,17 +78,26 @@ class Trainer:
             raise FartrackError(f"freeze_layers is {recipe.freeze_layers}; frozen layers need weights: give --start.")
         if path.exists() and not resume:
             raise FartrackError(f"{self.run} holds a run already; add --resume, or name another folder.")
+        known = self.features or self.start
+        if recipe.loss.features and known is None:
+            raise FartrackError(
+                f"loss.features is {recipe.loss.features:g}; it needs the weights that are kept: give --features."
+            )
         Store.open(self.store)
         self.state = TrainState(recipe, self.group.device, None if resume else self.start)
         if resume:
             checkpoint = load_checkpoint(path)
             check_same_run(self.run, checkpoint, recipe)
             self.state.restore(checkpoint)
+        self.known: FARTrack | None = None
+        if recipe.loss.features and known is not None:
+            self.known = FARTrack(recipe.model).eval().requires_grad_(False).to(self.group.device)
+            start_from(self.known, load_weights(known))
         self.run.mkdir(parents=True, exist_ok=True)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss; an ablation may override this."""
-        return losses(self.state.network, batch, self.recipe)
+        return losses(self.state.network, batch, self.recipe, self.known)
 
     @staticmethod
     def make_tracker(network: FARTrack, settings: TrackerSettings) -> Tracker:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fartrack.model.encoder import FARTrack, Output
@@ -11,8 +12,10 @@ from fartrack.train.data.batches import Batch
 from fartrack.train.recipe import LossConfig, Precision, Recipe
 
 
-def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-    """Every weighted term of the loss, their sum as ``loss``, and the mean ``iou`` (no gradient), of one batch."""
+def losses(network: FARTrack, batch: Batch, recipe: Recipe, known: FARTrack | None = None) -> dict[str, Tensor]:
+    """Every weighted term of the loss, their sum as ``loss``, and the mean ``iou`` (no gradient), of one batch.
+
+    ``known`` is the network whose features are kept, if the recipe gives that a weight."""
     weight = recipe.loss
     with autocast(recipe.precision, batch.search.device.type):
         exits = forward_exits(network, batch, recipe.exit_layers)
@@ -20,10 +23,13 @@ def losses(network: FARTrack, batch: Batch, recipe: Recipe) -> dict[str, Tensor]
         first = -4 if weight.commands_only else dense.shape[1]  # the commands alone, or after the trajectory
         compared = [exit.tokens_BND[:, first:] for exit in exits]
         diverging = compare(network, compared[:-1], compared[1:]) if len(exits) > 1 else None
+        kept = None if known is None else features_loss(exits[-1], batch, known)
     terms, grid = box_terms(exits, batch, weight), batch.search.shape[1] // network.config.patch
     terms["dense"] = weight.dense * dense_loss(dense, batch.boxes, grid, batch.kept)
     if diverging is not None:
         terms["divergence"] = weight.divergence * divergence(*diverging)
+    if kept is not None:
+        terms["features"] = weight.features * kept
     return summed(terms, exits[-1], batch)
 
 
@@ -44,6 +50,14 @@ def encode_sets(network: FARTrack, batch: Batch) -> Tensor:
 def search_tokens(exit: Output, batch: Batch) -> Tensor:
     """The search tokens ``(B, n, D)`` of an exit; trajectory and command tokens follow on them."""
     return exit.tokens_BND[:, : exit.tokens_BND.shape[1] - batch.trajectory.shape[1] - 4]
+
+
+def features_loss(last: Output, batch: Batch, known: FARTrack) -> Tensor:
+    """1 − the mean cosine of the last exit's search tokens with what another network knows of the crop alone; no norm
+    is taken of either."""
+    with torch.no_grad():
+        goal = known.features(batch.search, batch.kept)
+    return 1 - F.cosine_similarity(last.unnormed_BND[:, : goal.shape[1]].float(), goal.float(), dim=-1).mean()
 
 
 def compare(network: FARTrack, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

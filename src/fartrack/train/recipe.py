@@ -34,6 +34,8 @@ class LossConfig:
         l1: mean absolute error of the expected coordinates.
         dense: the training-only head on the search tokens.
         divergence: KL divergence of each exit from the next one (self-distillation).
+        features: 1 − cosine of the last layer's search tokens with those that other weights (say, an ImageNet ViT's)
+            give of the crop alone, so that what these knew is kept.
         commands_only: this compares the command tokens alone (the paper's code), not the trajectory too.
         smoothing: deviation, in bins, of the coordinate tokens' targets; 0 is one-hot (the paper).
     """
@@ -43,6 +45,7 @@ class LossConfig:
     l1: float = 5.0
     dense: float = 1.0
     divergence: float = 0.01
+    features: float = 0.0
     commands_only: bool = False
     smoothing: float = 2.5
 

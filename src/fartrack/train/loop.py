@@ -43,9 +43,9 @@ class Trainer:
 
     Raises:
         FartrackError: no data, unreadable start weights or checkpoint, a run that exists already, sets or clips that
-            the processes cannot share evenly, frozen layers without start weights, features to
-            keep without weights that have them, a run to resume that began with
-            another recipe, or a loss that is not finite (the batch is saved beside the checkpoint first).
+            the processes cannot share evenly, frozen layers without start weights, features to keep without weights,
+            a run to resume that began with another recipe, or a loss that is not finite (the batch is saved beside the
+            checkpoint first).
     """
 
     recipe: Recipe

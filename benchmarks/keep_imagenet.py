@@ -105,12 +105,12 @@ VARIANTS: dict[str, tuple[type[Trainer], float]] = {
 def trained(kind: type[Trainer], recipe: Recipe, store: Path, run: Path, start: Path) -> FARTrack:
     """The network of a run, which is run first, or to its end, if it has not been."""
     checkpoint = run / CHECKPOINT
-    if not checkpoint.exists() or load_checkpoint(checkpoint).step < recipe.steps:
-        trainer = kind(recipe, store, run, start=start, resume=checkpoint.exists(), workers=0)
-        if trainer.train() is None:
+    done = load_checkpoint(checkpoint) if checkpoint.exists() else None
+    if done is None or done.step < recipe.steps:
+        if kind(recipe, store, run, start=start, resume=done is not None, workers=0).train() is None:
             raise typer.Exit(1)
-    network = FARTrack(recipe.model)
-    average = load_checkpoint(checkpoint).part("ema")
+        done = load_checkpoint(checkpoint)
+    network, average = FARTrack(recipe.model), done.part("ema")
     for name in [name for name in average if name.endswith(".parametrizations.weight.original")]:
         module = name.removesuffix("original")
         up, down = (average.pop(f"{module}0.{part}") for part in ("up", "down"))

@@ -10,7 +10,7 @@ from torch import Tensor
 from fartrack.engines.torch import TorchEngine
 from fartrack.geometry import Crop, clip_box
 from fartrack.model.encoder import FARTrack
-from fartrack.model.init_weights import load_weights, start_from
+from fartrack.model.init_weights import start_network
 from fartrack.model.losses import dense_loss, divergence
 from fartrack.tracking.templates import Template, best_tokens
 from fartrack.tracking.tracker import Tracker, TrackerSettings
@@ -109,8 +109,7 @@ class DeepToShallow(Trainer):
         super().__post_init__()
         assert self.start is not None
         network = self.state.network
-        self.teacher = FARTrack(network.config).to(network.bias.device).eval()
-        start_from(self.teacher, load_weights(self.start))
+        self.teacher = start_network(network.config, self.start).to(network.bias.device).eval()
         for layer in self.delete:
             for branch in (network.blocks[layer].proj, network.blocks[layer].fc2):
                 branch.register_forward_hook(lambda module, inputs, output: self.factor * output)

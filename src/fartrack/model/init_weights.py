@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fartrack.errors import FartrackError
+from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import Block, FARTrack, resize_grid
 
 _TIMM_NAMES = (
@@ -36,6 +37,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise FartrackError(f"{path} is no readable safetensors file; give one, or fetch it anew.") from None
     average = {name.removeprefix("ema."): tensor for name, tensor in tensors.items() if name.startswith("ema.")}
     return {name: tensor.float() for name, tensor in (average or tensors).items()}
+
+
+def start_network(config: ModelConfig, weights: Path) -> FARTrack:
+    """A network with the start weights of a file; see :func:`load_weights` and :func:`start_from`."""
+    network = FARTrack(config)
+    start_from(network, load_weights(weights))
+    return network
 
 
 def start_from(network: FARTrack, weights: Mapping[str, Tensor]) -> list[str]:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from fartrack.engines.torch import TorchEngine
 from fartrack.errors import FartrackError
 from fartrack.model.encoder import FARTrack
-from fartrack.model.init_weights import load_weights, start_from
+from fartrack.model.init_weights import start_network
 from fartrack.progress import Meter
 from fartrack.signals import signals_noted, stopping
 from fartrack.tracking.tracker import Tracker, TrackerSettings
@@ -91,8 +91,7 @@ class Trainer:
             self.state.restore(checkpoint)
         self.known: FARTrack | None = None
         if recipe.loss.features and known is not None:
-            self.known = FARTrack(recipe.model).eval().requires_grad_(False).to(self.group.device)
-            start_from(self.known, load_weights(known))
+            self.known = start_network(recipe.model, known).eval().requires_grad_(False).to(self.group.device)
         self.run.mkdir(parents=True, exist_ok=True)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

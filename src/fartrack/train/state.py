@@ -15,7 +15,7 @@ from fartrack.config import changed_fields, from_dict
 from fartrack.errors import FartrackError
 from fartrack.files import replacing
 from fartrack.model.encoder import FARTrack
-from fartrack.model.init_weights import load_weights, start_from
+from fartrack.model.init_weights import start_network
 from fartrack.train.recipe import Recipe
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -96,9 +96,7 @@ class TrainState:
     def __init__(self, recipe: Recipe, device: torch.device, start: Path | None = None) -> None:
         """Step 0, with start weights, or random ones."""
         torch.manual_seed(recipe.seed)
-        self.network = FARTrack(recipe.model)
-        if start is not None:
-            start_from(self.network, load_weights(start))
+        self.network = FARTrack(recipe.model) if start is None else start_network(recipe.model, start)
         self.network.to(device)
         self.optimizer = make_optimizer(self.network, recipe)
         self.average = {name: t.detach().clone() for name, t in self.network.state_dict().items()}

@@ -103,6 +103,20 @@ def test_a_copy_of_the_target_beside_it_is_not_taken_for_it(program, demo_clip):
     assert states[14] == "tracking" and states[-1] == "lost"
 
 
+def test_a_target_found_elsewhere_is_followed_back_as_in_python(program, demo_clip):
+    """A cup that is covered; then its copy beside that place; then both."""
+    frame, box = demo_clip[0][0].copy(), demo_clip[1][0]
+    x, y, w, h = (round(value) for value in box)
+    covered, copied, both = frame.copy(), frame.copy(), frame.copy()
+    both[y : y + h, x + 250 : x + 250 + w] = frame[y : y + h, x : x + w]
+    for image, source in ((covered, frame), (copied, both)):
+        image[:] = source
+        image[y - 10 : y + h + 10, x - 10 : x + w + 10] = frame[-h - 20 :, : w + 20]
+    shown = [frame] * 5 + [covered] * 12 + [copied] * 20 + [both] * 8
+    states = compare(program, shown, box)
+    assert states[16] == "lost" and states[36] == "tracking" and "lost" in states[37:41] and states[-1] == "tracking"
+
+
 def test_a_real_sequence(program):
     if not SEQUENCES.is_dir():
         pytest.skip("no validation sequences (shared/data/video/val) beside the repository")

@@ -7,8 +7,6 @@ namespace fartrack {
 
 class Scene {  // every step-th pixel of a frame, and the target's box on it
   public:
-    Scene() = default;
-
     Scene(const Image& frame, const Box& box, int step = 0)
         : step_(step ? step : std::max(int(size(box) * CONTEXT / PATCH), 1)), box_(box) {
         width_ = (frame.width + step_ - 1) / step_, height_ = (frame.height + step_ - 1) / step_;

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <numeric>
+#include <optional>
 
 #include "geometry.hpp"
 
 namespace fartrack {
+
+constexpr double JUMP = 0.1;  // IoU of two boxes of one target under which it has jumped
 
 enum class Status { tracking, uncertain, lost };
 
@@ -15,12 +18,30 @@ inline Status told(bool sought, double score, Status before) {
     return score < 0.5 ? Status::uncertain : Status::tracking;
 }
 
+/** The place where a target was lost that was found elsewhere since: it may show up there again. */
+struct Watch {
+    Box place;
+    int since;  // the frame from which on the target was followed elsewhere
+
+    bool over(int frame) const { return frame - since > 100; }
+    bool due(int frame) const { return !over(frame) && frame > since && (frame - since) % 3 == 0; }
+};
+
 struct Recovery {
     Box sure;
     Status status = Status::tracking;
     int doubtful = 0, turn = 0;
     bool found = false;
     Pair rate{};  // the usual absolute change of the logarithm of width and height a frame
+    std::optional<Watch> watch{};
+
+    /** Once the target is followed for sure in a box. */
+    Recovery at(const Box& box, const Pair& usual, int frame) const {
+        Recovery after{box, Status::tracking, 0, 0, false, usual};
+        if (watch && !watch->over(frame)) after.watch = watch;
+        if (!after.watch && found && iou(sure, box) < JUMP) after.watch = Watch{sure, frame};
+        return after;
+    }
 
     bool seeking() const { return status == Status::lost && !found; }
 
@@ -62,12 +83,21 @@ inline std::vector<Crop> seek(const Box& sure, const Image& frame, double factor
     return {base.center(shares[place % 3]), tiles[place % tiles.size()]};
 }
 
-inline bool is_plain(const Pixels& crop, int side) {
+/** Whether a crop of a window shows nothing but one color, where it shows the frame and no padding. */
+inline bool is_plain(const Pixels& crop, int side, const Crop& window, const Image& frame) {
+    const double scale = window.side / side, margin = 1.5 * std::max(scale, 1.0);
+    auto first = [&](double start) { return std::max(int(std::ceil((margin - start) / scale - 0.5)), 0); };
+    auto end = [&](double start, int length) {
+        return std::min(int(std::ceil((length - margin - start) / scale - 0.5)), side);
+    };
+    const int left = first(window.x), top = first(window.y);
+    const int right = end(window.x, frame.width), bottom = end(window.y, frame.height);
+    if (right <= left || bottom <= top) return false;
     double most = 0;
     for (int c = 0; c < 3; c++) {
         double count = 0, sum = 0, squares = 0;
-        for (int y = 0; y < side; y += 4)
-            for (int x = 0; x < side; x += 4) {
+        for (int y = top; y < bottom; y += 4)
+            for (int x = left; x < right; x += 4) {
                 const double value = crop[(size_t(y) * side + x) * 3 + c];
                 count++, sum += value, squares += value * value;
             }

@@ -82,7 +82,8 @@ class Tracker {
         }
 
         // Whether it is to be believed.
-        const bool plain = recovers && is_plain(crops[best], side), stayed = stays(found.corners);
+        const Crop part = windows[best].center(double(side) / model_.search_size);
+        const bool plain = recovers && is_plain(crops[best], side, part, frame), stayed = stays(found.corners);
         if (plain) found.score = 0;
         const bool agreed_before = agreed_.value_or(false);
         if (agreed_before && !stayed) alone = first_alone();
@@ -106,8 +107,8 @@ class Tracker {
             taken.push_back(take_template(frame, box, std::min(1, model_.identities - 1)));
             if (recovers && memory_.likeness(taken[0]) < setting("likeness")) found.score = 0;
         }
-        const bool jumped = recovers && found.score >= least && iou(before.sure, box) < 0.1;
-        if (jumped && scene_.shows(frame, box)) found.score = 0;
+        const bool jumped = recovers && found.score >= least && iou(before.sure, box) < JUMP;
+        if (jumped && scene_ && scene_->shows(frame, box)) found.score = 0;
 
         // What follows from it.
         recovery_.doubtful++, recovery_.turn += seeking && !plain, recovery_.found = false;
@@ -120,7 +121,7 @@ class Tracker {
             trajectory_.erase(trajectory_.begin());
             trajectory_.push_back(box);
             if (found.score >= setting("lost_score")) {
-                recovery_ = {box, Status::tracking, 0, 0, false, rate};
+                recovery_ = before.at(box, rate, frame_);
             } else if (recovery_.doubtful < setting("patience") && before.status != Status::lost && !cut) {
                 recovery_.status = Status::uncertain;
             } else {
@@ -134,6 +135,18 @@ class Tracker {
         if (due && !taken.empty() && recovery_.status == Status::tracking) {
             memory_.add(std::move(taken[0]));
             if (recovers) scene_ = Scene(frame, box);
+        }
+        const auto watch = recovery_.watch;
+        if (watch && watch->due(frame_) && recovery_.status == Status::tracking) {
+            const auto there = returned(frame, *watch);
+            if (there && iou(*there, box) >= 0.5) {
+                recovery_.watch.reset();
+            } else if (there && iou(*there, box) < JUMP) {
+                memory_.forget_from(watch->since);
+                trajectory_.assign(trajectory_.size(), *there);
+                recovery_ = {*there, Status::lost, 0, 0, true, before.rate};
+                scene_.reset();
+            }
         }
         score_ = found.score, thumbnail_ = small;
         const bool sought = recovery_.status == Status::lost;
@@ -153,7 +166,7 @@ class Tracker {
     TemplateMemory memory_;
     Recovery recovery_{};
     Thumbnail thumbnail_{};
-    Scene scene_;  // the frame of the last template
+    std::optional<Scene> scene_;  // the frame of the last template
 
     double setting(const char* name) const { return settings_.at(name); }
 
@@ -163,6 +176,20 @@ class Tracker {
         Box corners = window.to_crop(box);
         for (double& value : corners) value = std::min(std::max(value, 0.0), 1.0);
         return Template(frame_, model_.begin_template(crop, identity, corners), corners);
+    }
+
+    /** The box of what is again where the target was lost, if the first template alone is sure that it is the target. */
+    std::optional<Box> returned(const Image& frame, const Watch& watch) {
+        const Crop window = Crop::around(watch.place, model_.search_factor);
+        const std::vector<int64_t> tokens(4 * model_.trajectory, NO_TRAJECTORY);
+        const Pixels crop = window.extract(frame, model_.search_size);
+        const Found found = model_.search({crop}, model_.search_size, tokens, memory_.history[0].cache)[0];
+        Pair rate{};
+        const Box box = image_box(frame, window, found, true, rate);
+        if (found.score < setting("found_score") || !Recovery{watch.place}.plausible(box)) return std::nullopt;
+        const Template seen = take_template(frame, box, std::min(1, model_.identities - 1));
+        if (memory_.history[0].likeness(seen) < setting("likeness")) return std::nullopt;
+        return box;
     }
 
     /** The side, in pixels, of the search window's center that is shown: the whole, or less for a slow, sure target. */

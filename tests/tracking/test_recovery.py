@@ -5,11 +5,13 @@ from hypothesis import strategies as st
 from test_tracker import RedFinder, frame
 
 from fartrack import MultiTracker
-from fartrack.geometry import iou
+from fartrack.geometry import Crop, iou
 from fartrack.tracking.recovery import (
     GROWING,
     RATE_FACTOR,
     THUMBNAIL,
+    WATCH_INTERVAL,
+    WATCHED,
     WIDEST,
     Recovery,
     cover,
@@ -67,12 +69,75 @@ def test_a_target_that_comes_back_elsewhere_is_found_within_a_turn_over_the_fram
     assert back <= 14
 
 
+def with_red(*boxes):
+    """A frame with what the engine takes for the target in several places."""
+    image = frame(boxes[0])
+    for x, y, w, h in boxes[1:]:
+        image[y : y + h, x : x + w] = (20, 30, 220)
+    return image
+
+
+GONE_THEN_THERE = [frame(HERE)] * 3 + [nothing(i) for i in range(30)] + [frame(THERE)] * 30
+
+
+def test_a_target_found_elsewhere_is_followed_back_to_where_it_was_lost():
+    back = [with_red(HERE, THERE)] * 8
+    tracker, tracks = followed(GONE_THEN_THERE + back, interval=5)
+    before, after = tracks[-9], tracks[-8:]
+    assert before.state == "tracking" and iou(before.box, THERE) > 0.8
+    first = next(i for i, track in enumerate(after) if iou(track.box, HERE) > 0.9)
+    assert first < WATCH_INTERVAL and after[first].state == "lost"
+    assert {track.state for track in after[first + 1 :]} == {"tracking"} and iou(after[-1].box, HERE) > 0.9
+    assert tracker.state.recovery.watch is None
+    taken = [template.frame for template in tracker.state.memory.history]
+    assert not [number for number in taken if 30 < number < 60]  # what the other one looked like is forgotten
+
+
+def test_the_place_of_a_loss_is_watched_for_a_while():
+    tracker, tracks = followed(GONE_THEN_THERE)
+    since = next(number for number, track in enumerate(tracks, 1) if number > 32 and track.state == "tracking")
+    assert tracker.state.recovery.watch.since == since and iou(tracker.state.recovery.watch.place, HERE) > 0.9
+    rest = since + WATCHED - len(GONE_THEN_THERE) + 1
+    _, tracks = followed(GONE_THEN_THERE + [frame(THERE)] * rest + [with_red(HERE, THERE)] * 8)
+    assert {track.state for track in tracks[since:]} == {"tracking"} and iou(tracks[-1].box, THERE) > 0.8
+
+
+def test_a_target_that_moves_back_to_where_it_was_lost_is_watched_no_longer():
+    x, y, w, h = THERE
+    way = [frame((x - 7 * i, y - 3.5 * i, w, h)) for i in range(1, 21)]  # the frame's last box is HERE
+    tracker, tracks = followed(GONE_THEN_THERE + way + [frame(HERE)] * WATCH_INTERVAL)
+    assert tracker.state.recovery.watch is None and iou(tracks[-1].box, HERE) > 0.8
+    assert {track.state for track in tracks[-20:]} == {"tracking"}
+
+
+def test_what_does_not_look_like_the_target_where_it_was_lost_is_not_followed():
+    hollow = with_red(HERE, THERE)
+    x, y, w, h = HERE
+    hollow[y + 2 : y + h - 2, x + 2 : x + w - 2] = 90
+    _, tracks = followed(GONE_THEN_THERE + [hollow] * 8)
+    assert {track.state for track in tracks[-8:]} == {"tracking"} and iou(tracks[-1].box, THERE) > 0.8
+
+
 def test_black_frames_move_nothing():
     black = np.zeros((240, 320, 3), np.uint8)
     _, tracks = followed([frame(HERE)] * 3 + [black] * 50 + [frame(HERE)] * 8)
     assert all(iou(track.box, HERE) > 0.9 for track in tracks)
     assert [tracks[i].state for i in (1, 30, -1)] == ["tracking", "lost", "tracking"]
-    assert is_plain(black) and not is_plain(nothing())
+
+
+def test_what_is_beyond_the_frame_does_not_count_as_something_to_see():
+    black = np.zeros((240, 320, 3), np.uint8)
+    for window in (Crop(40, 20, 200), Crop(-60, -70, 400), Crop(250, 100, 120.5), Crop(-3, -3, 30)):
+        assert is_plain(window.extract(black, 224), window, (320, 240))
+        assert not is_plain(window.extract(nothing(), 224), window, (320, 240))
+    beyond = Crop(400, 20, 100)
+    assert not is_plain(beyond.extract(black, 224), beyond, (320, 240))  # nothing is known
+    corner = (4, 6, 60, 50)  # a window that reaches far beyond the frame
+    tracker = Tracker(RedFinder(), TrackerSettings(lost_score=0.2))
+    tracker.init(frame(corner), corner)
+    for image in [frame(corner)] * 2 + [black] * 10:
+        track = tracker.update(image)
+    assert track.state == "lost" and tracker.state.score == 0 and tracker.state.recovery.turn == 0
 
 
 def test_templates_taken_shortly_before_a_loss_are_dropped():
@@ -252,3 +317,15 @@ def test_a_lost_target_does_not_take_the_place_of_another():
     for image in [nothing()] * 12 + [frame(other)] * 12:
         track = alone.update(image)[number]
     assert track.state == "tracking"  # so it would have taken it
+
+
+def test_where_a_target_was_lost_another_one_is_left_alone():
+    many = MultiTracker(Tracker(RedFinder(), TrackerSettings(lost_score=0.2)))
+    one = many.add(GONE_THEN_THERE[0], HERE)
+    for image in GONE_THEN_THERE[1:]:
+        many.update(image)
+    assert many.states[one].recovery.watch is not None
+    other = many.add(with_red(HERE, THERE), HERE)
+    tracks = [many.update(with_red(HERE, THERE)) for _ in range(12)]
+    assert iou(tracks[-1][one].box, THERE) > 0.8 and iou(tracks[-1][other].box, HERE) > 0.9
+    assert {each[other].state for each in tracks} == {"tracking"} and tracks[-1][one].state == "tracking"

@@ -3,7 +3,7 @@
 import base64
 import itertools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 
 import av
 import cv2
@@ -132,7 +132,14 @@ def recovery(rng):
         bounded, after = Recovery(sure, rate=np.array(rate, float)).limited(sure, np.array(sides, float), 0.2)
         limits.append({"sides": sides, "rate": rate, "bounded": bounded.tolist(), "after": after.tolist()})
     noise = [np.clip(rng.normal(90, deviation, (32, 32, 3)), 0, 255).astype(np.uint8) for deviation in (1, 3, 6, 30)]
-    plain = [{"crop": packed(crop), "plain": is_plain(crop)} for crop in noise]
+    # Noise in the middle of a crop, and another color around it, where some windows reach beyond the frame.
+    framed = [cv2.copyMakeBorder(crop[6:-6, 9:-9], 6, 6, 9, 9, cv2.BORDER_CONSTANT, value=(9, 9, 9)) for crop in noise]
+    window, sizes_of_frames = Crop(-18.0, -12.0, 64.0), [(28, 40), (28, 41), (40, 60), (3, 3)]
+    plain = [
+        {"crop": packed(crop), "window": [*astuple(window)], "size": size, "plain": is_plain(crop, window, size)}
+        for crop, size in itertools.product([*noise, *framed], sizes_of_frames)
+    ]
+    assert {case["plain"] for case in plain} == {False, True}
     scene = rng.integers(0, 256, (3, 4, 3), np.uint8)
     pictures = [picture(rng, *size, scene) for size in (SIZE, (300, 200), (130, 97))] + [picture(rng, *SIZE)]
     thumbnails = [thumbnail(one) for one in pictures]
@@ -196,21 +203,26 @@ def runs(rng):
     scene = rng.integers(0, 256, (3, 4, 3), np.uint8)
     frames = [picture(rng, *SIZE, scene) for _ in range(4)]
     frames += [np.full_like(frames[0], 80), picture(rng, *SIZE)]  # one that shows nothing, and one after a cut
-    order = [5 if number % 19 == 18 else 1 + number % 3 if number % 23 else 4 for number in range(50)]
+    order = [5 if number % 19 == 18 else 1 + number % 3 if number % 23 else 4 for number in range(90)]
     changes = [
         {},
         {"interval": 4, "agreement": 0.5, "min_window": 0.42, "confident_score": 0.4, "capacity": 6},
-        {"interval": 3, "lost_score": 0.3, "patience": 2, "found_score": 0.5, "agreement": 0.5, "likeness": -0.2},
+        {"interval": 3, "lost_score": 0.3, "patience": 3, "found_score": 0.5, "agreement": 0.5, "likeness": -0.2},
         {"interval": 5, "lost_score": 0.4, "patience": 2, "found_score": 0.5, "likeness": -10},
         {"interval": 5, "retention": 0.5},
         {"interval": 3, "agreement": 0.1, "template_score": 0.2, "min_window": 0.42, "retention": 0.5},
+        {"interval": 50, "lost_score": 0.2, "patience": 1, "found_score": 0.2, "likeness": -10},
     ]
-    cases = []
+    cases, returns = [], 0
     for change in changes:
-        engine = Scripted(rng, 120)
+        engine = Scripted(rng, 240)
         tracker = Tracker(engine, TrackerSettings(**change), "rgb", Calibration(0.9, 0.05))
         tracker.init(frames[0], (50, 30, 24, 18))
-        tracks = [tracker.update(frames[number]) for number in order]
+        tracks = []
+        for number in order:
+            before = tracker.state.recovery
+            tracks.append(tracker.update(frames[number]))
+            returns += tracker.state.recovery.found and not before.seeking
         states = {track.state for track in tracks}
         assert states == ({"tracking", "uncertain", "lost"} if "lost_score" in change else {"tracking"})
         cases.append(
@@ -222,6 +234,7 @@ def runs(rng):
                 "tracks": [asdict(track) for track in tracks],
             }
         )
+    assert returns  # a target that was found elsewhere was seen where it was lost
     config = asdict(Scripted(rng, 1).config)
     return {"config": config, "frames": [packed(frame) for frame in frames], "order": order, "cases": cases}
 

@@ -1,7 +1,7 @@
 /** Several targets of one video, as in Python's `multi.py`: one that was lost does not take the place of another. */
 
 import { clipBox, type Frame, iou } from "./geometry";
-import { scaleBox } from "./recovery";
+import { type Recovery, scaleBox } from "./recovery";
 import type { State, Track, Tracker } from "./tracker";
 
 export type Found = { state: State; track: Track };
@@ -15,7 +15,7 @@ export async function stepAll(tracker: Tracker, states: readonly State[], frame:
 }
 
 function apart(before: State, after: Found, found: readonly Found[]): Found {
-  if (before.recovery.status !== "lost") return after;
+  if (before.recovery.status !== "lost" && !after.state.recovery.found) return after;
   const { trajectory, size } = after.state;
   const last = trajectory[trajectory.length - 1];
   const taken = found.some(
@@ -24,7 +24,8 @@ function apart(before: State, after: Found, found: readonly Found[]): Found {
   );
   if (!taken) return after;
   const sure = scaleBox(before.recovery.sure, before.size, size);
-  const recovery = { ...before.recovery, sure, doubtful: before.recovery.doubtful + 1, found: false };
+  const doubtful = before.recovery.doubtful + 1;
+  const recovery: Recovery = { ...before.recovery, sure, status: "lost", doubtful, found: false, watch: null };
   const track: Track = { box: clipBox(recovery.sure, ...size), score: 0, state: "lost" };
   return { state: { ...after.state, recovery, told: "lost" }, track };
 }

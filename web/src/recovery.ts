@@ -1,7 +1,7 @@
 /** When a target is lost, and where it is sought then, as in Python's `recovery.py`. Pure functions of values. */
 
 import type { Scene } from "./distractors";
-import { type Box, Crop, type Frame, roundEven } from "./geometry";
+import { type Box, Crop, type Frame, iou, roundEven } from "./geometry";
 
 export type Status = "tracking" | "uncertain" | "lost";
 
@@ -28,7 +28,25 @@ const CUT_DEVIATION = 8;
 /** Frames until the windows around the last sure place have grown to their largest. */
 export const GROWING = Math.ceil(Math.log(WIDEST) / Math.log(GROWTH));
 
+/** IoU of two boxes of one target under which it has jumped. */
+export const JUMP = 0.1;
+/** So many frames after a target was found elsewhere, each third one, the place where it was lost is looked at. */
+const [WATCHED, WATCH_INTERVAL] = [100, 3];
+
 type Pair = readonly [number, number];
+
+/** The place where a target was lost that was found elsewhere since: it may show up there again. */
+export interface Watch {
+  /** The last sure image box before the loss. */
+  place: Box;
+  /** The frame from which on the target was followed elsewhere. */
+  since: number;
+}
+
+/** Whether the place is looked at on this frame. */
+export function isDue({ since }: Watch, number: number): boolean {
+  return number > since && number - since <= WATCHED && (number - since) % WATCH_INTERVAL === 0;
+}
 
 export interface Recovery {
   /** The last sure image box. */
@@ -42,12 +60,21 @@ export interface Recovery {
   found: boolean;
   /** The frame of the last template, which tells distractors. */
   scene: Scene | null;
+  /** Where the target was lost, while it is not certain that what was found elsewhere is the target. */
+  watch: Watch | null;
   /** The usual absolute change of the logarithm of width and height a frame. */
   rate: Pair;
 }
 
 export function sureAt(box: Box, scene: Scene | null, rate: Pair = [0, 0]): Recovery {
-  return { sure: box, status: "tracking", doubtful: 0, turn: 0, found: false, scene, rate };
+  return { sure: box, status: "tracking", doubtful: 0, turn: 0, found: false, scene, watch: null, rate };
+}
+
+/** Once the target is followed for sure in an image box, on the frame of this number. */
+export function followedAt(before: Recovery, box: Box, rate: Pair, number: number): Recovery {
+  let watch = before.watch && number - before.watch.since <= WATCHED ? before.watch : null;
+  if (!watch && before.found && iou(before.sure, box) < JUMP) watch = { place: before.sure, since: number };
+  return { ...sureAt(box, before.scene, rate), watch };
 }
 
 /** Whether the next frame is searched for a target that has not been found yet. */
@@ -102,13 +129,23 @@ export function cover(size: Pair, side: number): Crop[] {
   return ys.flatMap((y) => xs.map((x) => new Crop(x - window / 2, y - window / 2, window)));
 }
 
-/** Whether a crop shows nothing: one color, as a black frame does. */
-export function isPlain(crop: Uint8Array, side: number): boolean {
+/**
+ * Whether a crop of a window shows nothing: one color, as a black frame does. What is padding, beyond a frame of this
+ * size or next to its border, does not count.
+ */
+export function isPlain(crop: Uint8Array, side: number, window: Crop, size: Pair): boolean {
+  const scale = window.side / side;
+  const margin = 1.5 * Math.max(scale, 1);
+  const [x, y] = [window.x, window.y].map((start, axis) => ({
+    low: Math.max(Math.ceil((margin - start) / scale - 0.5), 0),
+    high: Math.min(Math.ceil((size[axis] - margin - start) / scale - 0.5), side),
+  }));
+  if (x.high <= x.low || y.high <= y.low) return false;
   for (let channel = 0; channel < 3; channel++) {
     let [count, sum, squares] = [0, 0, 0];
-    for (let y = 0; y < side; y += 4) {
-      for (let x = 0; x < side; x += 4) {
-        const value = crop[(y * side + x) * 3 + channel];
+    for (let row = y.low; row < y.high; row += 4) {
+      for (let column = x.low; column < x.high; column += 4) {
+        const value = crop[(row * side + column) * 3 + channel];
         count++;
         sum += value;
         squares += value * value;

@@ -82,7 +82,7 @@ function dot(a: Float32Array, b: Float32Array): number {
 }
 
 /** How much another template's target looks like this one's: 1 if the same, 0 or less if rather like the context. */
-function likeness(one: Template, other: Template): number {
+export function likeness(one: Template, other: Template): number {
   const contrast = dot(one.target, other.target) - dot(one.context, other.target);
   return contrast / Math.max(1 - dot(one.target, one.context), 1e-3);
 }

@@ -4,11 +4,14 @@ import { type Calibration, calibrate } from "./calibration";
 import { sceneOf, shows } from "./distractors";
 import { type Box, clamp, clipBox, Crop, type Frame, iou } from "./geometry";
 import {
+  followedAt,
   GROWING,
   isCut,
+  isDue,
   isPlain,
   isPlausible,
   isSeeking,
+  JUMP,
   limited,
   type Recovery,
   scaleBox,
@@ -17,8 +20,9 @@ import {
   sureAt,
   thumbnail,
   told,
+  type Watch,
 } from "./recovery";
-import { encoded, finished, type KVCache, prune, select, type Template, TemplateMemory } from "./templates";
+import { encoded, finished, type KVCache, likeness, prune, select, type Template, TemplateMemory } from "./templates";
 import { type Decoded, decode, encode, NO_TRAJECTORY } from "./vocabulary";
 
 export interface ModelConfig {
@@ -112,8 +116,6 @@ interface SearchRegion {
 
 type Found = { region: SearchRegion; decoded: Decoded; memory: TemplateMemory };
 
-/** IoU of two boxes of one target in a row under which it has jumped. */
-const JUMP = 0.1;
 /** Boxes are kept on a grid of this many pixels, so that engines and machines do not drift apart. */
 const GRID = 0.125;
 const HALF = 0.5 + 1e-4;
@@ -207,7 +209,7 @@ export class Tracker {
     let { trajectory, recovery } = state;
     if (size[0] !== state.size[0] || size[1] !== state.size[1]) {
       trajectory = trajectory.map((box) => scaleBox(box, state.size, size));
-      recovery = { ...recovery, sure: scaleBox(recovery.sure, state.size, size), scene: null };
+      recovery = { ...recovery, sure: scaleBox(recovery.sure, state.size, size), scene: null, watch: null };
     }
     const known = { frame, size, trajectory, recovery, thumbnail };
     if (isSeeking(recovery)) {
@@ -272,7 +274,8 @@ export class Tracker {
     const recovers = settings.lost_score > 0;
     const checked = settings.agreement > 0 && memory.history.length > 1;
     let { corners, score } = decoded;
-    const plain = recovers && isPlain(region.crop, region.side);
+    const part = region.window.center(region.side / this.engine.config.search_size);
+    const plain = recovers && isPlain(region.crop, region.side, part, region.size);
     if (plain) score = 0;
     const stayed = overlap(corners, lastBox(region)) >= settings.agreement;
     if (state.agreed && !stayed) alone = decode(await this.#askFirst(memory, region));
@@ -313,7 +316,7 @@ export class Tracker {
       recovery = { ...recovery, rate };
       trajectory = [...trajectory.slice(1), box];
       if (score >= settings.lost_score) {
-        recovery = sureAt(box, before.scene, rate);
+        recovery = followedAt(before, box, rate, number);
       } else if (recovery.doubtful < settings.patience && before.status !== "lost" && !cut) {
         recovery = { ...recovery, status: "uncertain" };
       } else {
@@ -326,6 +329,17 @@ export class Tracker {
       memory = memory.add(template);
       if (recovers) recovery = { ...recovery, scene: sceneOf(region.frame, box) };
     }
+    const { watch } = recovery;
+    if (watch && isDue(watch, number) && recovery.status === "tracking") {
+      const there = await this.#returned(memory, region, watch, number);
+      if (there && iou(there, box) >= 0.5) {
+        recovery = { ...recovery, watch: null };
+      } else if (there && iou(there, box) < JUMP) {
+        memory = memory.before(watch.since);
+        trajectory = repeat(there, trajectory.length);
+        recovery = { ...sureAt(there, null, before.rate), status: "lost", found: true };
+      }
+    }
     const { size, thumbnail } = region;
     const sought = recovery.status === "lost";
     const chance = sought ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
@@ -333,6 +347,21 @@ export class Tracker {
     const after: State = { frame: number, size, trajectory, memory, recovery, thumbnail, score, agreed, told: status };
     const place = clipBox(sought ? recovery.sure : trajectory[trajectory.length - 1], ...size);
     return { state: after, track: { box: place, score: chance, state: status } };
+  }
+
+  /** The image box of what is again where the target was lost, if the first template alone is sure that it is the target. */
+  async #returned(memory: TemplateMemory, region: SearchRegion, watch: Watch, number: number): Promise<Box | null> {
+    const { config } = this.engine;
+    const lost: Recovery = { ...sureAt(watch.place, null), status: "lost" };
+    const window = Crop.around(watch.place, config.search_factor);
+    const side = config.search_size;
+    const tokens = region.tokens.map(() => NO_TRAJECTORY);
+    const shown = { ...region, window, side, crop: window.extract(region.frame, side), tokens };
+    const { corners, score } = decode(await this.#askFirst(memory, shown));
+    const { box } = this.#box(shown, corners, lost, score);
+    if (score < this.settings.found_score || !isPlausible(lost, box)) return null;
+    const template = await this.#takeTemplate(region.frame, box, number, Math.min(1, config.identities - 1));
+    return likeness(memory.history[0], template) >= this.settings.likeness ? box : null;
   }
 
   /** The image box of corners, its center within the frame, and how fast its sides usually change. */

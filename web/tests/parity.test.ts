@@ -117,7 +117,8 @@ test("recovery", () => {
   cuts.forEach((row: boolean[], i: number) =>
     expect(found.map((other: Float64Array) => isCut(found[i], other))).toEqual(row),
   );
-  for (const { crop, plain: expected } of plain) expect(isPlain(bytes(crop), 32)).toBe(expected);
+  for (const { crop, window, size, plain: expected } of plain)
+    expect(isPlain(bytes(crop), 32, new Crop(window[0], window[1], window[2]), size)).toBe(expected);
 });
 
 test("distractors", () => {

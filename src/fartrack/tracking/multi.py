@@ -65,13 +65,15 @@ class MultiTracker:
 
     @staticmethod
     def _apart(before: State, after: tuple[State, Track], found: list[tuple[State, Track]]) -> tuple[State, Track]:
-        """The state and track of a target; one that was lost and is found in another one's place is still lost."""
+        """The state and track of a target; one that is found in another one's place is lost."""
         state, known = after[0], [other.recovery for other, _ in found if other is not after[0]]
         others = [recovery.sure for recovery in known if recovery.status == "tracking"]
-        if before.recovery.status != "lost" or not any(box_iou(state.trajectory[-1], box) > 0.5 for box in others):
+        sought = before.recovery.status == "lost" or state.recovery.found
+        if not sought or not any(box_iou(state.trajectory[-1], box) > 0.5 for box in others):
             return after
         factor = np.tile(np.array(state.size) / np.array(before.size), 2)
-        recovery = replace(before.recovery.scaled(factor), doubtful=before.recovery.doubtful + 1, found=False)
+        doubtful = before.recovery.doubtful + 1
+        recovery = replace(before.recovery.scaled(factor), status="lost", doubtful=doubtful, found=False, watch=None)
         return replace(state, recovery=recovery, told="lost"), Track(clip_box(recovery.sure, *state.size), 0.0, "lost")
 
 

@@ -9,7 +9,7 @@ from typing import Literal, cast
 import cv2
 import numpy as np
 
-from fartrack.geometry import Crop, FloatArray, Image
+from fartrack.geometry import Crop, FloatArray, Image, box_iou
 from fartrack.tracking.distractors import Scene
 
 Status = Literal["tracking", "uncertain", "lost"]
@@ -22,6 +22,12 @@ TILES, TILE_SHARE = 6, 0.75
 
 RATE_MEMORY, RATE_FACTOR = 0.9, 3.0
 """Sides may change by this factor times their usual change a frame, an average with this memory."""
+
+JUMP = 0.1
+"""IoU of two boxes of one target under which it has jumped."""
+
+WATCHED, WATCH_INTERVAL = 100, 3
+"""So many frames after a target was found elsewhere, each third one, the place where it was lost is looked at."""
 
 LARGEST_RATIO = 2.5
 """A found target is at most so many times as wide or high as it last was, or the reverse."""
@@ -38,6 +44,28 @@ values deviate at least so much. It is lower on one frame in a hundred without a
 
 
 @dataclass(frozen=True)
+class Watch:
+    """The place where a target was lost that was found elsewhere since. If it shows up there again, what was found is
+    something else.
+
+    Attributes:
+        place: ``(4,)`` the last sure image box before the loss.
+        since: number of the frame from which on the target was followed elsewhere.
+    """
+
+    place: FloatArray
+    since: int
+
+    def over(self, number: int) -> bool:
+        """Whether on this frame the target has been followed elsewhere for so long that it is the right one."""
+        return number - self.since > WATCHED
+
+    def due(self, number: int) -> bool:
+        """Whether the place is looked at on this frame."""
+        return not self.over(number) and number > self.since and (number - self.since) % WATCH_INTERVAL == 0
+
+
+@dataclass(frozen=True)
 class Recovery:
     """What is remembered of how sure a target is followed.
 
@@ -48,6 +76,7 @@ class Recovery:
         turn: frames since it was lost on which there was something to see.
         found: whether a lost target was found on the last frame, which the next one has to confirm.
         scene: the frame of the last template, which tells distractors.
+        watch: where the target was lost, while it is not certain that what was found elsewhere is the target.
         rate: ``(2,)`` the usual absolute change of the logarithm of width and height a frame.
     """
 
@@ -57,6 +86,7 @@ class Recovery:
     turn: int = 0
     found: bool = False
     scene: Scene | None = None
+    watch: Watch | None = None
     rate: FloatArray = field(default_factory=lambda: np.zeros(2))
 
     @property
@@ -79,7 +109,14 @@ class Recovery:
 
     def scaled(self, factor: FloatArray) -> Recovery:
         """In a frame whose size is ``factor (4,)`` times what it was."""
-        return replace(self, sure=self.sure * factor, scene=None)
+        return replace(self, sure=self.sure * factor, scene=None, watch=None)
+
+    def at(self, box: FloatArray, rate: FloatArray, number: int) -> Recovery:
+        """Once the target is followed for sure in an image box, on the frame of this number."""
+        watch = None if self.watch is None or self.watch.over(number) else self.watch
+        if watch is None and self.found and box_iou(self.sure.tolist(), box.tolist()) < JUMP:
+            watch = Watch(self.sure, number)
+        return Recovery(box, rate=rate, scene=self.scene, watch=watch)
 
     def plausible(self, box: FloatArray) -> bool:
         """Whether an image box may be the target's, by its size."""
@@ -126,9 +163,19 @@ def cover(size: tuple[int, int], side: float) -> list[Crop]:
     return [Crop(x - window / 2, y - window / 2, window) for y in ys.tolist() for x in xs.tolist()]
 
 
-def is_plain(crop: Image) -> bool:
-    """Whether a crop ``(S, S, 3)`` shows nothing: one color, as a black frame does."""
-    _, deviations = cv2.meanStdDev(crop[::4, ::4])
+def is_plain(crop: Image, window: Crop, size: tuple[int, int]) -> bool:
+    """Whether a crop ``(S, S, 3)`` of a window shows nothing: one color, as a black frame does. What is padding, beyond
+    a frame of this width and height or next to its border, does not count."""
+    scale = window.side / len(crop)
+    margin = 1.5 * max(scale, 1.0)
+    seen = crop
+    for start, length in ((window.y, size[1]), (window.x, size[0])):
+        low = max(math.ceil((margin - start) / scale - 0.5), 0)
+        high = math.ceil((length - margin - start) / scale - 0.5)
+        seen = seen[low : max(high, low)].swapaxes(0, 1)
+    if not seen.size:
+        return False
+    _, deviations = cv2.meanStdDev(np.ascontiguousarray(seen[::4, ::4]))
     return float(deviations.max()) < PLAIN_DEVIATION
 
 

@@ -19,7 +19,7 @@ from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
 from fartrack.packages import PRESETS
 from fartrack.tracking.distractors import Scene
-from fartrack.tracking.recovery import GROWING, Recovery, Status, is_cut, is_plain, seek, thumbnail, told
+from fartrack.tracking.recovery import GROWING, JUMP, Recovery, Status, Watch, is_cut, is_plain, seek, thumbnail, told
 from fartrack.tracking.templates import Template, TemplateMemory
 
 Color = Literal["bgr", "rgb"]
@@ -35,9 +35,6 @@ HALF = 0.5 + 1e-4
 CHECKED = 0.7
 """Share of the search window's side, at least, that the first template is asked about when it is asked alone. Once it
 has not agreed, that is the whole window."""
-
-JUMP = 0.1
-"""IoU of two boxes of one target in a row under which it has jumped."""
 
 MARGIN = 0.06
 """What a search crop smaller than the window shows around the target, on every side, of the window's side."""
@@ -434,7 +431,8 @@ class Tracker:
         settings, before, number = self.settings, region.recovery, state.frame + 1
         recovers, checked = settings.lost_score > 0, settings.agreement > 0 and len(memory.history) > 1
         corners, score = read(answer.logits)
-        plain = recovers and is_plain(region.crop)
+        part = region.window.center(len(region.crop) / self.engine.config.search_size)
+        plain = recovers and is_plain(region.crop, part, region.size)
         if plain:
             score = 0.0
         stayed = overlap(corners, region.last) >= settings.agreement
@@ -475,7 +473,7 @@ class Tracker:
                 box, rate = trajectory[-1], before.rate
             recovery, trajectory = replace(recovery, rate=rate), np.concatenate([trajectory[1:], box[None]])
             if score >= settings.lost_score:
-                recovery = Recovery(box, rate=rate, scene=before.scene)
+                recovery = before.at(box, rate, number)
             elif recovery.doubtful < settings.patience and before.status != "lost" and not cut:
                 recovery = replace(recovery, status="uncertain")
             else:
@@ -487,12 +485,34 @@ class Tracker:
             memory = memory.add(template)
             if recovers:
                 recovery = replace(recovery, scene=Scene.of(region.frame, box))
+        watch = recovery.watch
+        if watch is not None and watch.due(number) and recovery.status == "tracking":
+            there = self._returned(memory, region, watch, number)
+            if there is not None and box_iou(there.tolist(), box.tolist()) >= 0.5:
+                recovery = replace(recovery, watch=None)
+            elif there is not None and box_iou(there.tolist(), box.tolist()) < JUMP:
+                memory, trajectory = memory.before(watch.since), np.repeat(there[None], len(trajectory), axis=0)
+                recovery = Recovery(there, status="lost", found=True, rate=before.rate)
         sought = recovery.status == "lost"
         shown = recovery.sure if sought else trajectory[-1]
         chance = 0.0 if sought else score if self.calibration is None else float(self.calibration.apply(score))
         status = told(sought, chance, state.told) if recovers else "tracking"
         after = State(number, region.size, trajectory, memory, recovery, small, score, agreed, status)
         return after, Track(clip_box(shown, *region.size), chance, status)
+
+    def _returned(self, memory: TemplateMemory, region: SearchRegion, watch: Watch, number: int) -> FloatArray | None:
+        """The image box ``(4,)`` of what is again where the target was lost, if the first template alone is sure that
+        it is the target."""
+        config, lost = self.engine.config, Recovery(watch.place, status="lost")
+        window = Crop.around(watch.place, config.search_factor)
+        crop, tokens = self._cut(region.frame, window, config.search_size), np.full_like(region.tokens, NO_TRAJECTORY)
+        shown = replace(region, window=window, crop=crop, tokens=tokens)
+        corners, score = read(self._first(memory, shown))
+        box, _ = self._box(shown, corners, lost, score)
+        if score < self.settings.found_score or not lost.plausible(box):
+            return None
+        template = self._take_template(region.frame, box, number, config.identity(1))
+        return box if memory.history[0].likeness(template) >= self.settings.likeness else None
 
     def _taken_over(self, region: SearchRegion, box: FloatArray) -> bool:
         """Whether a box has jumped to what was beside the target before."""

@@ -25,7 +25,7 @@ function apart(before: State, after: Found, found: readonly Found[]): Found {
   if (!taken) return after;
   const sure = scaleBox(before.recovery.sure, before.size, size);
   const doubtful = before.recovery.doubtful + 1;
-  const recovery: Recovery = { ...before.recovery, sure, status: "lost", doubtful, found: false, watch: null };
+  const recovery: Recovery = { ...before.recovery, sure, status: "lost", doubtful, found: false, scene: null, watch: null };
   const track: Track = { box: clipBox(recovery.sure, ...size), score: 0, state: "lost" };
   return { state: { ...after.state, recovery, told: "lost" }, track };
 }

@@ -52,6 +52,7 @@ test("several targets in every output", async ({ page }) => {
   await openSample(page);
   await go(page, 4);
   await drag(page, [116, 100, 92, 84]);
+  await expect(page.locator("#targets li")).toHaveCount(1);
   await page.getByRole("button", { name: "Add a target" }).click();
   await drag(page, [300, 200, 60, 60]);
   await page.getByLabel("Name of target 1").fill("cup");

@@ -51,5 +51,6 @@ def main() -> None:
 
 def fail(sentence: str) -> NoReturn:
     """Say on stderr, in one line, what the user can fix, and end with exit code 2."""
-    print("fartrack:", " ".join(redact(sentence).splitlines()), file=sys.stderr)
+    # At once, for processes of one training run may fail together.
+    sys.stderr.write(f"fartrack: {' '.join(redact(sentence).splitlines())}\n")
     sys.exit(2)

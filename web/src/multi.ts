@@ -1,7 +1,7 @@
 /** Several targets of one video, as in Python's `multi.py`: one that was lost does not take the place of another. */
 
 import { clipBox, type Frame, iou } from "./geometry";
-import { type Recovery, scaleBox } from "./recovery";
+import { type Recovery, scaled } from "./recovery";
 import type { State, Track, Tracker } from "./tracker";
 
 export type Found = { state: State; track: Track };
@@ -23,9 +23,8 @@ function apart(before: State, after: Found, found: readonly Found[]): Found {
       recovery !== after.state.recovery && recovery.status === "tracking" && iou(last, recovery.sure) > 0.5,
   );
   if (!taken) return after;
-  const sure = scaleBox(before.recovery.sure, before.size, size);
-  const doubtful = before.recovery.doubtful + 1;
-  const recovery: Recovery = { ...before.recovery, sure, status: "lost", doubtful, found: false, scene: null, watch: null };
+  const known = scaled(before.recovery, before.size, size);
+  const recovery: Recovery = { ...known, status: "lost", doubtful: known.doubtful + 1, found: false };
   const track: Track = { box: clipBox(recovery.sure, ...size), score: 0, state: "lost" };
   return { state: { ...after.state, recovery, told: "lost" }, track };
 }

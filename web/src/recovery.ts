@@ -43,9 +43,14 @@ export interface Watch {
   since: number;
 }
 
+/** Whether on this frame the target has been followed elsewhere for so long that it is the right one. */
+function isOver({ since }: Watch, number: number): boolean {
+  return number - since > WATCHED;
+}
+
 /** Whether the place is looked at on this frame. */
-export function isDue({ since }: Watch, number: number): boolean {
-  return number > since && number - since <= WATCHED && (number - since) % WATCH_INTERVAL === 0;
+export function isDue(watch: Watch, number: number): boolean {
+  return !isOver(watch, number) && number > watch.since && (number - watch.since) % WATCH_INTERVAL === 0;
 }
 
 export interface Recovery {
@@ -72,7 +77,7 @@ export function sureAt(box: Box, scene: Scene | null, rate: Pair = [0, 0]): Reco
 
 /** Once the target is followed for sure in an image box, on the frame of this number. */
 export function followedAt(before: Recovery, box: Box, rate: Pair, number: number): Recovery {
-  let watch = before.watch && number - before.watch.since <= WATCHED ? before.watch : null;
+  let watch = before.watch && !isOver(before.watch, number) ? before.watch : null;
   if (!watch && before.found && iou(before.sure, box) < JUMP) watch = { place: before.sure, since: number };
   return { ...sureAt(box, before.scene, rate), watch };
 }
@@ -96,6 +101,11 @@ export function limited(recovery: Recovery, last: Box, sides: Pair, least: numbe
 /** A box of a frame of one size in a frame of another. */
 export function scaleBox(box: Box, from: Pair, to: Pair): Box {
   return box.map((value, i) => value * (to[i % 2] / from[i % 2])) as unknown as Box;
+}
+
+/** In a frame of another size. */
+export function scaled(recovery: Recovery, from: Pair, to: Pair): Recovery {
+  return { ...recovery, sure: scaleBox(recovery.sure, from, to), scene: null, watch: null };
 }
 
 /** Whether an image box may be the target's, by its size. */

@@ -15,6 +15,7 @@ import {
   limited,
   type Recovery,
   scaleBox,
+  scaled,
   seek,
   type Status,
   sureAt,
@@ -209,7 +210,7 @@ export class Tracker {
     let { trajectory, recovery } = state;
     if (size[0] !== state.size[0] || size[1] !== state.size[1]) {
       trajectory = trajectory.map((box) => scaleBox(box, state.size, size));
-      recovery = { ...recovery, sure: scaleBox(recovery.sure, state.size, size), scene: null, watch: null };
+      recovery = scaled(recovery, state.size, size);
     }
     const known = { frame, size, trajectory, recovery, thumbnail };
     if (isSeeking(recovery)) {

@@ -72,8 +72,8 @@ class MultiTracker:
         if not sought or not any(box_iou(state.trajectory[-1], box) > 0.5 for box in others):
             return after
         factor = np.tile(np.array(state.size) / np.array(before.size), 2)
-        doubtful = before.recovery.doubtful + 1
-        recovery = replace(before.recovery.scaled(factor), status="lost", doubtful=doubtful, found=False, watch=None)
+        last = before.recovery.scaled(factor)
+        recovery = replace(last, status="lost", doubtful=last.doubtful + 1, found=False)
         return replace(state, recovery=recovery, told="lost"), Track(clip_box(recovery.sure, *state.size), 0.0, "lost")
 
 

@@ -28,7 +28,8 @@ from fartrack.evaluate.metrics import bootstrap, paired, present
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.geometry import iou
 from fartrack.model.encoder import FARTrack
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import Tracker
 from fartrack.train.loop import Trainer
 from fartrack.train.recipe import Recipe, recipe_path
 from fartrack.train.state import CHECKPOINT, load_checkpoint

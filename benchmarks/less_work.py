@@ -32,7 +32,8 @@ from fartrack.model.cost import search_macs, template_macs
 from fartrack.model.encoder import FARTrack, center_grid
 from fartrack.model.vocabulary import COMMANDS, decode
 from fartrack.packages import open_package
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import Tracker
 
 
 class Counted:

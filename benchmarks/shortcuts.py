@@ -41,7 +41,8 @@ from fartrack.evaluate.tables import describe, new_table, print_paragraphs
 from fartrack.geometry import FloatArray, Image, iou
 from fartrack.model.vocabulary import NO_TRAJECTORY, centers, encode
 from fartrack.packages import open_package
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import Tracker
 
 Tokens = NDArray[np.int64]
 Change = Callable[[Tokens, np.random.Generator], Tokens]

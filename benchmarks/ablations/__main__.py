@@ -33,7 +33,7 @@ from fartrack.evaluate.metrics import PLAIN, means, measure
 from fartrack.files import write_whole
 from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import start_from
-from fartrack.tracking.tracker import TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
 from fartrack.train.recipe import Recipe
 from fartrack.train.state import CHECKPOINT, load_checkpoint
 

@@ -12,8 +12,9 @@ from fartrack.geometry import Crop, clip_box
 from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import start_network
 from fartrack.model.losses import dense_loss, divergence
+from fartrack.tracking.settings import TrackerSettings
 from fartrack.tracking.templates import Template, best_tokens
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.tracker import Tracker
 from fartrack.train.data.batches import Batch
 from fartrack.train.loop import Trainer
 from fartrack.train.objective import autocast, box_terms, compare, forward_exits, prune, search_tokens, summed

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fartrack.api import load, track_video
     from fartrack.packages import shipped
     from fartrack.tracking.multi import MultiTracker
-    from fartrack.tracking.tracker import State, Track, Tracker, TrackerSettings
+    from fartrack.tracking.settings import TrackerSettings
+    from fartrack.tracking.tracker import State, Track, Tracker
 
 __all__ = [
     "FartrackError",
@@ -40,7 +41,7 @@ __getattr__ = lazy_names(
         "State": "fartrack.tracking.tracker",
         "Track": "fartrack.tracking.tracker",
         "Tracker": "fartrack.tracking.tracker",
-        "TrackerSettings": "fartrack.tracking.tracker",
+        "TrackerSettings": "fartrack.tracking.settings",
         "load": "fartrack.api",
         "shipped": "fartrack.packages",
         "track_video": "fartrack.api",

@@ -11,7 +11,8 @@ from fartrack.engines.base import EngineName, Precision
 from fartrack.engines.opening import open_engine
 from fartrack.errors import FartrackError
 from fartrack.packages import RECORD, open_package
-from fartrack.tracking.tracker import Color, Track, Tracker, TrackerSettings, parse_settings
+from fartrack.tracking.settings import TrackerSettings, parse_settings
+from fartrack.tracking.tracker import Color, Track, Tracker
 from fartrack.video.sources import Frame, FrameSource, frames_from_source
 
 DEFAULT_MODEL = "pico"

@@ -13,7 +13,8 @@ import pytest
 from fartrack.errors import FartrackError
 from fartrack.evaluate.trackers import TrackerSpec, as_track, parse_trackers
 from fartrack.packages import open_package, shipped
-from fartrack.tracking.tracker import Track, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import Track
 
 # --- names ------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from fartrack.model.calibration import EDGE, Calibration
 from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BINS, encode
 from fartrack.packages import SHIPPED, open_package
-from fartrack.tracking.tracker import TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
 
 RAW = np.linspace(0, 1, 101)
 

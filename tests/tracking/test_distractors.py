@@ -7,7 +7,8 @@ from test_tracker import RedFinder
 
 from fartrack.geometry import iou
 from fartrack.tracking.distractors import Scene
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import Tracker
 
 TARGET, OTHER = (60, 60, 40, 30), (180, 110, 40, 30)
 

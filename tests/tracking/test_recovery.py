@@ -21,7 +21,8 @@ from fartrack.tracking.recovery import (
     thumbnail,
     told,
 )
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import Tracker
 
 HERE, THERE = (100, 80, 40, 30), (240, 150, 40, 30)
 

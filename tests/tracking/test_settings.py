@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from fartrack.errors import FartrackError
-from fartrack.tracking.tracker import TrackerSettings, parse_settings
+from fartrack.tracking.settings import TrackerSettings, parse_settings
 
 
 def test_changes_are_on_top_of_the_models_own():

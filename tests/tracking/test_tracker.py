@@ -14,7 +14,8 @@ from fartrack.geometry import UNIT, iou
 from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BINS, encode
 from fartrack.tracking.multi import MultiTracker
-from fartrack.tracking.tracker import GRID, Tracker, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import GRID, Tracker
 
 
 class RedFinder:

@@ -81,7 +81,7 @@ def recipe(tiny):
 @pytest.fixture
 def recipe_of(recipe):
     """A function that makes a recipe of a kind: of a phase, or with patch dropout on the first half of the steps."""
-    from fartrack.tracking.tracker import TrackerSettings
+    from fartrack.tracking.settings import TrackerSettings
     from fartrack.train.recipe import RolloutConfig
 
     tracker = TrackerSettings(templates=3, interval=2, retention=0.5, template_score=0)

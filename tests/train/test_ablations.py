@@ -18,7 +18,8 @@ from fartrack.config import from_dict
 from fartrack.engines.torch import TorchEngine
 from fartrack.model.encoder import FARTrack
 from fartrack.model.losses import divergence
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import Tracker
 from fartrack.train.data.batches import Batch
 from fartrack.train.data.clips import Clip
 from fartrack.train.objective import forward_exits, losses

@@ -16,7 +16,7 @@ import fartrack.export
 from fartrack.errors import FartrackError
 from fartrack.model.init_weights import load_weights
 from fartrack.packages import WEIGHTS, open_package
-from fartrack.tracking.tracker import TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
 from fartrack.train.export import export_checkpoint
 from fartrack.train.recipe import Recipe, RolloutConfig
 from fartrack.train.state import Checkpoint, save_checkpoint

@@ -14,7 +14,7 @@ from fartrack.config import changed_fields, from_dict, to_toml
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
 from fartrack.model.encoder import FARTrack
-from fartrack.tracking.tracker import TrackerSettings, parse_settings
+from fartrack.tracking.settings import TrackerSettings, parse_settings
 from fartrack.train.loop import rate
 from fartrack.train.recipe import LossConfig, Recipe, RolloutConfig, Stream, recipe_path, shipped_recipes
 

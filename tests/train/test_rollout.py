@@ -16,8 +16,9 @@ from fartrack.errors import FartrackError
 from fartrack.geometry import Crop
 from fartrack.model.losses import coordinate_loss
 from fartrack.model.vocabulary import encode
+from fartrack.tracking.settings import TrackerSettings
 from fartrack.tracking.templates import best_tokens
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.tracker import Tracker
 from fartrack.train.data.batches import Batch
 from fartrack.train.data.clips import Clip
 from fartrack.train.objective import forward_exits, losses, prune

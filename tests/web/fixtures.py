@@ -15,8 +15,9 @@ from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BIN_CENTERS, BINS, decode, encode
 from fartrack.tracking.distractors import Scene
 from fartrack.tracking.recovery import Recovery, cover, is_cut, is_plain, seek, thumbnail
+from fartrack.tracking.settings import TrackerSettings
 from fartrack.tracking.templates import Template, TemplateMemory
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.tracker import Tracker
 
 COLORS = {"bt601": 5, "bt709": 1, "bt2020": 9}  # FFmpeg's numbers
 SIZE = (120, 90)

@@ -21,7 +21,8 @@ from fartrack.progress import Meter
 from fartrack.signals import INTERRUPTED, stopped_afterwards, stopped_at_once
 from fartrack.targets import Anchor, Target, check_targets, parse_targets
 from fartrack.tracking.multi import TargetTracker
-from fartrack.tracking.tracker import Track, Tracker, parse_settings
+from fartrack.tracking.settings import parse_settings
+from fartrack.tracking.tracker import Track, Tracker
 from fartrack.version import __version__
 from fartrack.video import FORMATS, Frame, LiveView, VideoSink, draw_tracks, frames_from_source, open_sinks, select_box
 from fartrack.video.sources import PICTURES

@@ -18,7 +18,8 @@ from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
 from fartrack.packages import Package, open_package, shipped
-from fartrack.tracking.tracker import Track, parse_settings
+from fartrack.tracking.settings import parse_settings
+from fartrack.tracking.tracker import Track
 from fartrack.version import __version__
 
 RAW = "raw:"

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fartrack.config import check_numbers, from_dict
 from fartrack.engines.base import Engine, Floats, Tokens
 from fartrack.errors import FartrackError
 from fartrack.geometry import PADDING_BGR, Box, Crop, FloatArray, Image, box_iou, check_box, clip_box
 from fartrack.model.calibration import Calibration
 from fartrack.model.vocabulary import NO_TRAJECTORY, decode, encode
-from fartrack.packages import PRESETS
 from fartrack.tracking.distractors import Scene
 from fartrack.tracking.recovery import GROWING, JUMP, Recovery, Status, Watch, is_cut, is_plain, seek, thumbnail, told
+from fartrack.tracking.settings import TrackerSettings
 from fartrack.tracking.templates import Template, TemplateMemory
 
 Color = Literal["bgr", "rgb"]
@@ -60,96 +58,6 @@ class Track:
 
 
 @dataclass(frozen=True)
-class TrackerSettings:
-    """What may be chosen at run time. Scores here are raw ones, whether or not the model is calibrated.
-
-    Attributes:
-        templates: the most templates used at once; 1 keeps to the first frame's.
-        interval: frames between two templates.
-        template_score: a template is taken only from a frame whose score is at least this.
-        agreement: 0, or the least IoU of the box with that which the first template alone finds, for a template to be
-            taken on the next frame: only the first is sure to show the target. On the frame of this check it is asked
-            before all templates, about more of the search window, and they only if it is not as sure as
-            ``template_score`` that the target is where it was. Where it is sure and they disagree, its box is used.
-        hold_score: on a frame whose score is under this, the box stays where it was.
-        lost_score: 0, or recovery: a frame whose score is under this (0.2, say) is doubtful, the target keeps its size
-            and gives no template; its sides change no faster than is usual; and it may be lost, and is sought then.
-        likeness: a frame is doubtful too if what the box shows is less like the templates than this (1: the same, 0:
-            rather like what surrounds the target). It is compared when a template is due, after a cut, and on every
-            frame while the target is not followed for sure.
-        patience: so many doubtful frames in a row, and the target is lost.
-        found_score: a lost target is found where the score is at least this, the first template alone agrees, and the
-            next frame confirms it.
-        size_step: least bound on the change of the logarithm of the box's sides from frame to frame; three times what
-            is usual for the target where that is more.
-        capacity: the most templates remembered, whatever the length of the video.
-        retention: share of each template's tokens that are kept once the frame after it has scored them.
-        min_window: least share of the search window's side that is cropped while the target is slow and the last
-            score at least ``confident_score``; more where its size and speed ask for it. 1 always crops the whole
-            window. The time of a frame goes with the square of the share.
-        confident_score: see ``min_window``.
-    """
-
-    templates: int = 5
-    interval: int = 20
-    template_score: float = 0.5
-    agreement: float = 0.0
-    hold_score: float = 0.1
-    lost_score: float = 0.0
-    likeness: float = 0.5
-    patience: int = 3
-    found_score: float = 0.6
-    size_step: float = 0.2
-    capacity: int = 16
-    retention: float = 1.0
-    min_window: float = 1.0
-    confident_score: float = 0.6
-
-    def __post_init__(self) -> None:
-        """Check every field once; errors name the field."""
-        check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
-        check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
-        check_numbers(self, agreement=(0, 1), min_window=(0.05, 1), confident_score=(0, 1))
-        check_numbers(
-            self, lost_score=(0, 1), likeness=(-10, 1), patience=(1, 10**9), found_score=(0, 1), size_step=(0.001, 10)
-        )
-
-
-def parse_settings(
-    model_settings: Mapping[str, Any],
-    changes: Iterable[str] = (),
-    presets: Mapping[str, Mapping[str, Any]] = PRESETS,
-) -> TrackerSettings:
-    """A model's own settings with changes on top, each written as ``key=value``, such as ``interval=40``;
-    ``preset=NAME`` stands for all those of a preset.
-
-    Raises:
-        FartrackError: a change is not ``key=value``, its key is not a setting, or its value is not one for that key.
-    """
-    values = dict(model_settings)
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise FartrackError(f"The setting {change!r} is not KEY=VALUE; give one such as interval=40.")
-        if name.strip() != "preset":
-            values[name.strip()] = _parse_value(text.strip())
-        elif text.strip() in presets:
-            values |= presets[text.strip()]
-        else:
-            raise FartrackError(f"There is no preset {text.strip()!r:.60}; those are {', '.join(presets)}.")
-    return from_dict(TrackerSettings, values)
-
-
-def _parse_value(text: str) -> bool | int | float | str:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
-
-
-@dataclass(frozen=True)
 class State:
     """All that a tracker remembers between two frames; an immutable value of bounded size.
 
@@ -176,6 +84,10 @@ class State:
     score: float = 1.0
     agreed: bool | None = None
     told: Status = "tracking"
+
+    def resting(self, box: FloatArray) -> State:
+        """The state of a target that was at rest in an image box so far."""
+        return replace(self, trajectory=np.repeat(box[None], len(self.trajectory), axis=0))
 
 
 @dataclass(frozen=True)
@@ -232,6 +144,27 @@ class Answer:
     region: SearchRegion
     logits: Floats
     alone: Floats | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network predicts for a frame.
+
+    Attributes:
+        corners: ``(4,)`` in the window's frame.
+        score: raw; 0 if there is nothing to see, or the first template does not confirm that a lost target is found.
+        plain: whether the crop shows nothing.
+        agreed: see :class:`State`.
+        timely: whether it is time for a template.
+        due: whether the prediction is good enough to take it.
+    """
+
+    corners: FloatArray
+    score: float
+    plain: bool
+    agreed: bool | None
+    timely: bool
+    due: bool
 
 
 class Tracker:
@@ -427,12 +360,31 @@ class Tracker:
 
     def conclude(self, state: State, answer: Answer) -> tuple[State, Track]:
         """What an answer means: the box, the track, and whether a template is taken."""
+        region, before, number = answer.region, answer.region.recovery, state.frame + 1
+        recovers, small = self.settings.lost_score > 0, region.thumbnail
+        found = self._prediction(state, answer)
+        box, rate = self._box(region, found.corners, before, found.score)
+        cut = state.thumbnail is not None and small is not None and is_cut(state.thumbnail, small)
+        score, template = self._doubted(found, answer, box, number, cut)
+        after = State(number, region.size, region.trajectory, answer.memory, before, small, score, found.agreed)
+        after = self._sought(after, box, found.plain) if before.seeking else self._followed(after, box, rate, cut)
+        if template is not None and after.recovery.status == "tracking":
+            scene = Scene.of(region.frame, after.trajectory[-1]) if recovers else None
+            after = replace(after, memory=after.memory.add(template), recovery=replace(after.recovery, scene=scene))
+        after = self._watched(after, region)
+        lost = after.recovery.status == "lost"
+        shown = after.recovery.sure if lost else after.trajectory[-1]
+        chance = 0.0 if lost else score if self.calibration is None else float(self.calibration.apply(score))
+        status = told(lost, chance, state.told) if recovers else "tracking"
+        return replace(after, told=status), Track(clip_box(shown, *region.size), chance, status)
+
+    def _prediction(self, state: State, answer: Answer) -> Prediction:
+        """What the network predicts, after what the first template says of it."""
         memory, region, alone = answer.memory, answer.region, answer.alone
-        settings, before, number = self.settings, region.recovery, state.frame + 1
-        recovers, checked = settings.lost_score > 0, settings.agreement > 0 and len(memory.history) > 1
+        settings, before = self.settings, region.recovery
         corners, score = read(answer.logits)
         part = region.window.center(len(region.crop) / self.engine.config.search_size)
-        plain = recovers and is_plain(region.crop, part, region.size)
+        plain = settings.lost_score > 0 and is_plain(region.crop, part, region.size)
         if plain:
             score = 0.0
         stayed = overlap(corners, region.last) >= settings.agreement
@@ -445,60 +397,69 @@ class Tracker:
             if not agreed and sure >= settings.template_score and not plain:
                 corners, score = first, sure
         timely = before.status != "lost" and self._due(state) and not agreed
-        due = timely and score >= settings.template_score and (not checked or (state.agreed and stayed))
+        checked = settings.agreement > 0 and len(memory.history) > 1
+        due = timely and score >= settings.template_score and (not checked or bool(state.agreed and stayed))
         if before.seeking and score >= settings.found_score and len(memory.history) > 1:
             first, sure = read(self._first(memory, region))
             if sure < settings.template_score or overlap(first, corners) < 0.5:
                 score = 0.0
+        return Prediction(corners, score, plain, agreed, timely, due)
 
-        box, rate = self._box(region, corners, before, score)
-        small = region.thumbnail
-        cut = state.thumbnail is not None and small is not None and is_cut(state.thumbnail, small)
-        doubted = recovers and (timely or cut or before.status != "tracking")
-        least, template = settings.found_score if before.seeking else settings.lost_score, None
-        if due or (doubted and score >= least):
+    def _doubted(
+        self, found: Prediction, answer: Answer, box: FloatArray, number: int, cut: bool
+    ) -> tuple[float, Template | None]:
+        """The score of the image box that was predicted, 0 if what it shows is not the target; and a template, if one
+        is due."""
+        settings, region, before = self.settings, answer.region, answer.region.recovery
+        recovers, score, template = settings.lost_score > 0, found.score, None
+        doubtful = recovers and (found.timely or cut or before.status != "tracking")
+        least = settings.found_score if before.seeking else settings.lost_score
+        if found.due or (doubtful and score >= least):
             template = self._take_template(region.frame, box, number, self.engine.config.identity(1))
-            if recovers and memory.likeness(template) < settings.likeness:
+            if recovers and answer.memory.likeness(template) < settings.likeness:
                 score = 0.0
         if recovers and score >= least and self._taken_over(region, box):
             score = 0.0
+        return score, template if found.due else None
 
-        turn = before.turn + (before.seeking and not plain)
-        recovery, trajectory = replace(before, doubtful=before.doubtful + 1, turn=turn, found=False), region.trajectory
-        if before.seeking:
-            if score >= settings.found_score and before.plausible(box):
-                recovery, trajectory = replace(recovery, found=True), np.repeat(box[None], len(trajectory), axis=0)
-        else:
-            if score < settings.hold_score:
-                box, rate = trajectory[-1], before.rate
-            recovery, trajectory = replace(recovery, rate=rate), np.concatenate([trajectory[1:], box[None]])
-            if score >= settings.lost_score:
-                recovery = before.at(box, rate, number)
-            elif recovery.doubtful < settings.patience and before.status != "lost" and not cut:
-                recovery = replace(recovery, status="uncertain")
-            else:
-                if before.status != "lost":
-                    memory = memory.before(number - recovery.doubtful - settings.interval)
-                recovery = replace(recovery, status="lost", turn=GROWING if cut else before.turn)
-                trajectory = np.repeat(recovery.sure[None], len(trajectory), axis=0)
-        if due and template is not None and recovery.status == "tracking":
-            memory = memory.add(template)
-            if recovers:
-                recovery = replace(recovery, scene=Scene.of(region.frame, box))
-        watch = recovery.watch
-        if watch is not None and watch.due(number) and recovery.status == "tracking":
-            there = self._returned(memory, region, watch, number)
-            if there is not None and box_iou(there.tolist(), box.tolist()) >= 0.5:
-                recovery = replace(recovery, watch=None)
-            elif there is not None and box_iou(there.tolist(), box.tolist()) < JUMP:
-                memory, trajectory = memory.before(watch.since), np.repeat(there[None], len(trajectory), axis=0)
-                recovery = Recovery(there, status="lost", found=True, rate=before.rate)
-        sought = recovery.status == "lost"
-        shown = recovery.sure if sought else trajectory[-1]
-        chance = 0.0 if sought else score if self.calibration is None else float(self.calibration.apply(score))
-        status = told(sought, chance, state.told) if recovers else "tracking"
-        after = State(number, region.size, trajectory, memory, recovery, small, score, agreed, status)
-        return after, Track(clip_box(shown, *region.size), chance, status)
+    def _sought(self, after: State, box: FloatArray, plain: bool) -> State:
+        """The state after a frame that was searched for a lost target."""
+        before = after.recovery
+        found = after.score >= self.settings.found_score and before.plausible(box)
+        recovery = replace(before, doubtful=before.doubtful + 1, turn=before.turn + (not plain), found=found)
+        return replace(after.resting(box) if found else after, recovery=recovery)
+
+    def _followed(self, after: State, box: FloatArray, rate: FloatArray, cut: bool) -> State:
+        """The state after a frame on which the target was followed into an image box, for sure or not; its sides
+        usually change at this rate."""
+        settings, before, score = self.settings, after.recovery, after.score
+        if score < settings.hold_score:
+            box, rate = after.trajectory[-1], before.rate
+        after = replace(after, trajectory=np.concatenate([after.trajectory[1:], box[None]]))
+        if score >= settings.lost_score:
+            return replace(after, recovery=before.at(box, rate, after.frame))
+        recovery = replace(before, doubtful=before.doubtful + 1, found=False, rate=rate)
+        if recovery.doubtful < settings.patience and before.status != "lost" and not cut:
+            return replace(after, recovery=replace(recovery, status="uncertain"))
+        if before.status != "lost":
+            memory = after.memory.before(after.frame - recovery.doubtful - settings.interval)
+            after = replace(after, memory=memory)
+        recovery = replace(recovery, status="lost", turn=GROWING if cut else before.turn)
+        return replace(after.resting(recovery.sure), recovery=recovery)
+
+    def _watched(self, after: State, region: SearchRegion) -> State:
+        """The state once the place where the target was lost has been looked at, if that is due on this frame."""
+        watch, box = after.recovery.watch, after.trajectory[-1].tolist()
+        if watch is None or not watch.due(after.frame) or after.recovery.status != "tracking":
+            return after
+        there = self._returned(after.memory, region, watch, after.frame)
+        overlapping = 0.0 if there is None else box_iou(there.tolist(), box)
+        if overlapping >= 0.5:
+            return replace(after, recovery=replace(after.recovery, watch=None))
+        if there is None or overlapping >= JUMP:
+            return after
+        recovery = Recovery(there, status="lost", found=True, rate=region.recovery.rate)
+        return replace(after.resting(there), memory=after.memory.before(watch.since), recovery=recovery)
 
     def _returned(self, memory: TemplateMemory, region: SearchRegion, watch: Watch, number: int) -> FloatArray | None:
         """The image box ``(4,)`` of what is again where the target was lost, if the first template alone is sure that

@@ -20,7 +20,8 @@ from fartrack.model.encoder import FARTrack
 from fartrack.model.init_weights import start_network
 from fartrack.progress import Meter
 from fartrack.signals import signals_noted, stopping
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import Tracker
 from fartrack.train.data.batches import Batch, Batches
 from fartrack.train.data.clips import Clip
 from fartrack.train.data.store import Store

@@ -19,7 +19,8 @@ from fartrack.files import read_json_lines, write_whole
 from fartrack.geometry import FloatArray, Image
 from fartrack.model.encoder import FARTrack
 from fartrack.model.losses import expected_coordinates
-from fartrack.tracking.tracker import Tracker, TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
+from fartrack.tracking.tracker import Tracker
 from fartrack.train.data.batches import Batch
 from fartrack.train.objective import forward_exits
 from fartrack.train.recipe import Recipe

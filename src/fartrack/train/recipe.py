@@ -11,7 +11,7 @@ import numpy as np
 from fartrack.config import check_choice, check_numbers, from_dict
 from fartrack.errors import FartrackError
 from fartrack.model.config import ModelConfig
-from fartrack.tracking.tracker import TrackerSettings
+from fartrack.tracking.settings import TrackerSettings
 from fartrack.train.data.sampling import SamplingConfig
 
 Precision = Literal["auto", "bf16", "fp32"]

@@ -115,6 +115,16 @@ interface SearchRegion {
   usual: number;
 }
 
+/** What the network predicts for a frame; see Python's `Prediction`. */
+interface Prediction {
+  corners: Box;
+  score: number;
+  plain: boolean;
+  agreed: boolean | null;
+  timely: boolean;
+  due: boolean;
+}
+
 type Found = { region: SearchRegion; decoded: Decoded; memory: TemplateMemory };
 
 /** Boxes are kept on a grid of this many pixels, so that engines and machines do not drift apart. */
@@ -219,7 +229,7 @@ export class Tracker {
       const windows = seek(recovery.sure, size, config.search_factor, recovery.turn);
       return windows.map((window) => ({ ...known, window, crop: window.extract(frame, side), side, tokens, usual: 0 }));
     }
-    const window = Crop.around(trajectory[trajectory.length - 1], config.search_factor);
+    const window = Crop.around(lastOf(trajectory), config.search_factor);
     const corners = trajectory.map((box) => window.toCrop(box));
     const tokens = corners.slice(corners.length - config.trajectory).flatMap((four) => four.map(encode));
     const usual = this.#side(corners, state.score) * config.patch;
@@ -233,7 +243,7 @@ export class Tracker {
   /** Whether it is time for a template on the frame after `state`, or `ahead` frames later. */
   #due(state: State, ahead = 0): boolean {
     const { history } = state.memory;
-    const newest = history[history.length - 1].frame;
+    const newest = lastOf(history).frame;
     return this.settings.templates > 1 && state.frame + 1 + ahead - newest >= this.settings.interval;
   }
 
@@ -262,21 +272,42 @@ export class Tracker {
         speed = Math.max(speed, Math.abs(center(corners[i]) - center(corners[i - 1])));
       }
     }
-    const [x0, y0, x1, y1] = corners[corners.length - 1];
+    const [x0, y0, x1, y1] = lastOf(corners);
     const radius = Math.max(x1 - x0, y1 - y0) / 2 + 2 * speed + MARGIN;
     return this.#least(Math.max(2 * radius, settings.min_window));
   }
 
   /** What was found means, and what the first template alone said: the box, the track, whether a template is taken. */
   async #conclude(state: State, { region, decoded, memory }: Found, alone: Decoded | null) {
+    const { recovery: before, size, trajectory, thumbnail } = region;
+    const frame = state.frame + 1;
+    const recovers = this.settings.lost_score > 0;
+    const found = await this.#prediction(state, { region, decoded, memory }, alone);
+    const { box, rate } = this.#box(region, found.corners, before, found.score);
+    const cut = recovers && isCut(state.thumbnail!, thumbnail!);
+    const { score, template } = await this.#doubted(found, region, memory, box, frame, cut);
+    const known = { frame, size, trajectory, memory, recovery: before, thumbnail };
+    let after: State = { ...known, score, agreed: found.agreed, told: state.told };
+    after = isSeeking(before) ? this.#sought(after, box, found.plain) : this.#followed(after, box, rate, cut);
+    if (template && after.recovery.status === "tracking") {
+      const scene = recovers ? sceneOf(region.frame, lastOf(after.trajectory)) : null;
+      after = { ...after, memory: after.memory.add(template), recovery: { ...after.recovery, scene } };
+    }
+    after = await this.#watched(after, region);
+    const lost = after.recovery.status === "lost";
+    const chance = lost ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
+    const status = recovers ? told(lost, chance, state.told) : "tracking";
+    const place = clipBox(lost ? after.recovery.sure : lastOf(after.trajectory), ...size);
+    return { state: { ...after, told: status }, track: { box: place, score: chance, state: status } };
+  }
+
+  /** What the network predicts, after what the first template says of it. */
+  async #prediction(state: State, { region, decoded, memory }: Found, alone: Decoded | null): Promise<Prediction> {
     const { settings } = this;
     const before = region.recovery;
-    const number = state.frame + 1;
-    const recovers = settings.lost_score > 0;
-    const checked = settings.agreement > 0 && memory.history.length > 1;
     let { corners, score } = decoded;
     const part = region.window.center(region.side / this.engine.config.search_size);
-    const plain = recovers && isPlain(region.crop, region.side, part, region.size);
+    const plain = settings.lost_score > 0 && isPlain(region.crop, region.side, part, region.size);
     if (plain) score = 0;
     const stayed = overlap(corners, lastBox(region)) >= settings.agreement;
     if (state.agreed && !stayed) alone = decode(await this.#askFirst(memory, region));
@@ -286,68 +317,76 @@ export class Tracker {
       if (!agreed && alone.score >= settings.template_score && !plain) ({ corners, score } = alone);
     }
     const timely = before.status !== "lost" && this.#due(state) && !agreed;
-    const due = timely && score >= settings.template_score && (!checked || (state.agreed && stayed));
+    const checked = settings.agreement > 0 && memory.history.length > 1;
+    const due = timely && score >= settings.template_score && (!checked || (!!state.agreed && stayed));
     if (isSeeking(before) && score >= settings.found_score && memory.history.length > 1) {
       const first = decode(await this.#askFirst(memory, region));
       if (first.score < settings.template_score || overlap(first.corners, corners) < 0.5) score = 0;
     }
+    return { corners, score, plain, agreed, timely, due };
+  }
 
-    let { box, rate } = this.#box(region, corners, before, score);
-    const cut = recovers && isCut(state.thumbnail!, region.thumbnail!);
-    const doubted = recovers && (timely || cut || before.status !== "tracking");
+  /** The score of the box, 0 if what it shows is not the target; and a template, if one is due. */
+  async #doubted(
+    found: Prediction,
+    region: SearchRegion,
+    memory: TemplateMemory,
+    box: Box,
+    frame: number,
+    cut: boolean,
+  ): Promise<{ score: number; template: Template | null }> {
+    const { settings } = this;
+    const before = region.recovery;
+    const recovers = settings.lost_score > 0;
+    const doubtful = recovers && (found.timely || cut || before.status !== "tracking");
     const least = isSeeking(before) ? settings.found_score : settings.lost_score;
+    let { score } = found;
     let template: Template | null = null;
-    if (due || (doubted && score >= least)) {
+    if (found.due || (doubtful && score >= least)) {
       const identity = Math.min(1, this.engine.config.identities - 1);
-      template = await this.#takeTemplate(region.frame, box, number, identity);
+      template = await this.#takeTemplate(region.frame, box, frame, identity);
       if (recovers && memory.likeness(template) < settings.likeness) score = 0;
     }
     if (recovers && score >= least && takenOver(region, box)) score = 0;
+    return { score, template: found.due ? template : null };
+  }
 
-    const turn = before.turn + (isSeeking(before) && !plain ? 1 : 0);
-    let recovery: Recovery = { ...before, doubtful: before.doubtful + 1, turn, found: false };
-    let { trajectory } = region;
-    if (isSeeking(before)) {
-      if (score >= settings.found_score && isPlausible(before, box)) {
-        recovery = { ...recovery, found: true };
-        trajectory = repeat(box, trajectory.length);
-      }
-    } else {
-      if (score < settings.hold_score) [box, rate] = [trajectory[trajectory.length - 1], before.rate];
-      recovery = { ...recovery, rate };
-      trajectory = [...trajectory.slice(1), box];
-      if (score >= settings.lost_score) {
-        recovery = followedAt(before, box, rate, number);
-      } else if (recovery.doubtful < settings.patience && before.status !== "lost" && !cut) {
-        recovery = { ...recovery, status: "uncertain" };
-      } else {
-        if (before.status !== "lost") memory = memory.before(number - recovery.doubtful - settings.interval);
-        recovery = { ...recovery, status: "lost", turn: cut ? GROWING : before.turn };
-        trajectory = repeat(recovery.sure, trajectory.length);
-      }
+  /** The state after a frame that was searched for a lost target. */
+  #sought(after: State, box: Box, plain: boolean): State {
+    const before = after.recovery;
+    const found = after.score >= this.settings.found_score && isPlausible(before, box);
+    const recovery = { ...before, doubtful: before.doubtful + 1, turn: before.turn + (plain ? 0 : 1), found };
+    return { ...(found ? resting(after, box) : after), recovery };
+  }
+
+  /** The state after a frame on which the target was followed into a box; its sides usually change at this rate. */
+  #followed(after: State, box: Box, rate: Recovery["rate"], cut: boolean): State {
+    const { settings } = this;
+    const { recovery: before, score, frame } = after;
+    if (score < settings.hold_score) [box, rate] = [lastOf(after.trajectory), before.rate];
+    after = { ...after, trajectory: [...after.trajectory.slice(1), box] };
+    if (score >= settings.lost_score) return { ...after, recovery: followedAt(before, box, rate, frame) };
+    const recovery: Recovery = { ...before, doubtful: before.doubtful + 1, found: false, rate };
+    if (recovery.doubtful < settings.patience && before.status !== "lost" && !cut) {
+      return { ...after, recovery: { ...recovery, status: "uncertain" } };
     }
-    if (due && template && recovery.status === "tracking") {
-      memory = memory.add(template);
-      if (recovers) recovery = { ...recovery, scene: sceneOf(region.frame, box) };
-    }
-    const { watch } = recovery;
-    if (watch && isDue(watch, number) && recovery.status === "tracking") {
-      const there = await this.#returned(memory, region, watch, number);
-      if (there && iou(there, box) >= 0.5) {
-        recovery = { ...recovery, watch: null };
-      } else if (there && iou(there, box) < JUMP) {
-        memory = memory.before(watch.since);
-        trajectory = repeat(there, trajectory.length);
-        recovery = { ...sureAt(there, null, before.rate), status: "lost", found: true };
-      }
-    }
-    const { size, thumbnail } = region;
-    const sought = recovery.status === "lost";
-    const chance = sought ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
-    const status = recovers ? told(sought, chance, state.told) : "tracking";
-    const after: State = { frame: number, size, trajectory, memory, recovery, thumbnail, score, agreed, told: status };
-    const place = clipBox(sought ? recovery.sure : trajectory[trajectory.length - 1], ...size);
-    return { state: after, track: { box: place, score: chance, state: status } };
+    const memory =
+      before.status === "lost" ? after.memory : after.memory.before(frame - recovery.doubtful - settings.interval);
+    const turn = cut ? GROWING : before.turn;
+    return { ...resting(after, recovery.sure), memory, recovery: { ...recovery, status: "lost", turn } };
+  }
+
+  /** The state once the place where the target was lost has been looked at, if that is due on this frame. */
+  async #watched(after: State, region: SearchRegion): Promise<State> {
+    const { watch, status } = after.recovery;
+    if (!watch || !isDue(watch, after.frame) || status !== "tracking") return after;
+    const there = await this.#returned(after.memory, region, watch, after.frame);
+    if (!there) return after;
+    const overlapping = iou(there, lastOf(after.trajectory));
+    if (overlapping >= 0.5) return { ...after, recovery: { ...after.recovery, watch: null } };
+    if (overlapping >= JUMP) return after;
+    const recovery: Recovery = { ...sureAt(there, null, region.recovery.rate), status: "lost", found: true };
+    return { ...resting(after, there), memory: after.memory.before(watch.since), recovery };
   }
 
   /** The image box of what is again where the target was lost, if the first template alone is sure that it is the target. */
@@ -373,7 +412,7 @@ export class Tracker {
     let sides: readonly [number, number] = [Math.max(w, 1), Math.max(h, 1)];
     let { rate } = recovery;
     if (this.settings.lost_score > 0 && !isSeeking(recovery)) {
-      const last = region.trajectory[region.trajectory.length - 1];
+      const last = lastOf(region.trajectory);
       if (score >= this.settings.lost_score) {
         ({ sides, rate } = limited(recovery, last, sides, this.settings.size_step));
       } else {
@@ -442,7 +481,7 @@ function forAll(region: SearchRegion): SearchRegion {
 
 /** The last box's corners in a region's window. */
 function lastBox({ window, trajectory }: SearchRegion): Box {
-  return window.toCrop(trajectory[trajectory.length - 1]);
+  return window.toCrop(lastOf(trajectory));
 }
 
 function overlap(first: Box, second: Box): number {
@@ -455,6 +494,15 @@ function takenOver({ frame, recovery }: SearchRegion, box: Box): boolean {
   return scene !== null && iou(sure, box) < JUMP && shows(scene, sceneOf(frame, box, scene.step));
 }
 
+function lastOf<T>(values: readonly T[]): T {
+  return values[values.length - 1];
+}
+
 function repeat(box: Box, count: number): Box[] {
   return Array<Box>(count).fill(box);
+}
+
+/** The state of a target that was at rest in a box so far. */
+function resting(state: State, box: Box): State {
+  return { ...state, trajectory: repeat(box, state.trajectory.length) };
 }

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from dataclasses import asdict
 from itertools import combinations
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from fartrack.errors import FartrackError
+from fartrack.evaluate import trackers
 from fartrack.evaluate.trackers import TrackerSpec, as_track, parse_trackers
 from fartrack.packages import open_package, shipped
 from fartrack.tracking.settings import TrackerSettings
@@ -81,6 +83,19 @@ def test_identities_tell_models_and_settings_apart(tmp_path):
         file.seek(-1, 2)
         file.write(b"\x55")
     assert identity(str(copy)) != identity()
+
+
+def test_identities_tell_the_code_apart_that_decides_boxes(tmp_path, monkeypatch):
+    """Results of a loop that was changed since are another tracker's; whatever else changes leaves them as they are."""
+    copy = tmp_path / "fartrack"
+    shutil.copytree(trackers.ROOT, copy, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    before = TrackerSpec("pico").identity()
+    monkeypatch.setattr(trackers, "ROOT", copy)
+    assert TrackerSpec("pico").identity() == before
+    for name, same in (("cli/main.py", True), ("tracking/recovery.py", False)):
+        with (copy / name).open("a") as file:
+            file.write("# a change\n")
+        assert (TrackerSpec("pico").identity() == before) == same
 
 
 def test_identities_tell_variants_of_one_model_apart(tmp_path):

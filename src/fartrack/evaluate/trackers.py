@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,10 @@ from fartrack.version import __version__
 
 RAW = "raw:"
 """Starts the spec of a folder of published results."""
+
+
+ROOT = Path(__file__).parents[1]
+"""The folder of this package."""
 
 
 class AnyTracker(Protocol):
@@ -105,7 +110,8 @@ class TrackerSpec:
         settings = parse_settings(package.settings, self.settings, package.presets)
         files = sorted(path for path in package.network.iterdir() if path.suffix in (".bin", ".onnx", ".safetensors"))
         engine, precision = resolve(package, self.engine, self.precision, self.device)
-        identity: dict[str, Any] = {"model": digest(files), "engine": engine, "precision": precision}
+        identity: dict[str, Any] = {"code": code_digest(), "model": digest(files)}
+        identity |= {"engine": engine, "precision": precision}
         identity |= {"config": asdict(package.config), "settings": asdict(settings)}
         identity |= {"device": self.device} if self.device != "cpu" else {}
         identity["score"] = asdict(package.calibration) if package.calibration else None
@@ -146,6 +152,13 @@ def parse_trackers(text: str, **options: Any) -> dict[str, TrackerSpec]:
             raise FartrackError(f"Two trackers are called {name}; give one another name, as NAME={spec}.")
         trackers[name] = TrackerSpec(spec, **options)
     return trackers
+
+
+def code_digest() -> str:
+    """The digest of the modules that decide where a model of ours finds its target, which a version number does not
+    tell apart while they are worked on."""
+    folders = (sorted((ROOT / folder).glob("*.py")) for folder in ("tracking", "engines", "model"))
+    return digest([ROOT / "geometry.py", *chain.from_iterable(folders)])
 
 
 def digest(files: Iterable[Path]) -> str:

@@ -282,13 +282,13 @@ export class Tracker {
     const { recovery: before, size, trajectory, thumbnail } = region;
     const frame = state.frame + 1;
     const recovers = this.settings.lost_score > 0;
-    const found = await this.#prediction(state, { region, decoded, memory }, alone);
-    const { box, rate } = this.#box(region, found.corners, before, found.score);
+    const prediction = await this.#prediction(state, { region, decoded, memory }, alone);
+    const { box, rate } = this.#box(region, prediction.corners, before, prediction.score);
     const cut = recovers && isCut(state.thumbnail!, thumbnail!);
-    const { score, template } = await this.#doubted(found, region, memory, box, frame, cut);
+    const { score, template } = await this.#doubted(prediction, region, memory, box, frame, cut);
     const known = { frame, size, trajectory, memory, recovery: before, thumbnail };
-    let after: State = { ...known, score, agreed: found.agreed, told: state.told };
-    after = isSeeking(before) ? this.#sought(after, box, found.plain) : this.#followed(after, box, rate, cut);
+    let after: State = { ...known, score, agreed: prediction.agreed, told: state.told };
+    after = isSeeking(before) ? this.#sought(after, box, prediction.plain) : this.#followed(after, box, rate, cut);
     if (template && after.recovery.status === "tracking") {
       const scene = recovers ? sceneOf(region.frame, lastOf(after.trajectory)) : null;
       after = { ...after, memory: after.memory.add(template), recovery: { ...after.recovery, scene } };
@@ -328,7 +328,7 @@ export class Tracker {
 
   /** The score of the box, 0 if what it shows is not the target; and a template, if one is due. */
   async #doubted(
-    found: Prediction,
+    prediction: Prediction,
     region: SearchRegion,
     memory: TemplateMemory,
     box: Box,
@@ -338,17 +338,17 @@ export class Tracker {
     const { settings } = this;
     const before = region.recovery;
     const recovers = settings.lost_score > 0;
-    const doubtful = recovers && (found.timely || cut || before.status !== "tracking");
+    const doubtful = recovers && (prediction.timely || cut || before.status !== "tracking");
     const least = isSeeking(before) ? settings.found_score : settings.lost_score;
-    let { score } = found;
+    let { score } = prediction;
     let template: Template | null = null;
-    if (found.due || (doubtful && score >= least)) {
+    if (prediction.due || (doubtful && score >= least)) {
       const identity = Math.min(1, this.engine.config.identities - 1);
       template = await this.#takeTemplate(region.frame, box, frame, identity);
       if (recovers && memory.likeness(template) < settings.likeness) score = 0;
     }
     if (recovers && score >= least && takenOver(region, box)) score = 0;
-    return { score, template: found.due ? template : null };
+    return { score, template: prediction.due ? template : null };
   }
 
   /** The state after a frame that was searched for a lost target. */

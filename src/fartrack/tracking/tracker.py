@@ -362,12 +362,12 @@ class Tracker:
         """What an answer means: the box, the track, and whether a template is taken."""
         region, before, number = answer.region, answer.region.recovery, state.frame + 1
         recovers, small = self.settings.lost_score > 0, region.thumbnail
-        found = self._prediction(state, answer)
-        box, rate = self._box(region, found.corners, before, found.score)
+        prediction = self._prediction(state, answer)
+        box, rate = self._box(region, prediction.corners, before, prediction.score)
         cut = state.thumbnail is not None and small is not None and is_cut(state.thumbnail, small)
-        score, template = self._doubted(found, answer, box, number, cut)
-        after = State(number, region.size, region.trajectory, answer.memory, before, small, score, found.agreed)
-        after = self._sought(after, box, found.plain) if before.seeking else self._followed(after, box, rate, cut)
+        score, template = self._doubted(prediction, answer, box, number, cut)
+        after = State(number, region.size, region.trajectory, answer.memory, before, small, score, prediction.agreed)
+        after = self._sought(after, box, prediction.plain) if before.seeking else self._followed(after, box, rate, cut)
         if template is not None and after.recovery.status == "tracking":
             scene = Scene.of(region.frame, after.trajectory[-1]) if recovers else None
             after = replace(after, memory=after.memory.add(template), recovery=replace(after.recovery, scene=scene))
@@ -406,21 +406,21 @@ class Tracker:
         return Prediction(corners, score, plain, agreed, timely, due)
 
     def _doubted(
-        self, found: Prediction, answer: Answer, box: FloatArray, number: int, cut: bool
+        self, prediction: Prediction, answer: Answer, box: FloatArray, number: int, cut: bool
     ) -> tuple[float, Template | None]:
         """The score of the image box that was predicted, 0 if what it shows is not the target; and a template, if one
         is due."""
         settings, region, before = self.settings, answer.region, answer.region.recovery
-        recovers, score, template = settings.lost_score > 0, found.score, None
-        doubtful = recovers and (found.timely or cut or before.status != "tracking")
+        recovers, score, template = settings.lost_score > 0, prediction.score, None
+        doubtful = recovers and (prediction.timely or cut or before.status != "tracking")
         least = settings.found_score if before.seeking else settings.lost_score
-        if found.due or (doubtful and score >= least):
+        if prediction.due or (doubtful and score >= least):
             template = self._take_template(region.frame, box, number, self.engine.config.identity(1))
             if recovers and answer.memory.likeness(template) < settings.likeness:
                 score = 0.0
         if recovers and score >= least and self._taken_over(region, box):
             score = 0.0
-        return score, template if found.due else None
+        return score, template if prediction.due else None
 
     def _sought(self, after: State, box: FloatArray, plain: bool) -> State:
         """The state after a frame that was searched for a lost target."""
@@ -453,10 +453,12 @@ class Tracker:
         if watch is None or not watch.due(after.frame) or after.recovery.status != "tracking":
             return after
         there = self._returned(after.memory, region, watch, after.frame)
-        overlapping = 0.0 if there is None else box_iou(there.tolist(), box)
+        if there is None:
+            return after
+        overlapping = box_iou(there.tolist(), box)
         if overlapping >= 0.5:
             return replace(after, recovery=replace(after.recovery, watch=None))
-        if there is None or overlapping >= JUMP:
+        if overlapping >= JUMP:
             return after
         recovery = Recovery(there, status="lost", found=True, rate=region.recovery.rate)
         return replace(after.resting(there), memory=after.memory.before(watch.since), recovery=recovery)

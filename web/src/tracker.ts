@@ -147,6 +147,11 @@ export class Tracker {
     this.settings.templates = Math.min(this.settings.templates, engine.config.templates);
   }
 
+  /** Whether a loss is noticed, and a lost target sought. */
+  get #recovers(): boolean {
+    return this.settings.lost_score > 0;
+  }
+
   /** The state after the first frame, on which the box was drawn. */
   async start(frame: Frame, box: Box): Promise<State> {
     const memory = new TemplateMemory(this.settings.templates, this.settings.capacity, [
@@ -158,7 +163,7 @@ export class Tracker {
       size: [frame.width, frame.height],
       trajectory,
       memory,
-      recovery: sureAt(box, this.settings.lost_score > 0 ? sceneOf(frame, box) : null),
+      recovery: sureAt(box, this.#recovers ? sceneOf(frame, box) : null),
       thumbnail: this.thumbnail(frame),
       score: 1,
       agreed: null,
@@ -210,7 +215,7 @@ export class Tracker {
 
   /** A thumbnail of a frame, by which cuts are told; null without recovery, which alone asks for it. */
   thumbnail(frame: Frame): Float64Array | null {
-    return this.settings.lost_score > 0 ? thumbnail(frame) : null;
+    return this.#recovers ? thumbnail(frame) : null;
   }
 
   /** What the network is to be shown of the frame after `state`: one region, or two for a lost target. */
@@ -250,8 +255,12 @@ export class Tracker {
   /** Whether the first template is asked alone on the frame after `state`: the one before a template is due. */
   #checks(state: State): boolean {
     const sure = state.recovery.status === "tracking" && state.score >= this.settings.template_score;
-    const checked = this.settings.agreement > 0 && state.memory.history.length > 1;
-    return checked && sure && !state.agreed && this.#due(state, 1);
+    return this.#compares(state.memory) && sure && !state.agreed && this.#due(state, 1);
+  }
+
+  /** Whether what all templates find is compared with what the first alone finds. */
+  #compares({ history }: TemplateMemory): boolean {
+    return this.settings.agreement > 0 && history.length > 1;
   }
 
   /** How many tokens a side make up at least this share of the search window's, as many missing on either side. */
@@ -281,22 +290,21 @@ export class Tracker {
   async #conclude(state: State, { region, decoded, memory }: Found, alone: Decoded | null) {
     const { recovery: before, size, trajectory, thumbnail } = region;
     const frame = state.frame + 1;
-    const recovers = this.settings.lost_score > 0;
     const prediction = await this.#prediction(state, { region, decoded, memory }, alone);
     const { box, rate } = this.#box(region, prediction.corners, before, prediction.score);
-    const cut = recovers && isCut(state.thumbnail!, thumbnail!);
+    const cut = this.#recovers && isCut(state.thumbnail!, thumbnail!);
     const { score, template } = await this.#doubted(prediction, region, memory, box, frame, cut);
     const known = { frame, size, trajectory, memory, recovery: before, thumbnail };
     let after: State = { ...known, score, agreed: prediction.agreed, told: state.told };
     after = isSeeking(before) ? this.#sought(after, box, prediction.plain) : this.#followed(after, box, rate, cut);
     if (template && after.recovery.status === "tracking") {
-      const scene = recovers ? sceneOf(region.frame, lastOf(after.trajectory)) : null;
+      const scene = this.#recovers ? sceneOf(region.frame, lastOf(after.trajectory)) : null;
       after = { ...after, memory: after.memory.add(template), recovery: { ...after.recovery, scene } };
     }
     after = await this.#watched(after, region);
     const lost = after.recovery.status === "lost";
     const chance = lost ? 0 : this.calibration ? calibrate(this.calibration, score) : score;
-    const status = recovers ? told(lost, chance, state.told) : "tracking";
+    const status = this.#recovers ? told(lost, chance, state.told) : "tracking";
     const place = clipBox(lost ? after.recovery.sure : lastOf(after.trajectory), ...size);
     return { state: { ...after, told: status }, track: { box: place, score: chance, state: status } };
   }
@@ -307,7 +315,7 @@ export class Tracker {
     const before = region.recovery;
     let { corners, score } = decoded;
     const part = region.window.center(region.side / this.engine.config.search_size);
-    const plain = settings.lost_score > 0 && isPlain(region.crop, region.side, part, region.size);
+    const plain = this.#recovers && isPlain(region.crop, region.side, part, region.size);
     if (plain) score = 0;
     const stayed = overlap(corners, lastBox(region)) >= settings.agreement;
     if (state.agreed && !stayed) alone = decode(await this.#askFirst(memory, region));
@@ -317,8 +325,8 @@ export class Tracker {
       if (!agreed && alone.score >= settings.template_score && !plain) ({ corners, score } = alone);
     }
     const timely = before.status !== "lost" && this.#due(state) && !agreed;
-    const checked = settings.agreement > 0 && memory.history.length > 1;
-    const due = timely && score >= settings.template_score && (!checked || (!!state.agreed && stayed));
+    const trusted = !this.#compares(memory) || (!!state.agreed && stayed);
+    const due = timely && score >= settings.template_score && trusted;
     if (isSeeking(before) && score >= settings.found_score && memory.history.length > 1) {
       const first = decode(await this.#askFirst(memory, region));
       if (first.score < settings.template_score || overlap(first.corners, corners) < 0.5) score = 0;
@@ -337,17 +345,16 @@ export class Tracker {
   ): Promise<{ score: number; template: Template | null }> {
     const { settings } = this;
     const before = region.recovery;
-    const recovers = settings.lost_score > 0;
-    const doubtful = recovers && (prediction.timely || cut || before.status !== "tracking");
+    const doubtful = this.#recovers && (prediction.timely || cut || before.status !== "tracking");
     const least = isSeeking(before) ? settings.found_score : settings.lost_score;
     let { score } = prediction;
     let template: Template | null = null;
     if (prediction.due || (doubtful && score >= least)) {
       const identity = Math.min(1, this.engine.config.identities - 1);
       template = await this.#takeTemplate(region.frame, box, frame, identity);
-      if (recovers && memory.likeness(template) < settings.likeness) score = 0;
+      if (this.#recovers && memory.likeness(template) < settings.likeness) score = 0;
     }
-    if (recovers && score >= least && takenOver(region, box)) score = 0;
+    if (this.#recovers && score >= least && takenOver(region, box)) score = 0;
     return { score, template: prediction.due ? template : null };
   }
 
@@ -411,7 +418,7 @@ export class Tracker {
     const [x, y, w, h] = region.window.toImage([low[0], low[1], high[0], high[1]]);
     let sides: readonly [number, number] = [Math.max(w, 1), Math.max(h, 1)];
     let { rate } = recovery;
-    if (this.settings.lost_score > 0 && !isSeeking(recovery)) {
+    if (this.#recovers && !isSeeking(recovery)) {
       const last = lastOf(region.trajectory);
       if (score >= this.settings.lost_score) {
         ({ sides, rate } = limited(recovery, last, sides, this.settings.size_step));

@@ -26,7 +26,6 @@ from fartrack.version import __version__
 RAW = "raw:"
 """Starts the spec of a folder of published results."""
 
-
 ROOT = Path(__file__).parents[1]
 """The folder of this package."""
 

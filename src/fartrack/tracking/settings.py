@@ -67,6 +67,11 @@ class TrackerSettings:
             self, lost_score=(0, 1), likeness=(-10, 1), patience=(1, 10**9), found_score=(0, 1), size_step=(0.001, 10)
         )
 
+    @property
+    def recovers(self) -> bool:
+        """Whether a loss is noticed, and a lost target sought."""
+        return self.lost_score > 0
+
 
 def parse_settings(
     model_settings: Mapping[str, Any],

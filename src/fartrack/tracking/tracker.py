@@ -232,7 +232,7 @@ class Tracker:
         memory = TemplateMemory(self.settings.templates, self.settings.capacity, (template,))
         # The network's own trajectory may be empty, but the last box is always needed.
         trajectory = np.repeat(first[None], max(self.engine.config.trajectory, 1), axis=0)
-        recovery = Recovery(first, scene=Scene.of(frame, first) if self.settings.lost_score > 0 else None)
+        recovery = Recovery(first, scene=Scene.of(frame, first) if self.settings.recovers else None)
         return State(0, (width, height), trajectory, memory, recovery, self.thumbnail(frame))
 
     def step(self, state: State, frame: Image) -> tuple[State, Track]:
@@ -247,7 +247,7 @@ class Tracker:
             FartrackError: the frame cannot be used.
         """
         check_frame(frame)
-        return thumbnail(frame) if self.settings.lost_score > 0 else None
+        return thumbnail(frame) if self.settings.recovers else None
 
     def search_regions(self, state: State, frame: Image, small: FloatArray | None = None) -> list[SearchRegion]:
         """What the network is to be shown of the frame after ``state``: one region, or two for a lost target.
@@ -288,8 +288,11 @@ class Tracker:
     def _checks(self, state: State) -> bool:
         """Whether the first template is asked alone on the frame after ``state``: the one before a template is due."""
         sure = state.recovery.status == "tracking" and state.score >= self.settings.template_score
-        checked = self.settings.agreement > 0 and len(state.memory.history) > 1
-        return checked and sure and not state.agreed and self._due(state, ahead=1)
+        return self._compares(state.memory) and sure and not state.agreed and self._due(state, ahead=1)
+
+    def _compares(self, memory: TemplateMemory) -> bool:
+        """Whether what all templates find is compared with what the first alone finds."""
+        return self.settings.agreement > 0 and len(memory.history) > 1
 
     def _least(self, share: float) -> int:
         """How many tokens a side make up at least this share of the search window's, as many missing on either side."""
@@ -361,7 +364,7 @@ class Tracker:
     def conclude(self, state: State, answer: Answer) -> tuple[State, Track]:
         """What an answer means: the box, the track, and whether a template is taken."""
         region, before, number = answer.region, answer.region.recovery, state.frame + 1
-        recovers, small = self.settings.lost_score > 0, region.thumbnail
+        recovers, small = self.settings.recovers, region.thumbnail
         prediction = self._prediction(state, answer)
         box, rate = self._box(region, prediction.corners, before, prediction.score)
         cut = state.thumbnail is not None and small is not None and is_cut(state.thumbnail, small)
@@ -384,7 +387,7 @@ class Tracker:
         settings, before = self.settings, region.recovery
         corners, score = read(answer.logits)
         part = region.window.center(len(region.crop) / self.engine.config.search_size)
-        plain = settings.lost_score > 0 and is_plain(region.crop, part, region.size)
+        plain = settings.recovers and is_plain(region.crop, part, region.size)
         if plain:
             score = 0.0
         stayed = overlap(corners, region.last) >= settings.agreement
@@ -397,8 +400,8 @@ class Tracker:
             if not agreed and sure >= settings.template_score and not plain:
                 corners, score = first, sure
         timely = before.status != "lost" and self._due(state) and not agreed
-        checked = settings.agreement > 0 and len(memory.history) > 1
-        due = timely and score >= settings.template_score and (not checked or bool(state.agreed and stayed))
+        trusted = not self._compares(memory) or bool(state.agreed and stayed)
+        due = timely and score >= settings.template_score and trusted
         if before.seeking and score >= settings.found_score and len(memory.history) > 1:
             first, sure = read(self._first(memory, region))
             if sure < settings.template_score or overlap(first, corners) < 0.5:
@@ -411,7 +414,7 @@ class Tracker:
         """The score of the image box that was predicted, 0 if what it shows is not the target; and a template, if one
         is due."""
         settings, region, before = self.settings, answer.region, answer.region.recovery
-        recovers, score, template = settings.lost_score > 0, prediction.score, None
+        recovers, score, template = settings.recovers, prediction.score, None
         doubtful = recovers and (prediction.timely or cut or before.status != "tracking")
         least = settings.found_score if before.seeking else settings.lost_score
         if prediction.due or (doubtful and score >= least):
@@ -449,13 +452,13 @@ class Tracker:
 
     def _watched(self, after: State, region: SearchRegion) -> State:
         """The state once the place where the target was lost has been looked at, if that is due on this frame."""
-        watch, box = after.recovery.watch, after.trajectory[-1].tolist()
+        watch = after.recovery.watch
         if watch is None or not watch.due(after.frame) or after.recovery.status != "tracking":
             return after
         there = self._returned(after.memory, region, watch, after.frame)
         if there is None:
             return after
-        overlapping = box_iou(there.tolist(), box)
+        overlapping = box_iou(there.tolist(), after.trajectory[-1].tolist())
         if overlapping >= 0.5:
             return replace(after, recovery=replace(after.recovery, watch=None))
         if overlapping >= JUMP:
@@ -500,7 +503,7 @@ class Tracker:
         low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
         x, y, w, h = region.window.to_image(np.concatenate([low, high])).tolist()
         center, sides, rate = np.array([x + w / 2, y + h / 2]), np.maximum([w, h], 1.0), recovery.rate
-        if self.settings.lost_score > 0 and not recovery.seeking:
+        if self.settings.recovers and not recovery.seeking:
             last = region.trajectory[-1]
             if score >= self.settings.lost_score:
                 sides, rate = recovery.limited(last, sides, self.settings.size_step)

@@ -77,6 +77,7 @@ def test_identities_tell_models_and_settings_apart(tmp_path):
         (copy / path.name).write_bytes(path.read_bytes())
     assert identity() == identity()
     assert identity(str(copy)) == identity()
+    assert identity(f"{copy}-fast") == identity("pico-fast") != identity()
     assert identity(settings=("interval=7",)) != identity()
     assert identity(engine="openvino") != identity()
     with (copy / "weights.safetensors").open("r+b") as file:

@@ -67,7 +67,7 @@ def error_text(error: Exception) -> str:
 class TrackerSpec:
     """Everything needed to open a tracker, in another process too. Its ``spec`` is one of
 
-    * a shipped model's name, or the folder of an exported model;
+    * a shipped model's name, or the folder of an exported model, either with ``-PRESET`` behind it;
     * ``module:Class``, a Python class with ``init`` and ``update``. It is constructed without arguments, or with
       ``threads=`` if it has such a parameter. If its results depend on other files, its static method ``files()``
       returns their paths;
@@ -96,7 +96,8 @@ class TrackerSpec:
 
     def _find(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
         """The tracker's part of the identity, and the function that opens it."""
-        if self.spec in shipped() or Path(self.spec).is_dir():
+        folders = self.spec, self.spec.rpartition("-")[0]  # without and with a preset
+        if self.spec in shipped() or any(folder and Path(folder).is_dir() for folder in folders):
             return self._find_model(open_package(self.spec))
         if ":" in self.spec:
             return self._find_class()

@@ -95,16 +95,26 @@ def shipped() -> list[str]:
 def open_package(model: str | Path) -> Package:
     """A shipped model by its name, or one of your own by its folder, either with ``-PRESET`` behind it. FartrackError
     for an unknown name, a folder or file that is no model, one of another format, or a bad field."""
+    found = find_package(model)
+    if found is not None:
+        return _read(*found)
+    with suppress(OSError):  # a name that is too long
+        if Path(str(model)).exists():
+            raise _no_model(model)
+    names = " or ".join(shipped())
+    raise FartrackError(f"There is no model {str(model)!r}; use {names}, or the folder of an exported model.")
+
+
+def find_package(model: str | Path) -> tuple[Path, str | None] | None:
+    """The folder of a model as :func:`open_package` takes it, and the preset behind it, if any; None if there is no such
+    model."""
     base, _, preset = str(model).rpartition("-")
     with suppress(OSError):  # a name that is too long
         for name, chosen in ((str(model), None), (base, preset)):
             for folder in (SHIPPED / name, Path(name)):
                 if name and (folder / RECORD).is_file():
-                    return _read(folder.absolute(), chosen)
-        if Path(str(model)).exists():
-            raise _no_model(model)
-    names = " or ".join(shipped())
-    raise FartrackError(f"There is no model {str(model)!r}; use {names}, or the folder of an exported model.")
+                    return folder.absolute(), chosen
+    return None
 
 
 def _read(folder: Path, preset: str | None) -> Package:

@@ -55,6 +55,7 @@ def test_trackers_that_cannot_be_named(text, told):
     ("spec", "told"),
     [
         (TrackerSpec("nothing"), f"no tracker 'nothing'; use {', '.join(shipped())}, the folder of"),
+        (TrackerSpec("pico-slow"), "no preset 'slow'; it has paper, fast"),
         (TrackerSpec("no_such_module:Class"), "No module named 'no_such_module'"),
         (TrackerSpec("math:Nothing"), "no attribute 'Nothing'"),
         (TrackerSpec("decimal:Decimal"), "lacks init"),
@@ -78,6 +79,7 @@ def test_identities_tell_models_and_settings_apart(tmp_path):
     assert identity() == identity()
     assert identity(str(copy)) == identity()
     assert identity(f"{copy}-fast") == identity("pico-fast") != identity()
+    assert identity("pico-paper")["settings"]["retention"] == 0.75
     assert identity(settings=("interval=7",)) != identity()
     assert identity(engine="openvino") != identity()
     with (copy / "weights.safetensors").open("r+b") as file:

@@ -18,7 +18,7 @@ from fartrack.engines.base import EngineName, Precision
 from fartrack.engines.opening import resolve
 from fartrack.errors import FartrackError
 from fartrack.geometry import FloatArray, Image
-from fartrack.packages import Package, open_package, shipped
+from fartrack.packages import Package, find_package, open_package, shipped
 from fartrack.tracking.settings import parse_settings
 from fartrack.tracking.tracker import Track
 from fartrack.version import __version__
@@ -96,8 +96,7 @@ class TrackerSpec:
 
     def _find(self) -> tuple[dict[str, Any], Callable[[], AnyTracker]]:
         """The tracker's part of the identity, and the function that opens it."""
-        folders = self.spec, self.spec.rpartition("-")[0]  # without and with a preset
-        if self.spec in shipped() or any(folder and Path(folder).is_dir() for folder in folders):
+        if find_package(self.spec) is not None or Path(self.spec).is_dir():
             return self._find_model(open_package(self.spec))
         if ":" in self.spec:
             return self._find_class()

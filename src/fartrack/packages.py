@@ -106,8 +106,7 @@ def open_package(model: str | Path) -> Package:
 
 
 def find_package(model: str | Path) -> tuple[Path, str | None] | None:
-    """The folder of a model as :func:`open_package` takes it, and the preset behind it, if any; None if there is no such
-    model."""
+    """The folder of a model as :func:`open_package` takes it, and the preset behind it; None if there is none."""
     base, _, preset = str(model).rpartition("-")
     with suppress(OSError):  # a name that is too long
         for name, chosen in ((str(model), None), (base, preset)):

@@ -127,6 +127,16 @@ def test_engines_agree(engines, B, T, kept):
     np.testing.assert_allclose(own_attention, attention, **TOLERANCE)
 
 
+def test_engines_agree_on_templates_of_which_the_last_layers_are_given_some_tokens(engines):
+    if engines[0].config.attention == "joint":
+        pytest.skip("all layers of joint attention are one")
+    (templates, identities, boxes), _, _ = inputs(engines[0].config, 1, 3)
+    tokens = engines[0].begin_templates(templates, identities, boxes)[1]
+    found = [each.finish_templates(np.ascontiguousarray(tokens[:, :, [0, 1, 3]])) for each in engines]
+    assert found[0].shape[-2] == 3 and found[0].std() > 0.3
+    np.testing.assert_allclose(found[1], found[0], **TOLERANCE)
+
+
 def test_every_input_reaches_the_graphs(engines):
     _, engine = engines
     templates, search, trajectory = inputs(engine.config, 2, 2)
@@ -235,7 +245,7 @@ def test_graphs_are_valid_and_dynamic(exported, graph):
     if graph == "template":
         assert list(axes.items()) == [("templates", ["T"]), ("identities", ["T"]), ("boxes", ["T"])]
     elif graph == "template_rest":
-        assert axes == {"tokens": ["T"]}
+        assert axes == {"tokens": ["T", "M"]}
     else:
         side = axes["search"][1]
         config = exported[0].config

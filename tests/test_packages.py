@@ -29,7 +29,7 @@ def test_a_preset_is_the_same_model_with_other_settings():
     fast, base = open_package("pico-fast"), open_package("pico")
     assert "pico-fast" in shipped()
     assert (fast.network, fast.config, fast.calibration) == (base.network, base.config, base.calibration)
-    assert fast.settings == {**base.settings, "min_window": 0.42, "templates": 3} != base.settings
+    assert fast.settings == {**base.settings, "min_window": 0.42, "min_template": 0.7, "templates": 3} != base.settings
     settings = fartrack.load("pico-fast").settings
     assert (settings.min_window, settings.templates) == (0.42, 3)
     assert resolve(fast) == resolve(base) == ("onnxruntime", "int8")

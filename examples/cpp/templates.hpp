@@ -11,7 +11,7 @@ namespace fartrack {
 
 struct Template {
     int frame;
-    bool whole = true;  // it still has all its tokens
+    bool whole = true;  // the best of its tokens have not been chosen yet
     KVCache cache;
     std::vector<double> target, context;  // what it looks like in the box and around it, of length 1
 
@@ -51,13 +51,33 @@ struct Template {
         std::stable_sort(keep.begin(), keep.end(), [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
         keep.resize(std::max<size_t>(size_t(std::nearbyint(retention * double(tokens))), 1));
         std::sort(keep.begin(), keep.end());
-        KVCache kept{{layers, heads, int64_t(keep.size()), channels}, {}};
-        for (int64_t lead = 0; lead < layers * heads; lead++)
-            for (int64_t token : keep) {
-                const auto begin = cache.data.begin() + (lead * tokens + token) * channels;
-                kept.data.insert(kept.data.end(), begin, begin + channels);
-            }
-        cache = std::move(kept), whole = false;
+        select(keep), whole = false;
+    }
+
+    /** Of all tokens, keep those of the square of `side` a side in the middle. */
+    void center(int side) {
+        const int64_t grid = std::lround(std::sqrt(double(cache.shape[2]))), edge = (grid - side) / 2;
+        std::vector<int64_t> keep;
+        for (int64_t row = edge; row < grid - edge; row++)
+            for (int64_t column = edge; column < grid - edge; column++) keep.push_back(row * grid + column);
+        if (edge > 0) select(keep);
+    }
+
+    /** Keep these tokens alone. */
+    void select(const std::vector<int64_t>& keep) {
+        const auto [layers, heads, tokens, channels] = cache.shape;
+        auto chosen = [&, tokens = tokens](const std::vector<float>& data, int64_t leads, int64_t width) {
+            std::vector<float> kept;
+            for (int64_t lead = 0; lead < leads; lead++)
+                for (int64_t token : keep) {
+                    const auto begin = data.begin() + (lead * tokens + token) * width;
+                    kept.insert(kept.end(), begin, begin + width);
+                }
+            return kept;
+        };
+        cache.data = chosen(cache.data, layers * heads, channels);
+        if (!cache.rest.empty()) cache.rest = chosen(cache.rest, 1, heads * channels);
+        cache.shape[2] = int64_t(keep.size());
     }
 
     static double dot(const std::vector<double>& a, const std::vector<double>& b) {

@@ -58,7 +58,7 @@ class Tracker {
             for (size_t i = 0; i < tokens.size(); i++)
                 tokens[i] = encode(windows[0].to_crop(trajectory_[i / 4])[i % 4]);
             side = usual = shown_side(windows[0]);
-            if (checks) side = std::max(usual, least_side(agreed_ ? 1 : 0.7));
+            if (checks) side = std::max(usual, least_side(agreed_ ? 1 : 0.7, model_.search_size));
         }
         std::vector<Pixels> crops;
         for (const Crop& window : windows)
@@ -175,7 +175,10 @@ class Tracker {
         const Pixels crop = window.extract(frame, model_.template_size);
         Box corners = window.to_crop(box);
         for (double& value : corners) value = std::min(std::max(value, 0.0), 1.0);
-        return Template(frame_, model_.begin_template(crop, identity, corners), corners);
+        Template taken(frame_, model_.begin_template(crop, identity, corners), corners);
+        const double least = frame_ > 0 ? setting("min_template") : 1, length = std::max(box[2], box[3]) / window.side;
+        taken.center(least_side(std::max(least, length), model_.template_size) / model_.patch);
+        return taken;
     }
 
     /** The box of what is again where the target was lost, if the first template alone is sure that it is the target. */
@@ -203,13 +206,12 @@ class Tracker {
                 speed = std::max(speed, std::abs((now[axis] + now[axis + 2]) / 2 - (last[axis] + last[axis + 2]) / 2));
         }
         const double radius = std::max(now[2] - now[0], now[3] - now[1]) / 2 + 2 * speed + 0.06;
-        return least_side(std::max(2 * radius, setting("min_window")));
+        return least_side(std::max(2 * radius, setting("min_window")), model_.search_size);
     }
 
-    /** The side of at least this share of the search window's, with as many whole tokens missing on either side. */
-    int least_side(double share) const {
-        const int grid = model_.search_size / model_.patch;
-        return (grid - 2 * std::max(int((1 - share) * grid / 2), 0)) * model_.patch;
+    /** The side of the center of a crop: at least this share of it, and as many whole tokens missing on either side. */
+    int least_side(double share, int size) const {
+        return size - 2 * model_.patch * std::max(int((1 - share) * (size / model_.patch) / 2), 0);
     }
 
     /** The center, of size × size pixels, of a crop of side × side. */

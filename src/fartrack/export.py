@@ -174,7 +174,8 @@ def graphs(network: FARTrack) -> dict[str, Graph]:
     outputs = ["kv_cache", "tokens"][: 1 + len(rest)]
     found = {"template": Graph(_BeginTemplates(network), template, {name: {0: T} for name in template}, outputs)}
     for tokens in rest:
-        found["template_rest"] = Graph(_FinishTemplates(network), {"tokens": tokens}, {"tokens": {0: T}}, ["kv_cache"])
+        axis = {"tokens": {0: T, 2: M}}
+        found["template_rest"] = Graph(_FinishTemplates(network), {"tokens": tokens}, axis, ["kv_cache"])
     return found | {
         "search": Graph(_Search(network), search, axes, ["logits"]),
         "search_scored": Graph(_Search(network, scored=True), search, axes, ["logits", "scores"]),

@@ -30,7 +30,7 @@ SHIPPED = Path(__file__).parent / "weights"
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"templates": 5, "interval": 1, "template_score": 0.0, "hold_score": 0.0, "retention": 0.75}
-    | {"agreement": 0.0, "lost_score": 0.0, "min_window": 1.0}
+    | {"agreement": 0.0, "lost_score": 0.0, "min_window": 1.0, "min_template": 1.0}
 }
 """Presets that every model has: the paper's linear update on every frame and its sequence-level sparsification."""
 

@@ -418,17 +418,26 @@ def test_to_track_a_smaller_crop_is_the_center_of_the_window(tiny, random_networ
     assert (logits - track(network, *inputs)[0]).abs().max() > 0.01
 
 
-def test_smaller_crops_take_resized_positions(tiny, random_network, attention, inputs):
-    network = random_network(tiny(attention=attention))
-    small = random_network(tiny(attention=attention, search_size=48, template_size=16))
-    state = dict(network.state_dict())
-    state["pos_x"], state["pos_z"] = resize_grid(state["pos_x"], 9), resize_grid(state["pos_z"], 1)
-    small.load_state_dict(state)
-    search, trajectory, templates, *known = inputs
-    inputs = search[:, :48, :48], trajectory, templates[:, :, :16, :16], *known
-    output = run(network, *inputs)
-    assert output.tokens_BND.shape[1] == 9 + 12 + 4
-    close(output.logits_B4V, run(small, *inputs).logits_B4V)
+def test_to_train_a_smaller_crop_is_the_center_of_the_window(tiny, random_network, attention, inputs):
+    network, (search, *rest) = random_network(tiny(attention=attention)), inputs
+    part = search[:, 16:48, 16:48].contiguous()
+    output = run(network, part, *rest)
+    assert output.tokens_BND.shape[1] == 4 + 12 + 4
+    close(output.logits_B4V, track(network, part, *rest)[0])
+
+
+@pytest.mark.parametrize("kept", [[0, 3], [1], [3, 1, 2]])
+def test_the_last_layers_take_some_of_a_templates_tokens(tiny, random_network, inputs, kept):
+    """As if they had no others: what they find of these is the same in any order."""
+    network = random_network(tiny(depth=6))
+    _, tokens = network.begin_templates(*inputs[2:])
+    some, again = (network.finish_templates(tokens[:, :, order]) for order in (kept, kept[::-1]))
+    assert some.shape == (B, 2 * 3, 3, T * len(kept), 8)
+    back = again.reshape(B, 6, 3, T, len(kept), 8).flip(4).flatten(3, 4)
+    close(some, back)
+    whole = network.finish_templates(tokens).reshape(B, 6, 3, T, 4, 8)[..., kept, :].flatten(3, 4)
+    close(some[:, :2], whole[:, :2])  # keys and values of the next layer are each token's own
+    assert (some[:, 2:] - whole[:, 2:]).abs().max() > 1e-3
 
 
 def test_resizing_a_grid_keeps_places_and_levels():

@@ -38,6 +38,7 @@ def test_every_field_can_be_written_and_read():
         ("interval=2.5", "interval is 2.5; it must be a whole number"),
         ("interval=true", "interval is True; it must be a whole number"),
         ("retention=nan", "retention is nan; it must lie between"),
+        ("min_template=0.2", "min_template is 0.2; it must lie between 0.3 and 1"),
         ("retention=7", "retention is 7; it must lie between 0.01 and 1"),
         ("preset=slow", "There is no preset 'slow'; those are paper"),
         ("speed=7", "'speed' is no field of TrackerSettings; those are templates"),

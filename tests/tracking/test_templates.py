@@ -1,6 +1,7 @@
 """The memory is bounded and spread over time, and pruning keeps what has the best scores."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,3 +146,15 @@ def test_likeness_is_between_the_target_and_its_context():
     assert -1 < first.likeness(seen(other)) < 0.9
     memory = TemplateMemory(3, 4, (first,)).add(seen(other))
     assert memory.likeness(seen(other)) == pytest.approx(1, abs=1e-5)  # like one of them
+
+
+def test_the_center_is_a_square_of_tokens_and_may_be_pruned():
+    whole = replace(template(0, tokens=49), rest=np.arange(49, dtype=np.float32)[None, :, None])
+    assert whole.center(7) is whole
+    center = whole.center(3)
+    expected = [16, 17, 18, 23, 24, 25, 30, 31, 32]
+    assert center.keep.tolist() == expected and not center.pruned
+    assert center.kv_cache[1, 0, :, 2].tolist() == expected and center.rest[0, :, 0].tolist() == expected
+    scores = np.array([0, 9, 0, 0, 0, 8, 0, 0, 7], np.float32)
+    best = center.prune(scores, 1 / 3)
+    assert best.keep.tolist() == [17, 25, 32] == best.kv_cache[0, 0, :, 0].tolist() and best.pruned

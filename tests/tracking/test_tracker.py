@@ -503,6 +503,26 @@ def test_a_template_shows_its_target_and_is_told_its_box(sides):
         np.testing.assert_allclose(seen, 112 * box, atol=2)  # a crop's pixel, and the width of a bin
 
 
+@pytest.mark.parametrize(
+    ("sides", "least", "tokens"),
+    [((40, 40), 0.7, 25), ((60, 30), 0.7, 25), ((72, 24), 0.7, 49), ((40, 40), 0.5, 25), ((40, 40), 0.8, 49)],
+)
+def test_of_later_templates_the_center_is_kept_if_that_holds_the_target(sides, least, tokens):
+    """Of seven tokens a side five hold a target twice as long as wide, and none that is three times as long."""
+    engine = RedFinder()
+    tracker = Tracker(engine, TrackerSettings(interval=1, min_template=least))
+    tracker.init(frame((100, 80, *sides)), (100, 80, *sides))
+    for i in range(1, 4):
+        tracker.update(frame((100 + 2 * i, 80 + i, *sides)))
+    first, *later = tracker.state.memory.history
+    assert first.kv_cache.shape[-2] == 49 and first.keep is None
+    assert [template.kv_cache.shape[-2] for template in later] == 3 * [tokens]
+    for template in later if tokens == 25 else ():
+        assert template.keep.tolist() == [7 * row + column for row in range(1, 6) for column in range(1, 6)]
+        assert template.box.min() >= 1 / 7 and template.box.max() <= 6 / 7
+    assert engine.seen[-1][1].shape[-2] == 49 + 2 * tokens
+
+
 def test_nothing_is_scored_where_everything_is_kept():
     truth = (100, 80, 40, 30)
     engine = Whimsical()

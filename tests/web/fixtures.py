@@ -213,6 +213,8 @@ def runs(rng):
         {"interval": 5, "retention": 0.5},
         {"interval": 3, "agreement": 0.1, "template_score": 0.2, "min_window": 0.42, "retention": 0.5},
         {"interval": 50, "lost_score": 0.2, "patience": 1, "found_score": 0.2, "likeness": -10},
+        {"interval": 3, "min_window": 0.5, "min_template": 0.5, "templates": 3, "retention": 0.6},
+        {"interval": 5, "min_template": 0.5, "lost_score": 0.3, "found_score": 0.5, "likeness": -0.2},
     ]
     cases, returns = [], 0
     for change in changes:

@@ -19,8 +19,10 @@ export interface Template {
   /** What it looks like in the box, and around it; of length 1. */
   target: Float32Array;
   context: Float32Array;
-  /** Tokens kept, decided on the frame after this one; null while undecided. */
+  /** Tokens kept; null for all. */
   keep: readonly number[] | null;
+  /** Whether the best tokens were chosen, once, on the frame after this one. */
+  pruned: boolean;
   /** The tokens from which the last layers go on, on the frame after this one; null once `kvCache` is whole. */
   rest: KVCache | null;
 }
@@ -37,7 +39,7 @@ export function encoded(
   kvCache: KVCache,
   rest: KVCache | null,
 ): Template {
-  return { frame, crop, box, identity, kvCache, ...appearance(kvCache, box), keep: null, rest };
+  return { frame, crop, box, identity, kvCache, ...appearance(kvCache, box), keep: null, pruned: false, rest };
 }
 
 /** With the cache of the last layers too. */
@@ -93,8 +95,23 @@ export function prune(template: Template, scores: ArrayLike<number>, retention: 
   const product = retention * scores.length;
   const up = Math.floor(product + 0.5); // of two nearest integers the even one, as Python rounds
   const count = Math.max(product + 0.5 === up && up % 2 ? up - 1 : up, 1);
-  const keep = order.slice(0, count).sort((a, b) => a - b);
-  return { ...template, keep, kvCache: select(template.kvCache, keep) };
+  return { ...kept(template, order.slice(0, count).sort((a, b) => a - b)), pruned: true };
+}
+
+/** Of all tokens, those of the square of `side` a side in the middle of the crop. */
+export function center(template: Template, side: number): Template {
+  const grid = Math.round(Math.sqrt(template.kvCache.tokens));
+  const edge = (grid - side) / 2;
+  const inside = (at: number) => at >= edge && at < grid - edge;
+  const all = Array.from({ length: grid * grid }, (_, i) => i);
+  return edge ? kept(template, all.filter((i) => inside(Math.floor(i / grid)) && inside(i % grid))) : template;
+}
+
+/** With these of its tokens alone. */
+function kept(template: Template, indices: readonly number[]): Template {
+  const keep = template.keep ? indices.map((i) => template.keep![i]) : indices;
+  const rest = template.rest && select(template.rest, indices);
+  return { ...template, keep, kvCache: select(template.kvCache, indices), rest };
 }
 
 /** The cache of some of a template's tokens. */

@@ -23,7 +23,7 @@ import {
   told,
   type Watch,
 } from "./recovery";
-import { encoded, finished, type KVCache, likeness, prune, select, type Template, TemplateMemory } from "./templates";
+import { center, encoded, finished, type KVCache, likeness, prune, select, type Template, TemplateMemory } from "./templates";
 import { type Decoded, decode, encode, NO_TRAJECTORY } from "./vocabulary";
 
 export interface ModelConfig {
@@ -71,6 +71,7 @@ export const DEFAULTS = {
   found_score: 0.6,
   size_step: 0.2,
   capacity: 16,
+  min_template: 1,
   retention: 1,
   min_window: 1,
   confident_score: 0.6,
@@ -237,9 +238,9 @@ export class Tracker {
     const window = Crop.around(lastOf(trajectory), config.search_factor);
     const corners = trajectory.map((box) => window.toCrop(box));
     const tokens = corners.slice(corners.length - config.trajectory).flatMap((four) => four.map(encode));
-    const usual = this.#side(corners, state.score) * config.patch;
+    const usual = this.#side(corners, state.score);
     const checks = this.#checks(state);
-    const wide = this.#least(state.agreed === null ? CHECKED : 1) * config.patch;
+    const wide = this.#least(state.agreed === null ? CHECKED : 1, config.search_size);
     const side = checks ? Math.max(usual, wide) : usual;
     const crop = window.center(side / config.search_size).extract(frame, side);
     return [{ ...known, window, crop, side, tokens, usual: checks ? usual : 0 }];
@@ -263,17 +264,17 @@ export class Tracker {
     return this.settings.agreement > 0 && history.length > 1;
   }
 
-  /** How many tokens a side make up at least this share of the search window's, as many missing on either side. */
-  #least(share: number): number {
-    const { search_size, patch } = this.engine.config;
-    const grid = search_size / patch;
-    return grid - 2 * Math.max(Math.trunc(((1 - share) * grid) / 2), 0);
+  /** The side of the center of a crop: at least this share of it, and as many whole tokens missing on either side. */
+  #least(share: number, size: number): number {
+    const { patch } = this.engine.config;
+    return size - 2 * patch * Math.max(Math.trunc(((1 - share) * (size / patch)) / 2), 0);
   }
 
-  /** How many tokens a side of the search window's center are cropped: enough for the target to move on. */
+  /** The side of the search window's center that is cropped: enough for the target to move on. */
   #side(corners: readonly Box[], score: number): number {
     const { settings } = this;
-    if (settings.min_window === 1 || score < settings.confident_score) return this.#least(1);
+    const { search_size } = this.engine.config;
+    if (settings.min_window === 1 || score < settings.confident_score) return search_size;
     let speed = 0;
     for (let i = 1; i < corners.length; i++) {
       for (const axis of [0, 1]) {
@@ -283,7 +284,7 @@ export class Tracker {
     }
     const [x0, y0, x1, y1] = lastOf(corners);
     const radius = Math.max(x1 - x0, y1 - y0) / 2 + 2 * speed + MARGIN;
-    return this.#least(Math.max(2 * radius, settings.min_window));
+    return this.#least(Math.max(2 * radius, settings.min_window), search_size);
   }
 
   /** What was found means, and what the first template alone said: the box, the track, whether a template is taken. */
@@ -441,7 +442,7 @@ export class Tracker {
       const identity = Math.min(slot, this.engine.config.identities - 1);
       if (template.identity !== identity) {
         let { kvCache } = await this.engine.beginTemplate(template.crop, identity, template.box);
-        if (template.keep && template.kvCache.tokens !== kvCache.tokens) kvCache = select(kvCache, template.keep);
+        if (template.keep) kvCache = select(kvCache, template.keep);
         memory = memory.replace(place, { ...template, identity, kvCache });
       } else if (template.rest) {
         memory = memory.replace(place, finished(template, await this.engine.finishTemplate(template.rest)));
@@ -451,7 +452,7 @@ export class Tracker {
   }
 
   #undecided(memory: TemplateMemory): boolean {
-    return this.settings.retention < 1 && memory.chosen.some((place) => memory.history[place].keep === null);
+    return this.settings.retention < 1 && memory.chosen.some((place) => !memory.history[place].pruned);
   }
 
   #prune(memory: TemplateMemory, scores: Float32Array): TemplateMemory {
@@ -459,18 +460,21 @@ export class Tracker {
     for (const place of memory.chosen) {
       const template = memory.history[place];
       const own = scores.subarray(end, (end += template.kvCache.tokens));
-      if (template.keep === null) memory = memory.replace(place, prune(template, own, this.settings.retention));
+      if (!template.pruned) memory = memory.replace(place, prune(template, own, this.settings.retention));
     }
     return memory;
   }
 
+  /** A template of the target in an image box of a frame; of one after the first, the center if that will do. */
   async #takeTemplate(frame: Frame, box: Box, number: number, identity: number): Promise<Template> {
-    const { template_factor, template_size } = this.engine.config;
+    const { template_factor, template_size, patch } = this.engine.config;
     const window = Crop.template(box, template_factor);
     const crop = window.extract(frame, template_size);
     const corners = window.toCrop(box).map((v) => clamp(v, 0, 1)) as unknown as Box;
     const { kvCache, rest } = await this.engine.beginTemplate(crop, identity, corners);
-    return encoded(number, crop, corners, identity, kvCache, rest);
+    const template = encoded(number, crop, corners, identity, kvCache, rest);
+    const share = Math.max(number > 0 ? this.settings.min_template : 1, box[2] / window.side, box[3] / window.side);
+    return center(template, this.#least(share, template_size) / patch);
   }
 }
 

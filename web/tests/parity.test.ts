@@ -139,6 +139,7 @@ test("template memory", () => {
     target: new Float32Array(1),
     context: new Float32Array(1),
     keep: null,
+    pruned: false,
     rest: null,
   });
   let memory = new TemplateMemory(5, 7, [taken(0)]);

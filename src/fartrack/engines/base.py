@@ -36,8 +36,8 @@ class Engine(Protocol):
 
     def begin_templates(self, crops: Image, identities: Tokens, boxes: Floats) -> tuple[Floats, Floats | None]:
         """Template crops ``(T, S, S, 3)`` uint8 RGB, identities ``(T,)``, and the target's corners in each crop's frame
-        ``(T, 4)`` → the ``kv_cache`` ``(T, …, M, C)`` of the first layers, and the tokens ``(T, …)`` from which
-        :meth:`finish_templates` goes on; None if these were all."""
+        ``(T, 4)`` → the ``kv_cache`` ``(T, …, M, C)`` of the first layers, and the tokens ``(T, …, M, D)`` from which
+        :meth:`finish_templates` goes on, with all or some of them; None if these layers were all."""
         ...
 
     def finish_templates(self, tokens: Floats) -> Floats:

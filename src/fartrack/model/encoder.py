@@ -51,8 +51,8 @@ class FARTrack(nn.Module):
 
     Templates first become a ``kv_cache`` (:meth:`encode_templates`): with ``cached`` attention the keys and values of
     every layer, ``(P, 2L, H, M, E)``; with ``joint`` attention the embedded tokens, ``(P, 1, 1, M, D)``. It may be
-    pruned, or joined with others, along M at will. Training may begin on smaller crops than the configuration's: the
-    position embeddings are resized to their grid.
+    pruned, or joined with others, along M at will. A search crop that is smaller than the configuration's is the
+    center of its window: the same pixels, the outer tokens missing.
     """
 
     mean: Tensor
@@ -107,12 +107,12 @@ class FARTrack(nn.Module):
 
     def begin_templates(self, templates: Tensor, identities: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor | None]:
         """As :meth:`encode_templates`, the first ``config.template_layers`` alone: their ``kv_cache``, and the tokens
-        ``(P, T, tokens, D)`` that the others go on from; None if there are no others."""
+        ``(P, T, tokens, D)`` that the others go on from, some of which may be left out; None if there are no others."""
         P, T = templates.shape[:2]
         z = self.patchify(templates.flatten(0, 1))
         covered = coverage(boxes.flatten(0, 1), templates.shape[2] // self.config.patch).to(self.box_z.dtype)
         z = z + covered[..., None] * self.box_z
-        z = z + resize_grid(self.pos_z, z.shape[1]) + self.id_z[identities.flatten()][:, None]
+        z = z + self.pos_z + self.id_z[identities.flatten()][:, None]
         if self.config.attention == "joint":
             return z.reshape(P, 1, 1, -1, self.config.width), None
         layers = self.config.template_layers
@@ -184,10 +184,10 @@ class FARTrack(nn.Module):
             x, _, _ = block(x)
         return x
 
-    def _embed(self, search: Tensor, kept: Tensor | None) -> Tensor:
-        """The search tokens that are kept, embedded with their positions."""
+    def _embed(self, search: Tensor, kept: Tensor | None = None) -> Tensor:
+        """The search tokens, or those that are kept, embedded with their positions."""
         x = self.patchify(search)
-        x = x + resize_grid(self.pos_x, x.shape[1])
+        x = x + center_grid(self.pos_x, search.shape[1] // self.config.patch)
         return x if kept is None else x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
 
     def track(
@@ -195,17 +195,15 @@ class FARTrack(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """What a tracker needs, and no more: the last layer is computed for the command tokens alone.
 
-        The arguments are those of :meth:`forward`, but a crop smaller than the configuration's is the center of the
-        search window (the same pixels, its outer tokens missing), not the whole of it on a smaller scale; and
-        ``kv_cache`` may be apart already, as the tensors along its axis 1.
+        The arguments are those of :meth:`forward`, but ``kv_cache`` may be apart already, as the tensors along its
+        axis 1.
 
         Returns:
             Logits ``(B, 4, V)``; and, if ``scored``, the attention ``(B, M)`` that each template token receives from
             the search tokens plus that from the command tokens, averaged over layers and heads. In the last layer
             only the command tokens attend.
         """
-        x = self.patchify(search)
-        x = x + center_grid(self.pos_x, search.shape[1] // self.config.patch) + self.id_x
+        x = self._embed(search) + self.id_x
         searched = x.shape[1]
         x, caches, M = self._sequence(x, trajectory, kv_cache)
         # How much the attention of each token counts: a mean over the search tokens and one over the commands.

@@ -36,6 +36,8 @@ class TrackerSettings:
         size_step: least bound on the change of the logarithm of the box's sides from frame to frame; three times what
             is usual for the target where that is more.
         capacity: the most templates remembered, whatever the length of the video.
+        min_template: least share of the template window's side whose tokens are kept of a template after the first;
+            more where the target's longer side asks for it. 1 keeps all.
         retention: share of each template's tokens that are kept once the frame after it has scored them.
         min_window: least share of the search window's side that is cropped while the target is slow and the last
             score at least ``confident_score``; more where its size and speed ask for it. 1 always crops the whole
@@ -54,6 +56,7 @@ class TrackerSettings:
     found_score: float = 0.6
     size_step: float = 0.2
     capacity: int = 16
+    min_template: float = 1.0
     retention: float = 1.0
     min_window: float = 1.0
     confident_score: float = 0.6
@@ -62,7 +65,7 @@ class TrackerSettings:
         """Check every field once; errors name the field."""
         check_numbers(self, templates=(1, 16), interval=(1, 10**9), template_score=(0, 1), hold_score=(0, 1))
         check_numbers(self, capacity=(max(self.templates, 2), 4096), retention=(0.01, 1))
-        check_numbers(self, agreement=(0, 1), min_window=(0.05, 1), confident_score=(0, 1))
+        check_numbers(self, agreement=(0, 1), min_template=(0.3, 1), min_window=(0.05, 1), confident_score=(0, 1))
         check_numbers(
             self, lost_score=(0, 1), likeness=(-10, 1), patience=(1, 10**9), found_score=(0, 1), size_step=(0.001, 10)
         )

@@ -29,9 +29,10 @@ class Template:
         crop: ``(template_size, template_size, 3)`` uint8 RGB.
         box: ``(4,)`` float32 the target's corners in the crop's frame.
         identity: which identity embedding it was encoded with.
-        kv_cache: of its tokens, those of ``keep`` alone where that is decided.
+        kv_cache: of its tokens, or of those of ``keep`` alone.
         target, context: ``(C,)`` of length 1, what it looks like in the box and around it (see :func:`appearance`).
-        keep: indices of the tokens kept, decided once on the frame after this; None while undecided.
+        keep: indices of the tokens kept; None for all.
+        pruned: whether the best tokens were chosen, which is done once, on the frame after this.
         rest: the tokens from which the network's last layers go on, on the frame after this, and add their part to
             ``kv_cache``; None once it is whole.
     """
@@ -44,6 +45,7 @@ class Template:
     target: NDArray[np.float32]
     context: NDArray[np.float32]
     keep: NDArray[np.int64] | None = None
+    pruned: bool = False
     rest: NDArray[np.float32] | None = None
 
     @classmethod
@@ -70,9 +72,21 @@ class Template:
         return contrast / max(1 - float(self.target @ self.context), 1e-3)
 
     def prune(self, scores: NDArray[np.float32], retention: float) -> Template:
-        """Keep the best tokens for good. The others are removed, so that later frames do not pay for them."""
-        keep = best_tokens(scores, retention)
-        return replace(self, keep=keep, kv_cache=np.ascontiguousarray(self.kv_cache[..., keep, :]))
+        """Keep the best tokens for good."""
+        return replace(self._kept(best_tokens(scores, retention)), pruned=True)
+
+    def center(self, side: int) -> Template:
+        """Of all tokens, those of the square of ``side`` a side in the middle of the crop."""
+        grid = round(self.kv_cache.shape[-2] ** 0.5)
+        edge = (grid - side) // 2
+        return self if edge == 0 else self._kept(np.arange(grid**2).reshape(grid, grid)[edge:-edge, edge:-edge].ravel())
+
+    def _kept(self, indices: NDArray[np.int64]) -> Template:
+        """With these of its tokens alone. The others are removed, so that later frames do not pay for them."""
+        keep = indices if self.keep is None else self.keep[indices]
+        kv_cache = np.ascontiguousarray(self.kv_cache[..., indices, :])
+        rest = None if self.rest is None else np.ascontiguousarray(self.rest[..., indices, :])
+        return replace(self, keep=keep, kv_cache=kv_cache, rest=rest)
 
 
 @dataclass(frozen=True)

@@ -273,9 +273,8 @@ class Tracker:
         window = Crop.around(trajectory[-1], config.search_factor)
         corners = window.to_crop(trajectory)
         tokens = encode(corners[len(corners) - config.trajectory :]).reshape(-1)
-        usual = self._side(corners, state.score) * config.patch
-        checks = self._checks(state)
-        wide = self._least(CHECKED if state.agreed is None else 1) * config.patch
+        usual, checks = self._side(corners, state.score), self._checks(state)
+        wide = self._least(CHECKED if state.agreed is None else 1, config.search_size)
         side = max(usual, wide) if checks else usual
         crop = self._cut(frame, window.center(side / config.search_size), side)
         return [SearchRegion(*known, window, crop, tokens, usual if checks else 0)]
@@ -294,21 +293,22 @@ class Tracker:
         """Whether what all templates find is compared with what the first alone finds."""
         return self.settings.agreement > 0 and len(memory.history) > 1
 
-    def _least(self, share: float) -> int:
-        """How many tokens a side make up at least this share of the search window's, as many missing on either side."""
-        grid = self.engine.config.search_size // self.engine.config.patch
-        return grid - 2 * max(int((1 - share) * grid / 2), 0)
+    def _least(self, share: float, size: int) -> int:
+        """The side of the center of a crop of ``size`` pixels a side: at least this share of it, and as many whole
+        tokens missing on either side."""
+        patch = self.engine.config.patch
+        return size - 2 * patch * max(int((1 - share) * (size // patch) / 2), 0)
 
     def _side(self, corners: FloatArray, score: float) -> int:
-        """How many tokens a side of the search window's center are cropped, given the past boxes' corners ``(n, 4)``
+        """The side, in pixels, of the search window's center that is cropped, given the past boxes' corners ``(n, 4)``
         in it and the last score: enough for the target to move on as it last did, and as far again."""
-        settings = self.settings
+        settings, whole = self.settings, self.engine.config.search_size
         if settings.min_window == 1 or score < settings.confident_score:
-            return self._least(1)
+            return whole
         centers = (corners[:, :2] + corners[:, 2:]) / 2
         speed = np.abs(np.diff(centers, axis=0)).max(initial=0.0)
         radius = (corners[-1, 2:] - corners[-1, :2]).max() / 2 + 2 * speed + MARGIN
-        return self._least(max(2 * radius, settings.min_window))
+        return self._least(max(2 * radius, settings.min_window), whole)
 
     def step_batch(
         self, states: Sequence[State], regions: Sequence[Sequence[SearchRegion]]
@@ -523,7 +523,7 @@ class Tracker:
             identity = self.engine.config.identity(slot)
             if template.identity != identity:
                 kv_cache, _ = self._encode(template.crop, template.box, identity)  # whole: attention is joint
-                if template.kv_cache.shape != kv_cache.shape:
+                if template.keep is not None:
                     kv_cache = kv_cache[..., template.keep, :]
                 memory = memory.replace(place, replace(template, identity=identity, kv_cache=kv_cache))
             elif template.rest is not None:
@@ -533,23 +533,25 @@ class Tracker:
 
     def _undecided(self, memory: TemplateMemory) -> bool:
         """Whether the next frame has to score template tokens, to decide which are kept."""
-        return self.settings.retention < 1 and any(memory.history[place].keep is None for place in memory.chosen)
+        return self.settings.retention < 1 and not all(memory.history[place].pruned for place in memory.chosen)
 
     def _prune(self, memory: TemplateMemory, scores: Floats) -> TemplateMemory:
         """The memory whose undecided templates keep the tokens with the best of the chosen ones' scores ``(M,)``."""
         ends = np.cumsum([memory.history[place].kv_cache.shape[-2] for place in memory.chosen])
         for place, own in zip(memory.chosen, np.split(scores, ends[:-1]), strict=True):
-            if memory.history[place].keep is None:
+            if not memory.history[place].pruned:
                 memory = memory.replace(place, memory.history[place].prune(own, self.settings.retention))
         return memory
 
     def _take_template(self, frame: Image, box: FloatArray, number: int, identity: int) -> Template:
-        """A template of the target in an image box of a frame."""
+        """A template of the target in an image box of a frame; of one after the first, the center if that will do."""
         config = self.engine.config
         window = Crop.template(box, config.template_factor)
         crop = self._cut(frame, window, config.template_size)
         corners = window.to_crop(box).clip(0, 1).astype(np.float32)
-        return Template.encoded(number, crop, corners, identity, *self._encode(crop, corners, identity))
+        template = Template.encoded(number, crop, corners, identity, *self._encode(crop, corners, identity))
+        share = self.settings.min_template if number > 0 else 1
+        return template.center(self._least(max(share, *box[2:] / window.side), config.template_size) // config.patch)
 
     def _encode(self, crop: Image, box: Floats, identity: int) -> tuple[Floats, Floats | None]:
         """The ``kv_cache`` ``(…, M, C)`` of a template's first layers, and what the others go on from."""

@@ -19,7 +19,7 @@ def model(tmp_path):
 
     def write(name="own", **record):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "model.json").write_text(json.dumps({"format": 5, "config": {"depth": 6}, **record}))
+        (tmp_path / name / "model.json").write_text(json.dumps({"format": 6, "config": {"depth": 6}, **record}))
         return tmp_path / name
 
     return write
@@ -126,9 +126,9 @@ def test_a_model_is_meant_for_a_precision_where_the_engine_has_it(engine, precis
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"format": 99}, "is of format 99, and this version reads 5; upgrade fartrack"),
-        ({"format": 2, "of": "pico"}, "is of format 2, and this version reads 5; export it anew"),
-        ({"format": 3}, "is of format 3, and this version reads 5; export it anew"),
+        ({"format": 99}, "is of format 99, and this version reads 6; upgrade fartrack"),
+        ({"format": 2, "of": "pico"}, "is of format 2, and this version reads 6; export it anew"),
+        ({"format": 3}, "is of format 3, and this version reads 6; export it anew"),
         ({"format": 1}, "is of format 1, .*export it anew"),
         ({"format": None}, "is no FARTrack model; give the folder of an exported one"),
         ({"network": 3}, "is no FARTrack model"),

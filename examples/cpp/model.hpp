@@ -72,6 +72,10 @@ inline std::map<std::string, std::string> read_json(const std::string& text) {
     return values;
 }
 
+struct Size {  // in pixels
+    int width, height;
+};
+
 struct KVCache {  // what the network keeps of templates: (layers, heads, tokens, channels)
     std::array<int64_t, 4> shape{};
     std::vector<float> data;
@@ -92,7 +96,7 @@ class Model {
         std::ifstream file(folder / "model.json");
         if (!file) throw std::runtime_error(folder.string() + " has no model.json; give the folder of a model.");
         auto record = read_json({std::istreambuf_iterator<char>(file), {}});
-        if (record["format"] != "5") throw std::runtime_error(folder.string() + " is of another format than 5.");
+        if (record["format"] != "6") throw std::runtime_error(folder.string() + " is of another format than 6.");
         auto config = [&](const char* name) { return std::stod(record.at("config." + std::string(name))); };
         patch = int(config("patch")), template_size = int(config("template_size"));
         search_size = int(config("search_size")), identities = int(config("identities"));
@@ -144,9 +148,9 @@ class Model {
         layers = int64_t(cache.data.size()) / (heads * count * channels);
     }
 
-    /** What is found in search crops of side × side pixels, all in one call, as int8 rounds by the whole batch; and, if
-     *  asked for, how much attention each template token gets from the first crop. */
-    std::vector<Found> search(const std::vector<Pixels>& crops, int side, const std::vector<int64_t>& tokens,
+    /** What is found in search crops of one size, all in one call, as int8 rounds by the whole batch; and, if asked
+     *  for, how much attention each template token gets from the first crop. */
+    std::vector<Found> search(const std::vector<Pixels>& crops, Size size, const std::vector<int64_t>& tokens,
                               const KVCache& cache, std::vector<float>* scores = nullptr) {
         const int64_t count = int64_t(crops.size());
         Pixels pixels;
@@ -158,21 +162,21 @@ class Model {
         const auto& [layers, heads, length, channels] = cache.shape;
         std::vector<std::string> names{"search", "trajectory"};
         std::vector<Ort::Value> inputs;
-        inputs.push_back(tensor(pixels.data(), pixels.size(), {count, side, side, 3}));
+        inputs.push_back(tensor(pixels.data(), pixels.size(), {count, size.height, size.width, 3}));
         inputs.push_back(tensor(past.data(), past.size(), {count, int64_t(tokens.size())}));
         // The cache's tensors along its first axis are apart, each repeated for every crop.
-        const size_t size = cache.data.size() / size_t(layers);
+        const size_t each = cache.data.size() / size_t(layers);
         std::vector<float> repeated;
         if (count > 1) {
             repeated.reserve(cache.data.size() * size_t(count));
-            for (auto part = cache.data.begin(); part != cache.data.end(); part += ptrdiff_t(size))
-                for (int i = 0; i < count; i++) repeated.insert(repeated.end(), part, part + ptrdiff_t(size));
+            for (auto part = cache.data.begin(); part != cache.data.end(); part += ptrdiff_t(each))
+                for (int i = 0; i < count; i++) repeated.insert(repeated.end(), part, part + ptrdiff_t(each));
         }
         const float* kv = count > 1 ? repeated.data() : cache.data.data();
         for (int i = 0; i < layers; i++) {
             names.push_back("kv_cache_" + std::to_string(i));
-            const float* part = kv + i * count * int64_t(size);
-            inputs.push_back(tensor(part, size * size_t(count), {count, heads, length, channels}));
+            const float* part = kv + i * count * int64_t(each);
+            inputs.push_back(tensor(part, each * size_t(count), {count, heads, length, channels}));
         }
         std::vector<const char*> keys;
         for (const auto& name : names) keys.push_back(name.c_str());

@@ -48,7 +48,7 @@ class Tracker {
         const bool checks = checked && sure && !agreed_.value_or(false) && on_time(frame_ + 1);
 
         // What the network is shown, and what it finds: of a lost target, the better of two windows.
-        int side = model_.search_size, usual = side;
+        Size shown{model_.search_size, model_.search_size}, usual = shown;
         std::vector<Crop> windows;
         std::vector<int64_t> tokens(4 * model_.trajectory, NO_TRAJECTORY);
         if (seeking) {
@@ -57,14 +57,18 @@ class Tracker {
             windows = {Crop::around(trajectory_.back(), model_.search_factor)};
             for (size_t i = 0; i < tokens.size(); i++)
                 tokens[i] = encode(windows[0].to_crop(trajectory_[i / 4])[i % 4]);
-            side = usual = shown_side(windows[0]);
-            if (checks) side = std::max(usual, least_side(agreed_ ? 1 : 0.7, model_.search_size));
+            shown = usual = shown_of(windows[0]);
+            const int wide = least_side(agreed_ ? 1 : 0.7, model_.search_size);
+            if (checks) shown = {std::max(usual.width, wide), std::max(usual.height, wide)};
         }
+        int side = std::max(shown.width, shown.height);
         std::vector<Pixels> crops;
         for (const Crop& window : windows)
             crops.push_back(window.center(double(side) / model_.search_size).extract(frame, side));
         size_t best = 0;
-        auto first_alone = [&] { return model_.search({crops[best]}, side, tokens, memory_.history[0].cache)[0]; };
+        auto first_alone = [&] {
+            return model_.search({center_of(crops[best], side, shown)}, shown, tokens, memory_.history[0].cache)[0];
+        };
         auto agree = [&](const Box& a, const Box& b) { return overlap(a, b) >= setting("agreement"); };
         auto stays = [&](const Box& corners) { return agree(corners, windows[best].to_crop(trajectory_.back())); };
         Found found;
@@ -72,10 +76,15 @@ class Tracker {
         if (checks) found = *(alone = first_alone());
         const bool confirmed = checks && found.score >= setting("template_score") && stays(found.corners);
         if (!confirmed) {
-            if (checks) crops[0] = center_of(crops[0], side, usual), side = usual;
+            if (checks) {
+                const int least = std::max(usual.width, usual.height);
+                crops[0] = center_of(crops[0], side, {least, least}), side = least, shown = usual;
+            }
             std::vector<float> scores;
             const bool scored = setting("retention") < 1 && memory_.undecided();
-            const auto all = model_.search(crops, side, tokens, memory_.cache(), scored ? &scores : nullptr);
+            std::vector<Pixels> centers;
+            for (const Pixels& crop : crops) centers.push_back(center_of(crop, side, shown));
+            const auto all = model_.search(centers, shown, tokens, memory_.cache(), scored ? &scores : nullptr);
             if (scored) memory_.prune(scores, setting("retention"));
             best = all.size() > 1 && all[1].score > all[0].score;
             found = all[best];
@@ -186,7 +195,8 @@ class Tracker {
         const Crop window = Crop::around(watch.place, model_.search_factor);
         const std::vector<int64_t> tokens(4 * model_.trajectory, NO_TRAJECTORY);
         const Pixels crop = window.extract(frame, model_.search_size);
-        const Found found = model_.search({crop}, model_.search_size, tokens, memory_.history[0].cache)[0];
+        const Size whole{model_.search_size, model_.search_size};
+        const Found found = model_.search({crop}, whole, tokens, memory_.history[0].cache)[0];
         Pair rate{};
         const Box box = image_box(frame, window, found, true, rate);
         if (found.score < setting("found_score") || !Recovery{watch.place}.plausible(box)) return std::nullopt;
@@ -195,18 +205,22 @@ class Tracker {
         return box;
     }
 
-    /** The side, in pixels, of the search window's center that is shown: the whole, or less for a slow, sure target. */
-    int shown_side(const Crop& window) const {
-        if (setting("min_window") == 1 || score_ < setting("confident_score")) return model_.search_size;
-        double speed = 0;
-        Box last{}, now{};
-        for (size_t i = 0; i < trajectory_.size(); i++, last = now) {
-            now = window.to_crop(trajectory_[i]);
-            for (int axis = 0; i > 0 && axis < 2; axis++)
-                speed = std::max(speed, std::abs((now[axis] + now[axis + 2]) / 2 - (last[axis] + last[axis + 2]) / 2));
-        }
-        const double radius = std::max(now[2] - now[0], now[3] - now[1]) / 2 + 2 * speed + 0.06;
-        return least_side(std::max(2 * radius, setting("min_window")), model_.search_size);
+    /** What is shown of the search window's center: all of it, or less for a slow, sure target. */
+    Size shown_of(const Crop& window) const {
+        auto along = [&](int axis) {
+            if (setting("min_window") == 1 || score_ < setting("confident_score")) return model_.search_size;
+            double speed = 0, last = 0, side = 0;
+            for (size_t i = 0; i < trajectory_.size(); i++) {
+                const Box corners = window.to_crop(trajectory_[i]);
+                const double center = (corners[axis] + corners[axis + 2]) / 2;
+                if (i > 0) speed = std::max(speed, std::abs(center - last));
+                last = center, side = corners[axis + 2] - corners[axis];
+            }
+            const double radius = side / 2 + 2 * speed + 0.06;
+            return least_side(std::max(2 * radius, setting("min_window")), model_.search_size);
+        };
+        const int width = along(0), height = along(1), least = std::max(width, height) - 2 * model_.patch;
+        return {std::max(width, least), std::max(height, least)};
     }
 
     /** The side of the center of a crop: at least this share of it, and as many whole tokens missing on either side. */
@@ -214,13 +228,13 @@ class Tracker {
         return size - 2 * model_.patch * std::max(int((1 - share) * (size / model_.patch) / 2), 0);
     }
 
-    /** The center, of size × size pixels, of a crop of side × side. */
-    static Pixels center_of(const Pixels& crop, int side, int size) {
-        const int edge = (side - size) / 2;
+    /** The center of a crop of side × side pixels. */
+    static Pixels center_of(const Pixels& crop, int side, Size size) {
+        const int left = (side - size.width) / 2, top = (side - size.height) / 2;
         Pixels center;
-        for (int row = edge; row < edge + size; row++) {
-            const auto begin = crop.begin() + (row * side + edge) * 3;
-            center.insert(center.end(), begin, begin + size * 3);
+        for (int row = top; row < top + size.height; row++) {
+            const auto begin = crop.begin() + (row * side + left) * 3;
+            center.insert(center.end(), begin, begin + size.width * 3);
         }
         return center;
     }

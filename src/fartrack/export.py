@@ -187,8 +187,8 @@ def _sides(config: ModelConfig) -> dict[int, Any]:
     pair, grid = 2 * config.patch, config.search_size // config.patch
     if grid < 4:  # an axis with a single value is none
         return {}
-    side = pair * Dim("pairs", min=1, max=grid // 2) + config.patch * (grid % 2)
-    return {1: side, 2: side}
+    pairs = (Dim(name, min=1, max=grid // 2) for name in ("rows", "columns"))
+    return {axis: pair * count + config.patch * (grid % 2) for axis, count in enumerate(pairs, start=1)}
 
 
 def _to_onnx(graph: Graph) -> onnx.ModelProto:

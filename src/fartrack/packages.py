@@ -22,7 +22,7 @@ from fartrack.errors import FartrackError
 from fartrack.model.calibration import Calibration
 from fartrack.model.config import ModelConfig
 
-FORMAT = 5
+FORMAT = 6
 RECORD = "model.json"
 WEIGHTS = "weights.safetensors"
 WEIGHTS_INT8 = "weights_int8.bin"

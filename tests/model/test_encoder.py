@@ -418,6 +418,19 @@ def test_to_track_a_smaller_crop_is_the_center_of_the_window(tiny, random_networ
     assert (logits - track(network, *inputs)[0]).abs().max() > 0.01
 
 
+@pytest.mark.parametrize(("rows", "columns", "center"), [(2, 4, range(4, 12)), (4, 2, [1, 2, 5, 6, 9, 10, 13, 14])])
+def test_to_track_a_crop_need_not_be_square(tiny, random_network, attention, inputs, rows, columns, center):
+    network, (search, *rest) = random_network(tiny(attention=attention)), inputs
+    top, left = 8 * (4 - rows), 8 * (4 - columns)
+    part = search[:, top : 64 - top, left : 64 - left].contiguous()
+    assert part.shape[1:3] == (16 * rows, 16 * columns)
+    logits, scores = track(network, part, *rest)
+    for row, sample in enumerate(zip(*inputs, strict=True)):
+        expected = [found.float() for found in plain(network, *sample, kept=torch.tensor([*center]))]
+        close(logits[row], expected[0])
+        close(scores[row], expected[1])
+
+
 def test_to_train_a_smaller_crop_is_the_center_of_the_window(tiny, random_network, attention, inputs):
     network, (search, *rest) = random_network(tiny(attention=attention)), inputs
     part = search[:, 16:48, 16:48].contiguous()

@@ -42,9 +42,9 @@ class RedFinder:
             red = (crop[..., 0] > 150) & (crop[..., 1] < 100)
             if red.any():
                 rows, columns = np.nonzero(red)
-                edge = (224 - len(crop)) // 2  # a smaller crop is the center of the window
-                corners = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) + edge
-                corners = corners / 224
+                top, left = ((224 - side) // 2 for side in crop.shape[:2])  # a smaller crop is the center of the window
+                corners = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+                corners = (corners + np.array([left, top, left, top])) / 224
                 row[range(4), encode(corners)] = np.log(self.sure / (1 - self.sure) * (BINS - 1))
         return logits
 
@@ -395,6 +395,39 @@ def test_the_first_template_is_asked_about_more_of_the_window_and_all_of_it_once
     assert seen == [96, 192] + [224] * 7  # it is seen to jump; and the whole one where it has not agreed
     unasked = replace(settings, agreement=0)
     assert set(sides(Tracker(RedFinder(), unasked), boxes)[0]) == {96}
+
+
+def shapes(tracker, boxes):
+    """Width and height of what the network is shown on each frame, and the tracks."""
+    state, seen, tracks = tracker.start(frame(boxes[0]), boxes[0]), [], []
+    for box in boxes[1:]:
+        (look,) = tracker.search_regions(state, frame(box))
+        assert look.pixels.shape == (*look.shown[::-1], 3) and len(look.crop) == max(look.shown)
+        seen.append(look.shown)
+        state, track = tracker.step(state, frame(box))
+        tracks.append(track)
+    return seen, tracks
+
+
+def test_a_long_target_is_given_room_along_its_length_and_a_fast_one_where_it_moves():
+    tracker = Tracker(RedFinder(), TrackerSettings(min_window=0.3))
+    tall = [(100 + i, 60, 30, 90) for i in range(6)]
+    seen, tracks = shapes(tracker, tall)
+    # Of the window of 4 · √(30 · 90) = 208 pixels 0.14 and 0.43, 0.12 around that, 4 times the last step along x.
+    assert seen == [(96, 128)] * 5
+    for track, truth in zip(tracks, tall[1:], strict=True):
+        assert iou(track.box, truth) > 0.93
+    assert shapes(tracker, [(x, y, h, w) for y, x, w, h in tall])[0] == [(128, 96)] * 5
+    sideways, _ = shapes(tracker, [(60 + 12 * i, 80, 40, 40) for i in range(6)])
+    down, _ = shapes(tracker, [(60, 60 + 12 * i, 40, 40) for i in range(6)])
+    assert sideways[0] == (96, 96) and sideways[-1][0] == sideways[-1][1] + 32 > 128  # one token less on either end
+    assert down == [size[::-1] for size in sideways]
+
+
+def test_a_check_shows_more_of_either_side():
+    settings = TrackerSettings(min_window=0.3, interval=3, agreement=0.5)
+    seen, _ = shapes(Tracker(RedFinder(), settings), [(100, 60, 30, 90)] * 9)
+    assert seen[4] == (160, 160) and seen[3] == seen[5] == (96, 128)
 
 
 def test_a_fast_or_large_target_is_given_room():

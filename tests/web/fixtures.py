@@ -45,6 +45,7 @@ class Scripted:
         self.logits = (-(((BIN_CENTERS - goal[..., None]) / width) ** 2) / 2).clip(-12).astype(np.float32)
         self.logits += rng.normal(0, 0.1, self.logits.shape).astype(np.float32)
         self.calls = 0
+        self.sizes = []  # width and height of what was shown
 
     def begin_templates(self, crops, identities, boxes):
         """Each token is one pixel of the crop; ``web/tests/parity.test.ts`` has the same."""
@@ -58,6 +59,7 @@ class Scripted:
     def search(self, crops, trajectory, kv_cache):
         assert kv_cache.shape[1] == 2
         self.calls += len(crops)
+        self.sizes += [crops.shape[2:0:-1]] * len(crops)
         return self.logits[self.calls - len(crops) : self.calls]
 
     def search_scored(self, crops, trajectory, kv_cache):
@@ -233,6 +235,7 @@ def runs(rng):
                 "settings": change,
                 "logits": packed(engine.logits),
                 "calls": engine.calls,
+                "sizes": engine.sizes,
                 "templates": [template.frame for template in tracker.state.memory.history],
                 "tracks": [asdict(track) for track in tracks],
             }

@@ -6,7 +6,7 @@ import binary from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import type { Box } from "./geometry";
 import { type GraphName, type Package, WEIGHTS } from "./packages";
 import type { KVCache } from "./templates";
-import type { Engine, ModelConfig } from "./tracker";
+import type { Engine, ModelConfig, Size } from "./tracker";
 
 // as files of their own: threads would otherwise run all of the worker's code again
 ort.env.wasm.wasmPaths = { mjs: module, wasm: binary };
@@ -68,12 +68,12 @@ export class OnnxEngine implements Engine {
     return single(found.kv_cache);
   }
 
-  async search(crop: Uint8Array, side: number, trajectory: readonly number[], kvCache: KVCache): Promise<Float32Array> {
-    return (await this.#run("search", inputs(crop, side, trajectory, kvCache))).logits.data as Float32Array;
+  async search(crop: Uint8Array, size: Size, trajectory: readonly number[], kvCache: KVCache): Promise<Float32Array> {
+    return (await this.#run("search", inputs(crop, size, trajectory, kvCache))).logits.data as Float32Array;
   }
 
-  async searchScored(crop: Uint8Array, side: number, trajectory: readonly number[], kvCache: KVCache) {
-    const found = await this.#run("search_scored", inputs(crop, side, trajectory, kvCache));
+  async searchScored(crop: Uint8Array, size: Size, trajectory: readonly number[], kvCache: KVCache) {
+    const found = await this.#run("search_scored", inputs(crop, size, trajectory, kvCache));
     return { logits: found.logits.data as Float32Array, scores: found.scores.data as Float32Array };
   }
 }
@@ -84,9 +84,9 @@ function single({ data, dims }: ort.Tensor): KVCache {
 }
 
 /** The cache's tensors along its first axis are apart. */
-function inputs(crop: Uint8Array, side: number, trajectory: readonly number[], { data, shape }: KVCache) {
+function inputs(crop: Uint8Array, [width, height]: Size, trajectory: readonly number[], { data, shape }: KVCache) {
   const named: Record<string, ort.Tensor> = {
-    search: new ort.Tensor("uint8", crop, [1, side, side, 3]),
+    search: new ort.Tensor("uint8", crop, [1, height, width, 3]),
     trajectory: new ort.Tensor("int64", BigInt64Array.from(trajectory, BigInt), [1, trajectory.length]),
   };
   const [count, ...dims] = shape;

@@ -4,7 +4,7 @@ import type { Calibration } from "./calibration";
 import { Problem } from "./errors";
 import type { ModelConfig, Settings } from "./tracker";
 
-const FORMAT = 5;
+const FORMAT = 6;
 const CACHE = "fartrack-models";
 const GRAPHS = ["template", "template_rest", "search", "search_scored"] as const;
 export const WEIGHTS = "weights.safetensors";

@@ -37,6 +37,9 @@ export interface ModelConfig {
   trajectory: number;
 }
 
+/** Width and height. */
+export type Size = readonly [number, number];
+
 /** What the tracker needs of a network; see `engine.ts`. */
 export interface Engine {
   config: ModelConfig;
@@ -47,12 +50,12 @@ export interface Engine {
   beginTemplate(crop: Uint8Array, identity: number, box: Box): Promise<{ kvCache: KVCache; rest: KVCache | null }>;
   /** The keys and values of the other layers. */
   finishTemplate(rest: KVCache): Promise<KVCache>;
-  /** Logits (4, BINS) of a search crop of `side` × `side`. */
-  search(crop: Uint8Array, side: number, trajectory: readonly number[], kvCache: KVCache): Promise<Float32Array>;
+  /** Logits (4, BINS) of a search crop of width × height. */
+  search(crop: Uint8Array, size: Size, trajectory: readonly number[], kvCache: KVCache): Promise<Float32Array>;
   /** The same, and the attention that each template token receives. */
   searchScored(
     crop: Uint8Array,
-    side: number,
+    size: Size,
     trajectory: readonly number[],
     kvCache: KVCache,
   ): Promise<{ logits: Float32Array; scores: Float32Array }>;
@@ -112,8 +115,10 @@ interface SearchRegion {
   crop: Uint8Array;
   side: number;
   tokens: readonly number[];
-  /** 0, or the side of the crop's center that all templates are shown, if they are: the first is asked alone before. */
-  usual: number;
+  /** Of the crop's center that the network is shown; one of them is `side`. */
+  shown: Size;
+  /** What all templates are shown, if they are, where the first is asked alone before; else null. */
+  usual: Size | null;
 }
 
 /** What the network predicts for a frame; see Python's `Prediction`. */
@@ -192,11 +197,11 @@ export class Tracker {
       if (region.usual) {
         logits = await this.#askFirst(memory, region);
       } else if (undecided) {
-        const found = await this.engine.searchScored(region.crop, region.side, region.tokens, kvCache);
+        const found = await this.engine.searchScored(pixels(region), region.shown, region.tokens, kvCache);
         logits = found.logits;
         memory = this.#prune(memory, found.scores);
       } else {
-        logits = await this.engine.search(region.crop, region.side, region.tokens, kvCache);
+        logits = await this.engine.search(pixels(region), region.shown, region.tokens, kvCache);
       }
       const decoded = decode(logits);
       if (!best || decoded.score > best.decoded.score) best = { region, decoded };
@@ -204,8 +209,8 @@ export class Tracker {
     return { ...best!, memory };
   }
 
-  #askFirst(memory: TemplateMemory, { crop, side, tokens }: SearchRegion): Promise<Float32Array> {
-    return this.engine.search(crop, side, tokens, memory.history[0].kvCache);
+  #askFirst(memory: TemplateMemory, region: SearchRegion): Promise<Float32Array> {
+    return this.engine.search(pixels(region), region.shown, region.tokens, memory.history[0].kvCache);
   }
 
   /** Whether the first template alone says for sure that the target is where it was. */
@@ -233,17 +238,19 @@ export class Tracker {
       const side = config.search_size;
       const tokens = Array<number>(4 * config.trajectory).fill(NO_TRAJECTORY);
       const windows = seek(recovery.sure, size, config.search_factor, recovery.turn);
-      return windows.map((window) => ({ ...known, window, crop: window.extract(frame, side), side, tokens, usual: 0 }));
+      const whole = { side, shown: [side, side] as const, tokens, usual: null };
+      return windows.map((window) => ({ ...known, ...whole, window, crop: window.extract(frame, side) }));
     }
     const window = Crop.around(lastOf(trajectory), config.search_factor);
     const corners = trajectory.map((box) => window.toCrop(box));
     const tokens = corners.slice(corners.length - config.trajectory).flatMap((four) => four.map(encode));
-    const usual = this.#side(corners, state.score);
+    const usual = this.#shown(corners, state.score);
     const checks = this.#checks(state);
     const wide = this.#least(state.agreed === null ? CHECKED : 1, config.search_size);
-    const side = checks ? Math.max(usual, wide) : usual;
+    const shown = checks ? ([Math.max(usual[0], wide), Math.max(usual[1], wide)] as const) : usual;
+    const side = Math.max(...shown);
     const crop = window.center(side / config.search_size).extract(frame, side);
-    return [{ ...known, window, crop, side, tokens, usual: checks ? usual : 0 }];
+    return [{ ...known, window, crop, side, tokens, shown, usual: checks ? usual : null }];
   }
 
   /** Whether it is time for a template on the frame after `state`, or `ahead` frames later. */
@@ -270,21 +277,21 @@ export class Tracker {
     return size - 2 * patch * Math.max(Math.trunc(((1 - share) * (size / patch)) / 2), 0);
   }
 
-  /** The side of the search window's center that is cropped: enough for the target to move on. */
-  #side(corners: readonly Box[], score: number): number {
-    const { settings } = this;
-    const { search_size } = this.engine.config;
-    if (settings.min_window === 1 || score < settings.confident_score) return search_size;
-    let speed = 0;
-    for (let i = 1; i < corners.length; i++) {
-      for (const axis of [0, 1]) {
-        const center = (four: Box) => (four[axis] + four[axis + 2]) / 2;
-        speed = Math.max(speed, Math.abs(center(corners[i]) - center(corners[i - 1])));
-      }
-    }
-    const [x0, y0, x1, y1] = lastOf(corners);
-    const radius = Math.max(x1 - x0, y1 - y0) / 2 + 2 * speed + MARGIN;
-    return this.#least(Math.max(2 * radius, settings.min_window), search_size);
+  /** The width and height of the search window's center that are shown: enough for the target to move on. */
+  #shown(corners: readonly Box[], score: number): Size {
+    const { min_window, confident_score } = this.settings;
+    const { search_size, patch } = this.engine.config;
+    const along = (axis: number) => {
+      if (min_window === 1 || score < confident_score) return search_size;
+      const centers = corners.map((four) => (four[axis] + four[axis + 2]) / 2);
+      const speed = Math.max(0, ...centers.slice(1).map((center, i) => Math.abs(center - centers[i])));
+      const last = lastOf(corners);
+      const radius = (last[axis + 2] - last[axis]) / 2 + 2 * speed + MARGIN;
+      return this.#least(Math.max(2 * radius, min_window), search_size);
+    };
+    const [width, height] = [along(0), along(1)];
+    const least = Math.max(width, height) - 2 * patch;
+    return [Math.max(width, least), Math.max(height, least)];
   }
 
   /** What was found means, and what the first template alone said: the box, the track, whether a template is taken. */
@@ -404,7 +411,7 @@ export class Tracker {
     const window = Crop.around(watch.place, config.search_factor);
     const side = config.search_size;
     const tokens = region.tokens.map(() => NO_TRAJECTORY);
-    const shown = { ...region, window, side, crop: window.extract(region.frame, side), tokens };
+    const shown = { ...region, window, side, shown: [side, side] as const, crop: window.extract(region.frame, side), tokens };
     const { corners, score } = decode(await this.#askFirst(memory, shown));
     const { box } = this.#box(shown, corners, lost, score);
     if (score < this.settings.found_score || !isPlausible(lost, box)) return null;
@@ -480,14 +487,26 @@ export class Tracker {
 
 /** Of a region that the first template was asked about, what all are asked about. */
 function forAll(region: SearchRegion): SearchRegion {
-  const { side, usual } = region;
-  const edge = (side - usual) / 2;
-  const crop = new Uint8Array(usual * usual * 3);
-  for (let row = 0; row < usual; row++) {
-    const from = ((row + edge) * side + edge) * 3;
-    crop.set(region.crop.subarray(from, from + usual * 3), row * usual * 3);
+  const shown = region.usual ?? region.shown;
+  const side = Math.max(...shown);
+  return { ...region, crop: centerOf(region.crop, region.side, [side, side]), side, shown, usual: null };
+}
+
+/** What the network is shown of a region. */
+function pixels({ crop, side, shown }: SearchRegion): Uint8Array {
+  return centerOf(crop, side, shown);
+}
+
+/** The center of a square crop. */
+function centerOf(crop: Uint8Array, side: number, [width, height]: Size): Uint8Array {
+  if (width === side && height === side) return crop;
+  const [left, top] = [(side - width) / 2, (side - height) / 2];
+  const center = new Uint8Array(width * height * 3);
+  for (let row = 0; row < height; row++) {
+    const from = ((row + top) * side + left) * 3;
+    center.set(crop.subarray(from, from + width * 3), row * width * 3);
   }
-  return { ...region, crop, side: usual, usual: 0 };
+  return center;
 }
 
 /** The last box's corners in a region's window. */

@@ -9,7 +9,7 @@ import { place, RgbFrame, YuvFrame } from "../src/frames";
 import { type Box, clipBox, Crop, type Frame, iou } from "../src/geometry";
 import { cover, isCut, isPlain, limited, seek, sureAt, thumbnail } from "../src/recovery";
 import { type KVCache, type Template, TemplateMemory } from "../src/templates";
-import { type Engine, Tracker } from "../src/tracker";
+import { type Engine, type Size, Tracker } from "../src/tracker";
 import { BINS, decode, encode } from "../src/vocabulary";
 
 const values = JSON.parse(readFileSync(process.env.FIXTURES!, "utf8"));
@@ -155,10 +155,14 @@ describe("tracker", () => {
   const { width, height } = values.crops;
   const pictures: Frame[] = frames.map((text: string) => rgb(text, width, height));
 
-  test.each<any>(cases)("boxes, scores and states with $settings", async ({ settings, logits, calls, templates, tracks }) => {
+  test.each<any>(cases)("boxes, scores and states with $settings", async ({ settings, logits, calls, sizes, templates, tracks }) => {
     const answers = floats(logits);
-    let call = 0;
-    const next = () => answers.subarray(call * 4 * BINS, ++call * 4 * BINS);
+    const shown: Size[] = [];
+    const next = (crop: Uint8Array, size: Size) => {
+      expect(crop.length).toBe(size[0] * size[1] * 3);
+      const call = shown.push(size);
+      return answers.subarray((call - 1) * 4 * BINS, call * 4 * BINS);
+    };
     const engine: Engine = {
       config,
       beginTemplate: async (crop) => {
@@ -169,11 +173,11 @@ describe("tracker", () => {
         return { kvCache, rest: kvCache };
       },
       finishTemplate: async (rest) => rest,
-      search: async () => next(),
-      searchScored: async (_crop, _side, _trajectory, { tokens, shape, data }) => {
+      search: async (crop, size) => next(crop, size),
+      searchScored: async (crop, size, _trajectory, { tokens, shape, data }) => {
         expect(shape).toEqual([2, 1, tokens, 3]);
         expect(data.length).toBe(2 * tokens * 3);
-        return { logits: next(), scores: Float32Array.from({ length: tokens }, (_, i) => (i * 37) % 11) };
+        return { logits: next(crop, size), scores: Float32Array.from({ length: tokens }, (_, i) => (i * 37) % 11) };
       },
     };
     const tracker = new Tracker(engine, settings, { slope: 0.9, bias: 0.05 });
@@ -185,7 +189,8 @@ describe("tracker", () => {
       expect(after.track.score).toBeCloseTo(expected.score, 9);
       expect(after.track.state).toBe(expected.state);
     }
-    expect(call).toBe(calls);
+    expect(shown.length).toBe(calls);
+    expect(shown).toEqual(sizes);
     expect(state.memory.history.map(({ frame }) => frame)).toEqual(templates);
   });
 });

@@ -45,8 +45,8 @@ class Engine(Protocol):
         ...
 
     def search(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> Floats:
-        """Search crops ``(B, S, S, 3)`` uint8 RGB (if smaller than ``search_size``, the centers of the windows), past
-        boxes ``(B, 4 · trajectory)`` as tokens, and ``kv_cache`` ``(B, …, M, C)`` → logits ``(B, 4, V)``."""
+        """Search crops ``(B, height, width, 3)`` uint8 RGB (where less than ``search_size``, the windows' centers),
+        past boxes ``(B, 4 · trajectory)`` as tokens, and ``kv_cache`` ``(B, …, M, C)`` → logits ``(B, 4, V)``."""
         ...
 
     def search_scored(self, crops: Image, trajectory: Tokens, kv_cache: Floats) -> tuple[Floats, Floats]:

@@ -32,7 +32,7 @@ class Look:
 
     frame: int  # its number in the source
     region: SearchRegion  # the search window, its crop, and the past boxes
-    shown: float  # the share of the window's side that was cropped
+    shown: tuple[float, float]  # the shares of the window's width and height that the network was shown
     templates: list[Template]  # those that were asked, oldest first: the first alone on the frame of a check
     attention: FloatArray
     probabilities: FloatArray  # (4, V) of the coordinates x0, y0, x1, y1 over the bins
@@ -54,14 +54,15 @@ def looks(tracker: Tracker, source: FrameSource, box: ArrayLike, frames: Collect
             region, logits = answer.region, answer.logits
             templates = [memory.history[place] for place in ((0,) if region.usual else memory.chosen)]
             kv_cache = join(template.kv_cache for template in templates)[None]
-            scores = tracker.engine.search_scored(region.crop[None], region.tokens[None], kv_cache)[1][0]
+            scores = tracker.engine.search_scored(region.pixels[None], region.tokens[None], kv_cache)[1][0]
             chances = np.exp(np.float64(logits - logits.max(-1, keepdims=True)))
             attention = np.full((len(templates), config.template_tokens), np.nan)
             ends = np.cumsum([template.kv_cache.shape[-2] for template in templates])
             for row, template, own in zip(attention, templates, np.split(scores, ends[:-1]), strict=True):
                 row[slice(None) if template.keep is None else template.keep] = own / 2
             chances /= chances.sum(-1, keepdims=True)
-            yield Look(frame.index, region, len(region.crop) / config.search_size, templates, attention, chances, track)
+            width, height = (side / config.search_size for side in region.shown)
+            yield Look(frame.index, region, (width, height), templates, attention, chances, track)
         if frame.index >= wanted[-1]:
             return
     raise FartrackError(f"{source.name} ends before frame {wanted[-1]}; give frames that it has.")
@@ -69,7 +70,7 @@ def looks(tracker: Tracker, source: FrameSource, box: ArrayLike, frames: Collect
 
 def draw_looks(looked: list[Look]) -> Figure:
     """A line for each frame: the frame, with the search window in blue and the box in red; the window, with what was
-    cropped of it in blue and the past boxes in yellow; the distributions of the four sides; and the templates, each
+    shown of it in blue and the past boxes in yellow; the distributions of the four sides; and the templates, each
     token as bright as the attention it receives."""
     figure = Figure(figsize=(17, 3.4 * len(looked)), layout="constrained")
     grid = figure.subplots(len(looked), 4, squeeze=False, width_ratios=(1.6, 1, 1.3, 1.7))
@@ -85,7 +86,8 @@ def draw_looks(looked: list[Look]) -> Figure:
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         _draw_boxes(window, boxes[:-1], PAST)
         _draw_boxes(window, boxes[-1:], FOUND)
-        _draw_boxes(window, [((1 - look.shown) / 2,) * 2 + (look.shown,) * 2], WINDOW)
+        width, height = look.shown
+        _draw_boxes(window, [((1 - width) / 2, (1 - height) / 2, width, height)], WINDOW)
         window.set(title="search window", xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
 
         for name, chances in zip(("left", "top", "right", "bottom"), look.probabilities, strict=True):

@@ -51,8 +51,8 @@ class FARTrack(nn.Module):
 
     Templates first become a ``kv_cache`` (:meth:`encode_templates`): with ``cached`` attention the keys and values of
     every layer, ``(P, 2L, H, M, E)``; with ``joint`` attention the embedded tokens, ``(P, 1, 1, M, D)``. It may be
-    pruned, or joined with others, along M at will. A search crop that is smaller than the configuration's is the
-    center of its window: the same pixels, the outer tokens missing.
+    pruned, or joined with others, along M at will. A search crop that is smaller than the configuration's, on either
+    side, is the center of its window: the same pixels, the outer tokens missing.
     """
 
     mean: Tensor
@@ -86,10 +86,11 @@ class FARTrack(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def patchify(self, crops: Tensor) -> Tensor:
-        """Crops ``(B, S, S, 3)`` uint8 RGB → embedded patches ``(B, tokens, D)``, row by row."""
-        B, S, _, _ = crops.shape
-        p, n = self.config.patch, S // self.config.patch
-        patches = crops.reshape(B, n, p, n, p, 3).transpose(2, 3).reshape(B, n * n, p * p, 3).flatten(2)
+        """Crops ``(B, height, width, 3)`` uint8 RGB → embedded patches ``(B, tokens, D)``, row by row."""
+        (B, height, width, _), p = crops.shape, self.config.patch
+        rows, columns = height // p, width // p
+        patches = crops.reshape(B, rows, p, columns, p, 3).transpose(2, 3)
+        patches = patches.reshape(B, rows * columns, p * p, 3).flatten(2)
         # (x − mean) / std lies in the weights, so that pixels are read once, as bytes.
         weight = self.patch.weight.reshape(-1, p * p, 3) / self.std
         bias = self.patch.bias - weight.sum(1) @ self.mean
@@ -187,7 +188,7 @@ class FARTrack(nn.Module):
     def _embed(self, search: Tensor, kept: Tensor | None = None) -> Tensor:
         """The search tokens, or those that are kept, embedded with their positions."""
         x = self.patchify(search)
-        x = x + center_grid(self.pos_x, search.shape[1] // self.config.patch)
+        x = x + center_grid(self.pos_x, *(side // self.config.patch for side in search.shape[1:3]))
         return x if kept is None else x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
 
     def track(
@@ -260,12 +261,12 @@ def resize_grid(grid_ND: Tensor, count: int) -> Tensor:
     return resized.reshape(grid_ND.shape[1], -1).T
 
 
-def center_grid(grid_ND: Tensor, side: int) -> Tensor:
-    """Position embeddings of a square grid → those of the square of ``side`` cells a side at its center."""
+def center_grid(grid_ND: Tensor, rows: int, columns: int) -> Tensor:
+    """Position embeddings of a square grid → those of the rectangle of so many cells at its center."""
     whole = round(len(grid_ND) ** 0.5)
-    edge = (whole - side) // 2
+    top, left = (whole - rows) // 2, (whole - columns) // 2
     square = grid_ND.reshape(whole, whole, -1)
-    return square[edge : edge + side, edge : edge + side].flatten(0, 1)
+    return square[top : top + rows, left : left + columns].flatten(0, 1)
 
 
 def attend(

@@ -102,8 +102,8 @@ class SearchRegion:
         thumbnail: of the frame; None without recovery.
         crop: the window's pixels, or those of its center, ``(S, S, 3)`` uint8 RGB; the whole has ``S = search_size``.
         tokens: ``(4 · trajectory,)`` the past boxes in it.
-        usual: 0, or the side in pixels of the crop's center that all templates are shown, if they are: on the frame of
-            a check the first is asked alone before.
+        shown: width and height in pixels of the crop's center that the network is shown; one of them is S.
+        usual: those that all templates are shown, if they are, where the first is asked alone before; else None.
     """
 
     frame: Image
@@ -114,18 +114,23 @@ class SearchRegion:
     window: Crop
     crop: Image
     tokens: Tokens
-    usual: int = 0
+    shown: tuple[int, int]
+    usual: tuple[int, int] | None = None
 
     @property
     def last(self) -> FloatArray:
         """The last box's corners ``(4,)`` in the window's frame."""
         return self.window.to_crop(self.trajectory[-1])
 
+    @property
+    def pixels(self) -> Image:
+        """What the network is shown, ``(height, width, 3)``."""
+        return center(self.crop, *self.shown)
+
     def for_all(self) -> SearchRegion:
         """Of a region that the first template was asked about, what all are asked about."""
-        edge = (len(self.crop) - self.usual) // 2
-        crop = self.crop[edge : edge + self.usual, edge : edge + self.usual]
-        return replace(self, crop=np.ascontiguousarray(crop), usual=0)
+        shown = self.usual or self.shown
+        return replace(self, crop=center(self.crop, max(shown), max(shown)), shown=shown, usual=None)
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,8 @@ class Answer:
 
     Attributes:
         memory: the templates, those that were undecided pruned.
-        region: of the regions shown, that with the best score; its ``usual`` is above 0 if the first template alone was
-            asked about it.
+        region: of the regions shown, that with the best score; it has ``usual`` if the first template alone was asked
+            about it.
         logits: ``(4, V)`` of that region.
         alone: those of the first template alone, if it was asked.
     """
@@ -268,16 +273,22 @@ class Tracker:
             windows = seek(recovery.sure, size, config.search_factor, recovery.turn)
             tokens = np.full(4 * config.trajectory, NO_TRAJECTORY)
             return [
-                SearchRegion(*known, window, self._cut(frame, window, config.search_size), tokens) for window in windows
+                SearchRegion(*known, window, self._cut(frame, window, config.search_size), tokens, self._whole)
+                for window in windows
             ]
         window = Crop.around(trajectory[-1], config.search_factor)
         corners = window.to_crop(trajectory)
         tokens = encode(corners[len(corners) - config.trajectory :]).reshape(-1)
-        usual, checks = self._side(corners, state.score), self._checks(state)
+        usual, checks = self._shown(corners, state.score), self._checks(state)
         wide = self._least(CHECKED if state.agreed is None else 1, config.search_size)
-        side = max(usual, wide) if checks else usual
-        crop = self._cut(frame, window.center(side / config.search_size), side)
-        return [SearchRegion(*known, window, crop, tokens, usual if checks else 0)]
+        shown = (max(usual[0], wide), max(usual[1], wide)) if checks else usual
+        crop = self._cut(frame, window.center(max(shown) / config.search_size), max(shown))
+        return [SearchRegion(*known, window, crop, tokens, shown, usual if checks else None)]
+
+    @property
+    def _whole(self) -> tuple[int, int]:
+        """Width and height of the whole search window, in pixels of a crop."""
+        return (self.engine.config.search_size,) * 2
 
     def _due(self, state: State, ahead: int = 0) -> bool:
         """Whether it is time for a template on the frame after ``state``, or ``ahead`` frames later."""
@@ -299,16 +310,23 @@ class Tracker:
         patch = self.engine.config.patch
         return size - 2 * patch * max(int((1 - share) * (size // patch) / 2), 0)
 
-    def _side(self, corners: FloatArray, score: float) -> int:
-        """The side, in pixels, of the search window's center that is cropped, given the past boxes' corners ``(n, 4)``
-        in it and the last score: enough for the target to move on as it last did, and as far again."""
-        settings, whole = self.settings, self.engine.config.search_size
+    def _shown(self, corners: FloatArray, score: float) -> tuple[int, int]:
+        """Width and height, in pixels, of the search window's center that is shown, given the past boxes' corners
+        ``(n, 4)`` in it and the last score: enough for the target to move on as it last did, and as far again; but
+        one of them only one token less than the other on either end, for what is beside a long target tells where it
+        ends."""
+        settings = self.settings
         if settings.min_window == 1 or score < settings.confident_score:
-            return whole
+            return self._whole
         centers = (corners[:, :2] + corners[:, 2:]) / 2
-        speed = np.abs(np.diff(centers, axis=0)).max(initial=0.0)
-        radius = (corners[-1, 2:] - corners[-1, :2]).max() / 2 + 2 * speed + MARGIN
-        return self._least(max(2 * radius, settings.min_window), whole)
+        speed = np.abs(np.diff(centers, axis=0)).max(axis=0, initial=0.0)
+        radius = (corners[-1, 2:] - corners[-1, :2]) / 2 + 2 * speed + MARGIN
+        width, height = (
+            self._least(max(2 * share, settings.min_window), size)
+            for share, size in zip(radius.tolist(), self._whole, strict=True)
+        )
+        least = max(width, height) - 2 * self.engine.config.patch
+        return max(width, least), max(height, least)
 
     def step_batch(
         self, states: Sequence[State], regions: Sequence[Sequence[SearchRegion]]
@@ -330,15 +348,15 @@ class Tracker:
     ) -> dict[int, tuple[SearchRegion, Floats]]:
         """Of each target's regions that with the best score, and its logits ``(4, V)``; memories that were undecided
         are pruned in their list."""
-        calls: dict[tuple[int, int, bool], list[tuple[int, SearchRegion]]] = {}
+        calls: dict[tuple[int, tuple[int, int], bool], list[tuple[int, SearchRegion]]] = {}
         for index, shown in regions.items():
             for region in shown:
                 scored = not region.usual and self._undecided(memories[index])
-                call = self._kv_cache(memories[index], region).shape[-2], len(region.crop), scored
+                call = self._kv_cache(memories[index], region).shape[-2], region.shown, scored
                 calls.setdefault(call, []).append((index, region))
         best: dict[int, tuple[SearchRegion, Floats]] = {}
         for (_, _, scored), members in calls.items():
-            crops, tokens = (stack([getattr(region, name) for _, region in members]) for name in ("crop", "tokens"))
+            crops, tokens = (stack([getattr(region, name) for _, region in members]) for name in ("pixels", "tokens"))
             kv_cache = stack([self._kv_cache(memories[index], region) for index, region in members])
             if scored:
                 rows, scores = self.engine.search_scored(crops, tokens, kv_cache)
@@ -472,7 +490,7 @@ class Tracker:
         config, lost = self.engine.config, Recovery(watch.place, status="lost")
         window = Crop.around(watch.place, config.search_factor)
         crop, tokens = self._cut(region.frame, window, config.search_size), np.full_like(region.tokens, NO_TRAJECTORY)
-        shown = replace(region, window=window, crop=crop, tokens=tokens)
+        shown = replace(region, window=window, crop=crop, tokens=tokens, shown=self._whole)
         corners, score = read(self._first(memory, shown))
         box, _ = self._box(shown, corners, lost, score)
         if score < self.settings.found_score or not lost.plausible(box):
@@ -490,7 +508,7 @@ class Tracker:
     def _first(self, memory: TemplateMemory, region: SearchRegion) -> Floats:
         """The logits ``(4, V)`` of the first template alone."""
         first = memory.history[0].kv_cache[None]
-        logits: Floats = self.engine.search(region.crop[None], region.tokens[None], first)[0]
+        logits: Floats = self.engine.search(region.pixels[None], region.tokens[None], first)[0]
         return logits
 
     def _box(
@@ -575,6 +593,12 @@ def overlap(first: FloatArray, second: FloatArray) -> float:
     """IoU of corners ``(4,)`` in a crop's frame."""
     (ax, ay, ar, ab), (bx, by, br, bb) = first.tolist(), second.tolist()
     return box_iou((ax, ay, ar - ax, ab - ay), (bx, by, br - bx, bb - by))
+
+
+def center(crop: Image, width: int, height: int) -> Image:
+    """The center of a crop, ``(height, width, 3)``."""
+    top, left = (len(crop) - height) // 2, (crop.shape[1] - width) // 2
+    return np.ascontiguousarray(crop[top : top + height, left : left + width])
 
 
 def stack(arrays: Sequence[NDArray[Scalar]]) -> NDArray[Scalar]:

@@ -94,13 +94,8 @@ class Dropping(Counted):
         search, tokens, rows = (torch.from_numpy(array) for array in (crops, trajectory, kv_cache))
         commands = torch.arange(COMMANDS.start, COMMANDS.stop).expand(len(search), 4)
         others = network.vocab[torch.cat([tokens, commands], dim=1)] + network.pos_t
-        x = torch.cat(
-            [
-                network.patchify(search) + center_grid(network.pos_x, crops.shape[1] // config.patch) + network.id_x,
-                others,
-            ],
-            dim=1,
-        )
+        positions = center_grid(network.pos_x, *(side // config.patch for side in crops.shape[1:3]))
+        x = torch.cat([network.patchify(search) + positions + network.id_x, others], dim=1)
         M, searched = rows.shape[-2], x.shape[1] - others.shape[1]
         self.macs += searched * 3 * config.patch**2 * D
         for layer, block in enumerate(network.blocks):

@@ -59,7 +59,8 @@ class Counted:
 
     def count(self, config: ModelConfig, crops: Any, kv_cache: Any) -> None:
         """Add a search pass of a network of this shape."""
-        self.macs += len(crops) * search_macs(config, kv_cache.shape[-2], crops.shape[1] // config.patch)
+        rows, columns = (side // config.patch for side in crops.shape[1:3])
+        self.macs += len(crops) * search_macs(config, kv_cache.shape[-2], rows * columns)
 
 
 class EarlyExit(Counted):

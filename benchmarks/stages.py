@@ -43,8 +43,8 @@ class TimedEngine:
             self.seconds[name] += time.perf_counter() - start
             if name.startswith("search"):
                 crops, _, memory = inputs
-                side = crops.shape[1] // self.engine.config.patch
-                self.macs += len(crops) * search_macs(self.engine.config, memory.shape[-2], side)
+                rows, columns = (side // self.engine.config.patch for side in crops.shape[1:3])
+                self.macs += len(crops) * search_macs(self.engine.config, memory.shape[-2], rows * columns)
             return result
 
         return timed

@@ -95,12 +95,12 @@ def test_macs_are_those_that_are_done(tiny, attention, depth, changes):
     templates = torch.zeros(1, T, z, z, 3, dtype=torch.uint8), torch.zeros(1, T, dtype=torch.long), torch.zeros(1, T, 4)
     encoded, kv_cache = counted(network.encode_templates, *templates)
     trajectory = torch.zeros(1, 4 * config.trajectory, dtype=torch.long)
-    for side in (x, x - 2 * config.patch):  # the whole window, and less
-        crop = torch.zeros(1, side, side, 3, dtype=torch.uint8)
+    for height, width in ((x, x), (x - 2 * config.patch, x)):  # the whole window, and less
+        crop = torch.zeros(1, height, width, 3, dtype=torch.uint8)
         searched, _ = counted(network.track, crop, trajectory, kv_cache)
-        cost = search_macs(config, M, side // config.patch)
+        cost = search_macs(config, M, height * width // config.patch**2)
         assert cost == searched + (encoded if attention == "joint" else 0)
-        if side == x:
+        if height == x:
             assert cost == search_macs(config, M)
     # Of the last layer the network computes more than keys and values, which graphs leave out.
     spare = config.width**2 * (2 + 2 * config.mlp_ratio) + 2 * config.template_tokens * config.width
@@ -114,4 +114,4 @@ def test_the_cost_of_pico():
     layers = 5 * (12 * D**2 * N + 2 * N * (N + M) * D)
     last = 2 * D**2 * N + 4 * 10 * D**2 + 2 * 4 * (N + M) * D
     assert search_macs(config, M) == 196 * 768 * D + layers + last + 4 * D * 600
-    assert search_macs(config, 0, side=2) < search_macs(config, 0)
+    assert search_macs(config, 0, search_tokens=4) < search_macs(config, 0)

@@ -10,14 +10,14 @@ from fartrack.model.config import ModelConfig
 from fartrack.model.vocabulary import BINS, COMMANDS
 
 
-def search_macs(config: ModelConfig, template_tokens: int, side: int | None = None) -> int:
-    """Multiply-adds of one search pass against so many template tokens, with ``side`` search tokens a side (None: all).
+def search_macs(config: ModelConfig, template_tokens: int, search_tokens: int | None = None) -> int:
+    """Multiply-adds of one search pass against so many template tokens, with so many search tokens (None: all).
 
     In the last layer only the four command tokens are queries, since only they are read out. With ``joint`` attention
     template tokens are queries like all others before that layer, and are embedded on every frame, as in the paper.
     """
     width, commands = config.width, len(COMMANDS)
-    embedded = (config.search_size // config.patch if side is None else side) ** 2
+    embedded = config.search_tokens if search_tokens is None else search_tokens
     keys = embedded + 4 * config.trajectory + commands + template_tokens
     joint = config.attention == "joint"
     queries = keys if joint else keys - template_tokens

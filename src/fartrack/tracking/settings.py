@@ -39,9 +39,9 @@ class TrackerSettings:
         min_template: least share of the template window's side whose tokens are kept of a template after the first;
             more where the target's longer side asks for it. 1 keeps all.
         retention: share of each template's tokens that are kept once the frame after it has scored them.
-        min_window: least share of the search window's side that is cropped while the target is slow and the last
-            score at least ``confident_score``; more where its size and speed ask for it. 1 always crops the whole
-            window. The time of a frame goes with the square of the share.
+        min_window: least share of the search window's width and height that is shown while the target is slow and the
+            last score at least ``confident_score``; more where its size and speed along that side ask for it. 1 always
+            shows the whole window. The time of a frame goes with the product of both.
         confident_score: see ``min_window``.
     """
 

@@ -29,7 +29,7 @@ from fartrack.evaluate.runner import run_sequence
 from fartrack.evaluate.tables import new_table, print_paragraphs
 from fartrack.model.config import ModelConfig
 from fartrack.model.cost import search_macs, template_macs
-from fartrack.model.encoder import FARTrack, center_grid
+from fartrack.model.encoder import FARTrack
 from fartrack.model.vocabulary import COMMANDS, decode
 from fartrack.packages import open_package
 from fartrack.tracking.settings import TrackerSettings
@@ -95,8 +95,7 @@ class Dropping(Counted):
         search, tokens, rows = (torch.from_numpy(array) for array in (crops, trajectory, kv_cache))
         commands = torch.arange(COMMANDS.start, COMMANDS.stop).expand(len(search), 4)
         others = network.vocab[torch.cat([tokens, commands], dim=1)] + network.pos_t
-        positions = center_grid(network.pos_x, *(side // config.patch for side in crops.shape[1:3]))
-        x = torch.cat([network.patchify(search) + positions + network.id_x, others], dim=1)
+        x = torch.cat([network._embed(search) + network.id_x, others], dim=1)
         M, searched = rows.shape[-2], x.shape[1] - others.shape[1]
         self.macs += searched * 3 * config.patch**2 * D
         for layer, block in enumerate(network.blocks):

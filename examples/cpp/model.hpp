@@ -84,7 +84,7 @@ struct KVCache {  // what the network keeps of templates: (layers, heads, tokens
 
 class Model {
   public:
-    std::map<std::string, double> settings{  // TrackerSettings in src/fartrack/tracking/tracker.py documents each
+    std::map<std::string, double> settings{  // TrackerSettings in src/fartrack/tracking/settings.py documents each
         {"templates", 5},    {"interval", 20},     {"template_score", 0.5}, {"agreement", 0},  {"hold_score", 0.1},
         {"lost_score", 0},   {"likeness", 0.5},    {"patience", 3},         {"capacity", 16},  {"found_score", 0.6},
         {"size_step", 0.2},  {"min_template", 1},  {"retention", 1},       {"min_window", 1},   {"confident_score", 0.6}};

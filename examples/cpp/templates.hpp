@@ -11,7 +11,7 @@ namespace fartrack {
 
 struct Template {
     int frame;
-    bool whole = true;  // the best of its tokens have not been chosen yet
+    bool pruned = false;  // whether the best of its tokens were chosen
     KVCache cache;
     std::vector<double> target, context;  // what it looks like in the box and around it, of length 1
 
@@ -51,7 +51,7 @@ struct Template {
         std::stable_sort(keep.begin(), keep.end(), [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
         keep.resize(std::max<size_t>(size_t(std::nearbyint(retention * double(tokens))), 1));
         std::sort(keep.begin(), keep.end());
-        select(keep), whole = false;
+        select(keep), pruned = true;
     }
 
     /** Of all tokens, keep those of the square of `side` a side in the middle. */
@@ -121,15 +121,15 @@ class TemplateMemory {
 
     const KVCache& cache() const { return joined_; }
 
-    bool undecided() const {  // a chosen template still has all its tokens
-        return std::any_of(chosen_.begin(), chosen_.end(), [&](size_t place) { return history[place].whole; });
+    bool undecided() const {  // of a chosen template the best tokens have not been chosen yet
+        return std::any_of(chosen_.begin(), chosen_.end(), [&](size_t place) { return !history[place].pruned; });
     }
 
     void prune(const std::vector<float>& scores, double retention) {  // of all chosen templates' tokens, in order
         const float* own = scores.data();
         for (size_t place : chosen_) {
             const auto count = history[place].cache.shape[2];
-            if (history[place].whole) history[place].prune(own, retention);
+            if (!history[place].pruned) history[place].prune(own, retention);
             own += count;
         }
         join();

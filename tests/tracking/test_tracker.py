@@ -356,16 +356,24 @@ def test_pruned_tokens_are_removed_from_the_next_frame_on():
     assert tracker.state.memory.history[0].keep.tolist() == list(range(49 - kept, 49))
 
 
-def sides(tracker, boxes, images=None):
-    """The sides of the crops that a tracker looks at while it follows a target through these places, and its tracks."""
+def shapes(tracker, boxes, images=None):
+    """Width and height of what the network is shown on each frame while it follows a target through these places, and
+    the tracks."""
     images = images or [frame(box) for box in boxes]
     state, seen, tracks = tracker.start(images[0], boxes[0]), [], []
     for image in images[1:]:
         (look,) = tracker.search_regions(state, image)
+        assert look.pixels.shape == (*look.shown[::-1], 3) and len(look.crop) == max(look.shown)
         ((state, track),) = tracker.step_batch([state], [[look]])
-        seen.append(len(look.crop))
+        seen.append(look.shown)
         tracks.append(track)
     return seen, tracks
+
+
+def sides(tracker, boxes, images=None):
+    """The sides of the crops that a tracker looks at, and its tracks; see :func:`shapes`."""
+    seen, tracks = shapes(tracker, boxes, images)
+    return [max(shown) for shown in seen], tracks
 
 
 def test_a_slow_target_is_looked_at_closely():
@@ -395,18 +403,6 @@ def test_the_first_template_is_asked_about_more_of_the_window_and_all_of_it_once
     assert seen == [96, 192] + [224] * 7  # it is seen to jump; and the whole one where it has not agreed
     unasked = replace(settings, agreement=0)
     assert set(sides(Tracker(RedFinder(), unasked), boxes)[0]) == {96}
-
-
-def shapes(tracker, boxes):
-    """Width and height of what the network is shown on each frame, and the tracks."""
-    state, seen, tracks = tracker.start(frame(boxes[0]), boxes[0]), [], []
-    for box in boxes[1:]:
-        (look,) = tracker.search_regions(state, frame(box))
-        assert look.pixels.shape == (*look.shown[::-1], 3) and len(look.crop) == max(look.shown)
-        seen.append(look.shown)
-        state, track = tracker.step(state, frame(box))
-        tracks.append(track)
-    return seen, tracks
 
 
 def test_a_long_target_is_given_room_along_its_length_and_a_fast_one_where_it_moves():
